@@ -1,0 +1,131 @@
+//! Server parameters (`utils/guc.h`).
+
+use crate::Major;
+use core::ffi::{c_char, c_int, c_void};
+use core::mem::{offset_of, size_of};
+
+/// `PGC_POSTMASTER`: set at server start.
+pub const PGC_POSTMASTER: c_int = 1;
+/// `PGC_SIGHUP`: set in the configuration file, re-read on reload.
+pub const PGC_SIGHUP: c_int = 2;
+/// `PGC_S_OVERRIDE`: a source that no configuration file and no command line beats.
+pub const PGC_S_OVERRIDE: c_int = 10;
+
+/// Units of an integer parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A plain number.
+    None,
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Milliseconds,
+    /// Kilobytes.
+    Kilobytes,
+    /// Megabytes.
+    Megabytes,
+}
+
+/// The flag bits for a unit: they moved in 16.
+#[must_use]
+pub fn unit_flags(unit: Unit, major: Major) -> c_int {
+    let moved = major >= Major(16);
+    match unit {
+        Unit::None => 0,
+        Unit::Kilobytes if moved => 0x0100_0000,
+        Unit::Megabytes if moved => 0x0400_0000,
+        Unit::Milliseconds if moved => 0x1000_0000,
+        Unit::Seconds if moved => 0x2000_0000,
+        Unit::Kilobytes => 0x1000,
+        Unit::Megabytes => 0x4000,
+        Unit::Milliseconds => 0x10000,
+        Unit::Seconds => 0x20000,
+    }
+}
+
+/// `struct config_enum_entry`; a list of them ends with a null name.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigEnumEntry {
+    /// Spelling; null in the last entry.
+    pub name: *const c_char,
+    /// Value.
+    pub val: c_int,
+    /// Accepted but not listed.
+    pub hidden: bool,
+}
+
+const _: () = assert!(size_of::<ConfigEnumEntry>() == 16);
+const _: () = assert!(offset_of!(ConfigEnumEntry, val) == 8);
+const _: () = assert!(offset_of!(ConfigEnumEntry, hidden) == 12);
+
+/// `GucStringCheckHook`: new value, extra, source.  A hook that replaces neither works alike in all majors.
+pub type StringCheckHook =
+    unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, c_int) -> bool;
+
+unsafe extern "C-unwind" {
+    /// The value of a parameter as text, or null when missing and `missing_ok`.
+    pub fn GetConfigOption(
+        name: *const c_char,
+        missing_ok: bool,
+        restrict_privileged: bool,
+    ) -> *const c_char;
+    /// Sets a parameter.
+    pub fn SetConfigOption(
+        name: *const c_char,
+        value: *const c_char,
+        context: c_int,
+        source: c_int,
+    );
+    /// Re-reads the configuration file.
+    pub fn ProcessConfigFile(context: c_int);
+    /// Defines a string parameter; the variable must live as long as the process.
+    pub fn DefineCustomStringVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value_addr: *mut *mut c_char,
+        boot_value: *const c_char,
+        context: c_int,
+        flags: c_int,
+        check_hook: Option<StringCheckHook>,
+        assign_hook: Option<unsafe extern "C-unwind" fn()>,
+        show_hook: Option<unsafe extern "C-unwind" fn()>,
+    );
+    /// Defines an integer parameter.
+    pub fn DefineCustomIntVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value_addr: *mut c_int,
+        boot_value: c_int,
+        min_value: c_int,
+        max_value: c_int,
+        context: c_int,
+        flags: c_int,
+        check_hook: Option<unsafe extern "C-unwind" fn()>,
+        assign_hook: Option<unsafe extern "C-unwind" fn()>,
+        show_hook: Option<unsafe extern "C-unwind" fn()>,
+    );
+    /// Defines an enumerated parameter.
+    pub fn DefineCustomEnumVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value_addr: *mut c_int,
+        boot_value: c_int,
+        options: *const ConfigEnumEntry,
+        context: c_int,
+        flags: c_int,
+        check_hook: Option<unsafe extern "C-unwind" fn()>,
+        assign_hook: Option<unsafe extern "C-unwind" fn()>,
+        show_hook: Option<unsafe extern "C-unwind" fn()>,
+    );
+    /// Says that all parameters under a prefix are defined; others get a WARNING.
+    pub fn MarkGUCPrefixReserved(class_name: *const c_char);
+}
+
+unsafe extern "C" {
+    /// What a check hook has to say beyond "no" (read by the server right after the hook).
+    pub static mut GUC_check_errdetail_string: *mut c_char;
+}

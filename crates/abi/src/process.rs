@@ -1,0 +1,103 @@
+//! The process a module finds itself in: interrupts, memory, clean-up after an ERROR, what the server knows.
+
+use crate::Datum;
+use core::ffi::{c_char, c_int, c_void};
+
+/// Opaque `MemoryContextData`.
+#[repr(C)]
+#[derive(Debug)]
+pub struct MemoryContextData {
+    _private: [u8; 0],
+}
+/// `MemoryContext`.
+pub type MemoryContext = *mut MemoryContextData;
+
+/// `ALLOCSET_DEFAULT_MINSIZE`, bytes.
+pub const ALLOCSET_DEFAULT_MINSIZE: usize = 0;
+/// `ALLOCSET_DEFAULT_INITSIZE`, bytes.
+pub const ALLOCSET_DEFAULT_INITSIZE: usize = 8 * 1024;
+/// `ALLOCSET_DEFAULT_MAXSIZE`, bytes.
+pub const ALLOCSET_DEFAULT_MAXSIZE: usize = 8 * 1024 * 1024;
+/// `MAXPGPATH`, bytes: the size of `my_exec_path`.
+pub const MAXPGPATH: usize = 1024;
+
+unsafe extern "C-unwind" {
+    /// What `CHECK_FOR_INTERRUPTS` runs when [`InterruptPending`] is set.
+    pub fn ProcessInterrupts();
+    /// Ends the process in an orderly way.
+    pub fn proc_exit(code: c_int) -> !;
+    /// Calls back while shared memory is still attached.
+    pub fn before_shmem_exit(function: unsafe extern "C-unwind" fn(c_int, Datum), arg: Datum);
+    /// Loads a library by the server's search and finds a function in it.
+    pub fn load_external_function(
+        filename: *const c_char,
+        funcname: *const c_char,
+        signal_not_found: bool,
+        filehandle: *mut *mut c_void,
+    ) -> *mut c_void;
+
+    /// Makes a memory context.
+    pub fn AllocSetContextCreateInternal(
+        parent: MemoryContext,
+        name: *const c_char,
+        min_context_size: usize,
+        init_block_size: usize,
+        max_block_size: usize,
+    ) -> MemoryContext;
+    /// Frees all that was allocated in a context.
+    pub fn MemoryContextReset(context: MemoryContext);
+
+    /// Releases all lightweight locks.
+    pub fn LWLockReleaseAll();
+    /// Ends a wait on a condition variable.
+    pub fn ConditionVariableCancelSleep();
+    /// Cancels all timeouts.
+    pub fn disable_all_timeouts(keep_indicators: bool);
+    /// Releases what the auxiliary process's resource owner holds.
+    pub fn ReleaseAuxProcessResources(is_commit: bool);
+    /// Gives the process a resource owner outside any transaction.
+    pub fn CreateAuxProcessResourceOwner();
+    /// Closes files opened through the server's transient file calls.
+    pub fn AtEOXact_Files(is_commit: bool);
+    /// Ends hash table scans.
+    pub fn AtEOXact_HashTables(is_commit: bool);
+
+    /// The system identifier in the control file.
+    pub fn GetSystemIdentifier() -> u64;
+    /// Whether the server is still in recovery; asks shared memory.
+    pub fn RecoveryInProgress() -> bool;
+    /// The end of the last replayed record.
+    pub fn GetXLogReplayRecPtr(replay_tli: *mut u32) -> u64;
+
+    /// Signal handler: remember that a reload was asked for.
+    pub fn SignalHandlerForConfigReload(signal: c_int);
+    /// Signal handler: remember that the process should end, as a regular interrupt.
+    pub fn die(signal: c_int);
+}
+
+unsafe extern "C" {
+    /// Something waits for `CHECK_FOR_INTERRUPTS`.
+    pub static InterruptPending: c_int;
+    /// SIGTERM came, in processes whose handler is `SignalHandlerForShutdownRequest`: the archiver.
+    pub static ShutdownRequestPending: c_int;
+    /// SIGHUP came.
+    pub static mut ConfigReloadPending: c_int;
+    /// SIGTERM came, in processes whose handler is `die`: the recovery worker.
+    pub static ProcDiePending: c_int;
+    /// Where `palloc` allocates.
+    pub static mut CurrentMemoryContext: MemoryContext;
+    /// Memory of the process's lifetime.
+    pub static TopMemoryContext: MemoryContext;
+    /// True in children of a postmaster.
+    pub static IsUnderPostmaster: bool;
+    /// True in a postmaster and its children, false in single-user mode.
+    pub static IsPostmasterEnvironment: bool;
+    /// True while `shared_preload_libraries` are being loaded.
+    pub static process_shared_preload_libraries_in_progress: bool;
+    /// The server program's own path, NUL-terminated.
+    pub static my_exec_path: [c_char; MAXPGPATH];
+    /// The data directory.
+    pub static DataDir: *const c_char;
+    /// Bytes of a segment.
+    pub static wal_segment_size: c_int;
+}
