@@ -1,0 +1,219 @@
+//! What happens when the server loads the library: the magic block, `_PG_init`, and what may be done there.
+//!
+//! `_PG_init` runs in the postmaster (`shared_preload_libraries`), in the archiver (`archive_library` alone),
+//! in a session (`LOAD`), or in single-user mode; once per process, and children inherit what it did.
+
+use super::guard::{ServerError, guard};
+use super::process::Process;
+use super::settings::{Context, Setting};
+use super::speech::Speech;
+use crate::Failure;
+use abi::Major;
+use abi::guc::{PGC_POSTMASTER, PGC_S_OVERRIDE};
+use abi::magic::{ABI_EXTRA_BYTES, AbiValues, Magic15, Magic18};
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ops::Deref;
+use std::ffi::CString;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// A library's own `_PG_init`, after its settings have been defined.
+pub type OnLoad = fn(Loading) -> Result<(), Failure>;
+
+/// The permission to do what is possible during `_PG_init` only.
+#[derive(Clone, Copy, Debug)]
+pub struct Loading {
+    process: Process,
+}
+
+impl Deref for Loading {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Loading {
+    /// Whether the library is in `shared_preload_libraries` and the postmaster (or the process of
+    /// single-user mode) is loading it.
+    #[must_use]
+    pub fn preloading(self) -> bool {
+        // SAFETY: a plain variable of the server.
+        unsafe { abi::process::process_shared_preload_libraries_in_progress }
+    }
+
+    /// Whether this is single-user mode: no background workers, no archiver.
+    #[must_use]
+    pub fn single_user(self) -> bool {
+        // SAFETY: a plain variable of the server.
+        unsafe { !abi::process::IsPostmasterEnvironment }
+    }
+
+    /// Gives a parameter of the server a value that neither command line nor configuration file replaces.
+    ///
+    /// # Errors
+    /// What the server raises.
+    pub fn override_parameter(self, name: &CStr, value: &str) -> Result<(), Failure> {
+        let value = CString::new(value)
+            .map_err(|_| Failure::new(format!("value of {name:?} contains a NUL byte")))?;
+        let value = value.as_c_str();
+        guard(self.process, move || {
+            // SAFETY: both strings are NUL-terminated; the server copies them.
+            unsafe {
+                abi::guc::SetConfigOption(
+                    name.as_ptr(),
+                    value.as_ptr(),
+                    PGC_POSTMASTER,
+                    PGC_S_OVERRIDE,
+                );
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Says that all parameters under the prefix are defined, so that the server warns of misspelt ones.
+    ///
+    /// # Errors
+    /// What the server raises.
+    pub fn reserve_prefix(self, prefix: &'static CStr) -> Result<(), ServerError> {
+        // SAFETY: a static NUL-terminated string; the server copies it.
+        guard(self.process, move || unsafe {
+            abi::guc::MarkGUCPrefixReserved(prefix.as_ptr())
+        })
+    }
+
+    pub(super) fn process(self) -> Process {
+        self.process
+    }
+}
+
+/// The file this library was loaded from.
+#[must_use]
+pub fn library_path() -> Option<PathBuf> {
+    let mut info = core::mem::MaybeUninit::<libc::Dl_info>::zeroed();
+    let here = library_path as *const () as *const c_void;
+    // SAFETY: asks which object an address of our own lies in.
+    if unsafe { libc::dladdr(here, info.as_mut_ptr()) } == 0 {
+        return None;
+    }
+    // SAFETY: filled by the successful call.
+    let info = unsafe { info.assume_init() };
+    if info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: NUL-terminated, as long as the object is loaded: for good.
+    let path = unsafe { CStr::from_ptr(info.dli_fname) };
+    Some(PathBuf::from(path.to_string_lossy().into_owned()))
+}
+
+/// The running server's major.
+#[must_use]
+pub fn major(process: Process) -> Major {
+    process
+        .parameter(c"server_version_num")
+        .ok()
+        .flatten()
+        .and_then(|number| number.parse().ok())
+        .map_or(Major::NEWEST, Major::of_version_num)
+}
+
+struct Block(Magic18);
+// SAFETY: the two pointers in it are null or static strings; the block is never changed once made.
+unsafe impl Send for Block {}
+// SAFETY: as above.
+unsafe impl Sync for Block {}
+
+/// The magic block for the server that asks.
+///
+/// A server newer than the newest known one gets that one's block and refuses the library itself, naming both
+/// versions (dfmgr.c, `incompatible_module_error`).
+///
+/// # Safety
+/// Called by the server right after it opened the library, on the main thread.
+pub unsafe fn magic(name: &'static CStr, version: &'static CStr) -> *const c_void {
+    static BLOCK: OnceLock<Block> = OnceLock::new();
+    // SAFETY: promised by the caller.
+    let process = unsafe { Process::loading() };
+    let made = super::panics::caught(|| {
+        let block = BLOCK.get_or_init(|| Block(magic_block(process, name, version)));
+        (&raw const block.0).cast()
+    });
+    made.unwrap_or(core::ptr::null())
+}
+
+fn magic_block(process: Process, name: &'static CStr, version: &'static CStr) -> Magic18 {
+    let major = major(process).clamp(Major::OLDEST, Major::NEWEST);
+    let limit = |parameter: &CStr, usual: c_int| {
+        let text = process.parameter(parameter).ok().flatten();
+        text.and_then(|text| text.parse().ok()).unwrap_or(usual)
+    };
+    let len = if major >= Major(18) {
+        size_of::<Magic18>()
+    } else {
+        size_of::<Magic15>()
+    };
+    Magic18 {
+        len: c_int::try_from(len).unwrap_or_default(),
+        abi: AbiValues {
+            version: c_int::try_from(major.0 * 100).unwrap_or_default(),
+            funcmaxargs: limit(c"max_function_args", 100),
+            indexmaxkeys: limit(c"max_index_keys", 32),
+            // The parameter counts characters, NAMEDATALEN their terminator too.
+            namedatalen: limit(c"max_identifier_length", 63) + 1,
+            float8byval: 1,
+            abi_extra: abi_extra(option_env!("WALDEN_ABI_EXTRA").unwrap_or("PostgreSQL")),
+        },
+        name: name.as_ptr(),
+        version: version.as_ptr(),
+    }
+}
+
+fn abi_extra(text: &str) -> [c_char; ABI_EXTRA_BYTES] {
+    let mut padded = [0; ABI_EXTRA_BYTES];
+    for (to, from) in padded
+        .iter_mut()
+        .take(ABI_EXTRA_BYTES - 1)
+        .zip(text.bytes())
+    {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    padded
+}
+
+/// `_PG_init`: defines the settings, then lets the library do its own.
+///
+/// A failure while the postmaster loads the library keeps the server from starting, as a wrong parameter
+/// would; elsewhere it ends the session or is retried by the archiver's restart.
+///
+/// # Safety
+/// Called by the server, once per process, on the main thread.
+pub unsafe fn init(settings: &'static [&'static dyn Setting], on_load: Option<OnLoad>) {
+    // SAFETY: promised by the caller.
+    let process = unsafe { Process::loading() };
+    // SAFETY: as above; an ERROR from here passes this frame, which owns nothing.
+    unsafe { define(process, settings) };
+    // What the frame below owned is gone by the time this one speaks.
+    if let Some(speech) = loaded(process, on_load) {
+        // SAFETY: this frame owns nothing; FATAL does not return.
+        unsafe { speech.speak() };
+    }
+}
+
+unsafe fn define(process: Process, settings: &'static [&'static dyn Setting]) {
+    let major = major(process);
+    let preloading = Loading { process }.preloading();
+    for setting in settings {
+        if preloading || setting.context() == Context::Reload {
+            // SAFETY: the library is being loaded, promised by the caller.
+            unsafe { setting.define(major) };
+        }
+    }
+}
+
+fn loaded(process: Process, on_load: Option<OnLoad>) -> Option<Speech> {
+    let on_load = on_load?;
+    let outcome = super::panics::caught(|| on_load(Loading { process }));
+    let failure = outcome.and_then(|outcome| outcome).err()?;
+    Some(Speech::of_failure(abi::elog::FATAL, &failure))
+}

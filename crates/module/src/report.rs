@@ -1,0 +1,90 @@
+//! What a module has to say: failures, and reports for the server's log.
+//!
+//! Texts follow the server's style guide: a primary message in lower case without a full stop, object quoted,
+//! cause last; advice as a whole sentence in the hint.
+
+use std::fmt;
+
+/// Why something could not be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Primary message.
+    pub message: String,
+    /// Facts, in whole sentences.
+    pub detail: Option<String>,
+    /// Advice, in whole sentences.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a primary message alone.
+    #[must_use]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    /// With facts.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// With advice.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// How important a report is, in the server's own levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// For developers.
+    Debug2,
+    /// For developers.
+    Debug1,
+    /// For the administrator, routine.
+    Log,
+    /// For the administrator, to look at.
+    Warning,
+}
+
+/// A report for the server's log.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// How important it is.
+    pub level: Level,
+    /// What it says.
+    pub text: Failure,
+}
+
+impl Report {
+    /// A report with a primary message alone.
+    #[must_use]
+    pub fn new(level: Level, message: impl Into<String>) -> Self {
+        Self {
+            level,
+            text: Failure::new(message),
+        }
+    }
+
+    /// A report of a failure that is not the caller's answer.
+    #[must_use]
+    pub fn of(level: Level, text: Failure) -> Self {
+        Self { level, text }
+    }
+}
