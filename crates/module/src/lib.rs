@@ -33,7 +33,6 @@
 use std::path::Path;
 
 pub mod boundary;
-mod export;
 mod report;
 pub mod task;
 

@@ -12,6 +12,7 @@
 
 pub(crate) mod alleged;
 pub mod archive;
+mod export;
 pub mod guard;
 pub mod load;
 pub(crate) mod panics;

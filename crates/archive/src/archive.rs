@@ -1,0 +1,213 @@
+//! [`Archive`]: WAL files in a store. This file holds the type and its doors; each job has its own file.
+//!
+//! Guarantees, over any [`Store`] that keeps its promises:
+//! * a file is acknowledged only when its bytes survive a power cut, and is never overwritten;
+//! * the three answers stay apart: restored, absent, could not tell (an error);
+//! * one archive holds one system's WAL.
+//!
+//! Left to others: `put.rs`, `get.rs`, `hole.rs`, `clean_up.rs`, `list.rs`, `binding.rs` do the work;
+//! waiting, retrying and deadlines are the caller's.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use wal::{KeepFrom, SegmentName, SystemIdentifier, WalFileName};
+
+use crate::binding::Binding;
+use crate::compression::CompressionKind;
+use crate::dir_store::DirStore;
+use crate::durable::Disk;
+use crate::error::Error;
+use crate::location::Location;
+use crate::options::{Cancel, Options};
+use crate::store::Store;
+
+/// An archive of WAL files. All calls block; it may be shared between threads.
+pub struct Archive {
+    pub(crate) store: Box<dyn Store>,
+    pub(crate) options: Options,
+    /// The binding once seen. If it vanishes later, the archive's file system is gone, not its contents.
+    pub(crate) seen: Mutex<Option<Binding>>,
+    /// How restored files are written.
+    pub(crate) disk: Disk,
+}
+
+/// What became of a file offered to [`Archive::put_new`]. Both mean: it is in the archive, durably.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Put {
+    /// It is there by our doing.
+    Stored {
+        /// Size of the file.
+        bytes_in: u64,
+        /// Size of the object it became.
+        bytes_out: u64,
+    },
+    /// It was there with the same bytes, and has been made durable again.
+    AlreadyStored,
+}
+
+/// What [`Archive::get`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Got {
+    /// The file is at its destination, whole and checked.
+    Restored {
+        /// Its size, uncompressed.
+        bytes: u64,
+    },
+    /// The archive was there to be asked, and does not have the file.
+    Absent,
+}
+
+/// A segment that must have existed, is not in the archive, and has later WAL behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hole {
+    /// The segment that was asked for.
+    pub missing: SegmentName,
+    /// The first few (at most [`crate::HOLE_NAMES_MAX`]) file names on the same line that prove it, in order.
+    pub later: Vec<String>,
+    /// How many such files are stored in all.
+    pub later_count: u64,
+}
+
+/// What [`Archive::clean_up`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cleaned {
+    /// Objects removed.
+    pub files: u64,
+    /// Their size as stored.
+    pub bytes: u64,
+}
+
+/// One file of the archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The server's name for it.
+    pub name: WalFileName,
+    /// The object's key: the name and a suffix.
+    pub key: String,
+    /// Size as stored.
+    pub bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: SystemTime,
+    /// How it is compressed, by its suffix.
+    pub compression: CompressionKind,
+}
+
+impl Archive {
+    /// Opens the archive at a location, which must exist.
+    ///
+    /// Fails with [`crate::ErrorKind::Unavailable`] if it cannot be reached (it may be mounted later),
+    /// [`crate::ErrorKind::Unusable`] if it is not a directory, [`crate::ErrorKind::Damaged`] if its
+    /// `walden.json` cannot be understood.
+    pub fn open(location: &Location, options: Options) -> Result<Archive, Error> {
+        let store = DirStore::open(location.path())?;
+        let archive = Archive::with_store(Box::new(store), options);
+        archive.binding()?;
+        Ok(archive)
+    }
+
+    /// An archive in any store. Nothing is read yet.
+    pub fn with_store(store: Box<dyn Store>, options: Options) -> Archive {
+        Archive {
+            store,
+            options,
+            seen: Mutex::new(None),
+            disk: Disk::default(),
+        }
+    }
+
+    /// Stores a WAL file under its name, unless the archive has it already.
+    ///
+    /// `system` is the server's own system identifier when the caller knows it; it is needed for timeline and
+    /// backup history files, which do not say whose they are. When this returns `Ok`, the server may recycle
+    /// the source. Fails with
+    /// * [`crate::ErrorKind::Conflict`]: other bytes are stored under this name, or bytes that cannot be
+    ///   read; nothing was changed;
+    /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system; nothing was
+    ///   written;
+    /// * [`crate::ErrorKind::Damaged`]: the source fails its checks;
+    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or whose it is cannot be told;
+    /// * [`crate::ErrorKind::Unavailable`], [`crate::ErrorKind::Cancelled`]: offer the file again.
+    pub fn put_new(
+        &self,
+        name: &WalFileName,
+        source: &Path,
+        system: Option<SystemIdentifier>,
+        cancel: &Cancel,
+    ) -> Result<Put, Error> {
+        crate::put::put_new(self, name, source, system, cancel)
+    }
+
+    /// Restores a WAL file as `dest`, which must not exist and appears whole or not at all.
+    ///
+    /// The copy is not synced: the server syncs what it restores (`KeepFileRestoredFromArchive` through
+    /// `durable_rename`, 15 to 18). Fails with
+    /// * [`crate::ErrorKind::Unavailable`]: could not tell, or could not write;
+    /// * [`crate::ErrorKind::Damaged`]: what is stored fails its checks;
+    /// * [`crate::ErrorKind::Foreign`]: the archive or the segment is another system's than `system`;
+    /// * [`crate::ErrorKind::Unusable`]: `dest` exists;
+    /// * [`crate::ErrorKind::Cancelled`].
+    pub fn get(
+        &self,
+        name: &WalFileName,
+        dest: &Path,
+        system: Option<SystemIdentifier>,
+        cancel: &Cancel,
+    ) -> Result<Got, Error> {
+        crate::get::get(self, name, dest, system, cancel)
+    }
+
+    /// For a segment that [`Archive::get`] called absent: is it a hole, or just beyond the end of WAL?
+    ///
+    /// A hole is reported only on evidence: later WAL of the same timeline, or a timeline that left this one
+    /// in a later segment. Fails when the archive cannot be read; that is never the end of WAL.
+    pub fn hole_at(&self, segment: &SegmentName) -> Result<Option<Hole>, Error> {
+        crate::hole::hole_at(self, segment)
+    }
+
+    /// Every WAL file, sorted by name and then by suffix; foreign names are left out.
+    pub fn list(&self) -> Result<Vec<Stored>, Error> {
+        crate::list::list(self)
+    }
+
+    /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`, under any suffix.
+    ///
+    /// A file that cannot be removed does not stop the others; the error then counts the failures and gives
+    /// the first one's cause.
+    pub fn clean_up(&self, keep: &KeepFrom, cancel: &Cancel) -> Result<Cleaned, Error> {
+        crate::clean_up::clean_up(self, keep, cancel)
+    }
+
+    /// Removes staged files of dead writers, and tells how many there were.
+    pub fn remove_leftovers(&self) -> Result<u64, Error> {
+        self.store.remove_leftovers()
+    }
+
+    /// Whose WAL this archive holds; `None` if it has not been bound yet.
+    ///
+    /// Fails with [`crate::ErrorKind::Unavailable`] if a binding seen before is gone: then the file system is
+    /// gone, and whatever is left in its place is not this archive.
+    pub fn binding(&self) -> Result<Option<Binding>, Error> {
+        crate::binding::read(self)
+    }
+
+    /// A key as messages name it.
+    pub(crate) fn shown(&self, key: &str) -> String {
+        format!("{}/{key}", self.store.place())
+    }
+
+    /// What to call this archive in messages.
+    pub fn place(&self) -> String {
+        self.store.place()
+    }
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive")
+            .field("place", &self.place())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,159 @@
+//! What is checked of a WAL file's contents while they stream past, the same on the way in and on the way
+//! out.
+//!
+//! Guarantees, with [`Verify::Header`]: a segment or partial segment begins with a long page header of the
+//! named segment and the expected system, and is exactly as long as that header says; a timeline history
+//! file parses. In any case no file is empty or longer than the longest segment. Records are not looked at.
+
+use wal::{
+    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentSize, SystemIdentifier, TimelineHistory,
+    WalFileName,
+};
+
+use crate::error::Error;
+use crate::options::Verify;
+
+/// The longest timeline or backup history file believed, in bytes. Real ones have a line per ancestor.
+pub(crate) const HISTORY_BYTES_MAX: u64 = 1024 * 1024;
+
+/// A check in progress.
+pub(crate) struct Check<'a> {
+    name: &'a WalFileName,
+    verify: Verify,
+    system: Option<SystemIdentifier>,
+    /// The file as messages name it: `file "pg_wal/…"`, `archive file "…"`.
+    shown: String,
+    head: Vec<u8>,
+    header: Option<LongPageHeader>,
+    bytes: u64,
+}
+
+impl<'a> Check<'a> {
+    /// `system` is whose WAL this must be, if that is known.
+    pub(crate) fn new(
+        name: &'a WalFileName,
+        verify: Verify,
+        system: Option<SystemIdentifier>,
+        shown: String,
+    ) -> Check<'a> {
+        Check {
+            name,
+            verify,
+            system,
+            shown,
+            head: Vec::new(),
+            header: None,
+            bytes: 0,
+        }
+    }
+
+    /// The next bytes of the file. Fails as soon as they are known to be wrong.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.longest() {
+            return Err(self.damaged(&format!("it is longer than {} bytes", self.longest())));
+        }
+        let room = self.head_bytes_max().saturating_sub(self.head.len());
+        self.head
+            .extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+        if self.is_segment() && self.header.is_none() && self.head.len() >= LONG_PAGE_HEADER_BYTES {
+            self.read_header()?;
+        }
+        Ok(())
+    }
+
+    /// The end of the file. Returns its size.
+    pub(crate) fn finish(&self) -> Result<u64, Error> {
+        if self.bytes == 0 {
+            return Err(self.damaged("it is empty"));
+        }
+        if self.verify == Verify::Off {
+            return Ok(self.bytes);
+        }
+        match (self.name, &self.header) {
+            (WalFileName::Segment(_) | WalFileName::Partial(_), None) => {
+                Err(self.damaged(&format!("it has only {} bytes", self.bytes)))
+            }
+            (WalFileName::Segment(_) | WalFileName::Partial(_), Some(_)) => {
+                self.size(self.bytes)?;
+                Ok(self.bytes)
+            }
+            (WalFileName::TimelineHistory(timeline), _) => {
+                TimelineHistory::parse(*timeline, &self.head)
+                    .map_err(|cause| self.damaged(&cause.to_string()))?;
+                Ok(self.bytes)
+            }
+            (WalFileName::BackupHistory { .. }, _) => Ok(self.bytes),
+        }
+    }
+
+    /// Whether a file of this size can be right, once its header is known.
+    pub(crate) fn size(&self, bytes: u64) -> Result<(), Error> {
+        match &self.header {
+            Some(header) if self.verify == Verify::Header => {
+                let expected = header.segment_size.bytes();
+                if bytes == expected {
+                    return Ok(());
+                }
+                Err(self
+                    .damaged(&format!("it has {bytes} bytes instead of {expected}"))
+                    .with_hint("A copy may have been interrupted, or may still be running."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The header, once enough has been fed and if the file has one.
+    pub(crate) fn header(&self) -> Option<&LongPageHeader> {
+        self.header.as_ref()
+    }
+
+    fn read_header(&mut self) -> Result<(), Error> {
+        let header = match LongPageHeader::parse(&self.head) {
+            Ok(header) => header,
+            Err(_) if self.verify == Verify::Off => return Ok(()),
+            Err(cause) => return Err(self.damaged(&cause.to_string())),
+        };
+        if self.verify == Verify::Header {
+            if let Some(segment) = self.name.segment() {
+                header
+                    .check_name(segment)
+                    .map_err(|cause| self.damaged(&cause.to_string()))?;
+            }
+            if let Some(expected) = self.system
+                && expected != header.system
+            {
+                return Err(Error::foreign(format!(
+                    "{} is from system identifier {}, not from {expected}",
+                    self.shown, header.system
+                )));
+            }
+        }
+        self.header = Some(header);
+        Ok(())
+    }
+
+    fn is_segment(&self) -> bool {
+        matches!(self.name, WalFileName::Segment(_) | WalFileName::Partial(_))
+    }
+
+    fn head_bytes_max(&self) -> usize {
+        if self.is_segment() {
+            LONG_PAGE_HEADER_BYTES
+        } else {
+            HISTORY_BYTES_MAX as usize
+        }
+    }
+
+    fn longest(&self) -> u64 {
+        match &self.header {
+            Some(header) if self.verify == Verify::Header => header.segment_size.bytes(),
+            _ if self.is_segment() => SegmentSize::LARGEST.bytes(),
+            _ => HISTORY_BYTES_MAX,
+        }
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        Error::damaged(format!("{} is not valid: {why}", self.shown))
+    }
+}

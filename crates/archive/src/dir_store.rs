@@ -1,0 +1,272 @@
+//! The directory store: objects are files of one flat directory.
+//!
+//! Guarantees what [`Store`] asks, through `durable.rs`. The directory is opened anew for every call, so
+//! that a file system mounted or unmounted meanwhile is noticed and never kept busy. A name that is not
+//! there counts as absent only because the directory was opened, as a directory, by the very same call.
+//!
+//! Left to [`crate::Archive`]: an empty mount point is a directory too.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::directory::Directory;
+use crate::durable::{self, Disk, Outcome, Staging};
+use crate::error::{Error, Mark};
+use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store};
+
+/// What the names of staged files begin with.
+const STAGED_PREFIX: &str = "walden.staged.";
+
+/// How often a name is looked at that is there and cannot be opened: it may be linked or removed in between.
+const OPEN_TRIES_MAX: u32 = 3;
+
+/// A directory as a store.
+pub struct DirStore {
+    root: PathBuf,
+    disk: Disk,
+    /// Files whose sync has failed under us. The kernel reports a lost write once; a later sync of the same
+    /// file may succeed without the bytes, so it must not be believed.
+    distrusted: Mutex<HashSet<String>>,
+}
+
+impl DirStore {
+    /// The directory must exist and be readable.
+    ///
+    /// Fails with [`crate::ErrorKind::Unavailable`] if it cannot be opened, [`crate::ErrorKind::Unusable`] if
+    /// it is not a directory or the path is not absolute.
+    pub fn open(path: &Path) -> Result<DirStore, Error> {
+        DirStore::with_disk(path, Disk::default())
+    }
+
+    /// The same with named staged files even where unnamed ones would do, to test what other file systems
+    /// get.
+    pub fn open_with_named_staging(path: &Path) -> Result<DirStore, Error> {
+        DirStore::with_disk(path, Disk::with_staging(Staging::Named))
+    }
+
+    pub(crate) fn with_disk(path: &Path, disk: Disk) -> Result<DirStore, Error> {
+        if !path.is_absolute() {
+            return Err(Error::unusable(format!(
+                "archive directory \"{}\" is not an absolute path",
+                path.display()
+            )));
+        }
+        Directory::open(path)?;
+        Ok(DirStore {
+            root: path.to_owned(),
+            disk,
+            distrusted: Mutex::default(),
+        })
+    }
+
+    fn distrusted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.distrusted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn directory(&self) -> Result<Directory, Error> {
+        Directory::open(&self.root)
+    }
+
+    fn shown(&self, key: &str) -> String {
+        self.root.join(key).display().to_string()
+    }
+
+    fn object(&self, key: &str, file: File) -> Result<Object, Error> {
+        let stat = sys::fstat(&file).map_err(|errno| self.could_not("stat", key, errno))?;
+        if !FileType::from_raw_mode(stat.st_mode).is_file() {
+            return Err(Error::unusable(format!(
+                "\"{}\" is not a regular file",
+                self.shown(key)
+            )));
+        }
+        Ok(Object {
+            bytes: bytes_of(&stat),
+            modified: modified_of(&stat),
+            reader: Box::new(file),
+        })
+    }
+
+    fn could_not(&self, verb: &str, key: &str, errno: Errno) -> Error {
+        Error::io(
+            format!("could not {verb} file \"{}\"", self.shown(key)),
+            errno.into(),
+        )
+    }
+}
+
+impl Store for DirStore {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        store::check_key(key)?;
+        let stem = format!("{STAGED_PREFIX}{key}");
+        let file = self.disk.stage(self.directory()?, stem)?;
+        Ok(Box::new(DirStaged {
+            file,
+            key: key.to_owned(),
+        }))
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        store::check_key(key)?;
+        let dir = self.directory()?;
+        // Not to hang on a fifo that somebody put there.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        for _ in 0..OPEN_TRIES_MAX {
+            match sys::openat(&dir.fd, key, flags, Mode::empty()) {
+                Ok(fd) => return self.object(key, fd.into()).map(Some),
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.could_not("open", key, errno)),
+            }
+            // A symbolic link to nowhere, into an unmounted file system perhaps, is there all the same.
+            match sys::statat(&dir.fd, key, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => return Ok(None),
+                Err(errno) => return Err(self.could_not("stat", key, errno)),
+                Ok(_) => {}
+            }
+        }
+        Err(self.could_not("open", key, Errno::NOENT))
+    }
+
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        store::check_key(key)?;
+        if self.distrusted().contains(key) {
+            let message = format!(
+                "could not make file \"{}\" durable: an earlier fsync failed",
+                self.shown(key)
+            );
+            return Err(Error::unavailable(message).with_hint(
+                "Check the storage, then move the file away so that it is archived again.",
+            ));
+        }
+        let dir = self.directory()?;
+        self.disk.settle(&dir, key).inspect_err(|error| {
+            if error.mark() == Some(Mark::FailedSync) {
+                self.distrusted().insert(key.to_owned());
+            }
+        })
+    }
+
+    fn list(
+        &self,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let dir = self.directory()?;
+        let could_not = |errno: Errno| {
+            Error::io(
+                format!("could not read directory \"{}\"", self.root.display()),
+                errno.into(),
+            )
+        };
+        for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
+            let entry = entry.map_err(could_not)?;
+            // Names that are not text, or that no key may have, are not ours.
+            let Ok(key) = entry.file_name().to_str() else {
+                continue;
+            };
+            if store::check_key(key).is_err() || key.starts_with(STAGED_PREFIX) {
+                continue;
+            }
+            let Some(entry) = self.entry(&dir, key, entry.file_type(), detail)? else {
+                continue;
+            };
+            if visit(entry).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        store::check_key(key)?;
+        self.disk.remove(&self.directory()?, key)
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        self.disk.remove_dead(&self.directory()?, STAGED_PREFIX)
+    }
+
+    fn place(&self) -> String {
+        self.root.display().to_string()
+    }
+}
+
+impl DirStore {
+    /// One listed name; `None` if it is no regular file, or gone by now.
+    fn entry(
+        &self,
+        dir: &Directory,
+        key: &str,
+        listed_as: FileType,
+        detail: Detail,
+    ) -> Result<Option<Entry>, Error> {
+        let key_only = Entry {
+            key: key.to_owned(),
+            bytes: 0,
+            modified: SystemTime::UNIX_EPOCH,
+        };
+        if detail == Detail::Keys && listed_as.is_file() {
+            return Ok(Some(key_only));
+        }
+        match sys::statat(&dir.fd, key, AtFlags::empty()) {
+            Ok(stat) if !FileType::from_raw_mode(stat.st_mode).is_file() => Ok(None),
+            Ok(stat) => Ok(Some(Entry {
+                bytes: bytes_of(&stat),
+                modified: modified_of(&stat),
+                ..key_only
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.could_not("stat", key, errno)),
+        }
+    }
+}
+
+/// A staged file and the key it is meant for.
+struct DirStaged {
+    file: durable::Staged,
+    key: String,
+}
+
+impl Write for DirStaged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Staged for DirStaged {
+    fn publish(self: Box<Self>) -> Result<Published, Error> {
+        let DirStaged { file, key } = *self;
+        Ok(match file.publish(&key)? {
+            Outcome::Created(fresh) => Published::Created(Box::new(fresh)),
+            Outcome::Exists => Published::Exists,
+        })
+    }
+}
+
+impl Fresh for durable::Fresh {
+    fn withdraw(self: Box<Self>) -> Result<(), Error> {
+        durable::Fresh::withdraw(*self)
+    }
+}
+
+fn bytes_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+fn modified_of(stat: &Stat) -> SystemTime {
+    let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+    SystemTime::UNIX_EPOCH + seconds
+}

@@ -1,0 +1,78 @@
+//! An open directory, and looking into it. What changes a directory is in `durable.rs`.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::Error;
+
+/// A directory, open.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
+}
+
+impl Directory {
+    /// Opens a directory. That it is there is proven by this and holds for calls made through it right after.
+    pub(crate) fn open(path: &Path) -> Result<Directory, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match sys::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Directory {
+                fd,
+                path: path.to_owned(),
+            }),
+            Err(Errno::NOTDIR) => Err(Error::unusable(format!(
+                "\"{}\" is not a directory",
+                path.display()
+            ))),
+            Err(errno) => {
+                let what = format!("could not open directory \"{}\"", path.display());
+                let error = Error::io(what, errno.into());
+                Err(match errno {
+                    Errno::NOENT => error.with_hint("Is its file system mounted?"),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    /// A name in it, as messages name it.
+    pub(crate) fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+}
+
+/// True if the name is this very file's.
+pub(crate) fn same_file(dir: &Directory, name: &str, file: &File) -> bool {
+    match (
+        sys::statat(&dir.fd, name, AtFlags::empty()),
+        sys::fstat(file),
+    ) {
+        (Ok(named), Ok(open)) => (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino),
+        _ => false,
+    }
+}
+
+/// Staged names are few, one a living or dead writer, so they are collected before any is removed.
+pub(crate) fn names_with_prefix(dir: &Directory, prefix: &str) -> Result<Vec<String>, Error> {
+    let could_not = |errno: Errno| {
+        Error::io(
+            format!("could not read directory \"{}\"", dir.path.display()),
+            errno.into(),
+        )
+    };
+    let mut names = Vec::new();
+    for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
+        let entry = entry.map_err(could_not)?;
+        if let Ok(name) = entry.file_name().to_str()
+            && name.starts_with(prefix)
+        {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,158 @@
+//! The one error type of this crate: what the caller must do (`ErrorKind`), and the text to show a person.
+//!
+//! Guarantees: a message is one line in the server's style (lower case, no full stop, objects named and
+//! quoted, cause last); advice is in the hint. Absence is never an error here: see [`crate::Got::Absent`].
+//! Leaves logging to the caller: errors are returned, never printed.
+
+use std::io;
+
+/// What the caller must do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The archive holds other bytes under the same name; nothing was changed, a human must look.
+    Conflict,
+    /// The WAL or the archive belongs to another system identifier.
+    Foreign,
+    /// Bytes fail their checks, in the archive or in the file offered to it.
+    Damaged,
+    /// It could not be done now and may work next time.
+    Unavailable,
+    /// A setting or an argument is wrong; it will not work until somebody changes it.
+    Unusable,
+    /// The caller asked to stop.
+    Cancelled,
+}
+
+impl ErrorKind {
+    /// True if the same call may succeed later without anybody's help.
+    pub fn may_work_later(self) -> bool {
+        matches!(self, ErrorKind::Unavailable | ErrorKind::Cancelled)
+    }
+}
+
+/// What this crate itself must know of some failures, beyond what callers must do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A sync failed, so the file's contents are not to be trusted, whatever the next sync says.
+    FailedSync,
+    /// Its creator still holds it; that is over in a moment.
+    Busy,
+}
+
+/// A failure, with its kind, its message, and sometimes a hint and the error that caused it.
+///
+/// `Display` is the whole message, its cause included, so a caller shows the message and the hint and
+/// need not walk `source()`, which is there for code that wants the error number.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    mark: Option<Mark>,
+    #[source]
+    source: Option<io::Error>,
+}
+
+impl Error {
+    /// An error of one kind with its message.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error {
+            kind,
+            message: message.into(),
+            hint: None,
+            mark: None,
+            source: None,
+        }
+    }
+
+    /// An [`ErrorKind::Unavailable`] for a failed system call: `what` is completed with its cause.
+    pub fn io(what: impl AsRef<str>, cause: io::Error) -> Error {
+        Error {
+            kind: ErrorKind::Unavailable,
+            message: format!("{}: {}", what.as_ref(), cause_of(&cause)),
+            hint: None,
+            mark: None,
+            source: Some(cause),
+        }
+    }
+
+    /// The same error with advice beside it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error as another kind, for a caller that knows better what the failure means.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Error {
+        self.kind = kind;
+        self
+    }
+
+    /// What the caller must do.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Advice for the person who reads the message, if there is any.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.mark
+    }
+
+    pub(crate) fn marked(mut self, mark: Mark) -> Error {
+        self.mark = Some(mark);
+        self
+    }
+
+    pub(crate) fn conflict(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Conflict, message)
+    }
+
+    pub(crate) fn foreign(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Foreign, message)
+    }
+
+    pub(crate) fn damaged(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Damaged, message)
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
+    pub(crate) fn unusable(message: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unusable, message)
+    }
+}
+
+/// The system's words for a failure, without the number that Rust appends: the server prints `%m`.
+pub(crate) fn cause_of(cause: &io::Error) -> String {
+    let text = cause.to_string();
+    match text.find(" (os error ") {
+        Some(end) => text.get(..end).unwrap_or(&text).to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_ends_with_the_systems_words_and_no_error_number() {
+        let cause = io::Error::from_raw_os_error(28);
+        let error = Error::io("could not write file \"x\"", cause);
+        assert_eq!(
+            error.to_string(),
+            "could not write file \"x\": No space left on device"
+        );
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+}

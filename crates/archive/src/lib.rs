@@ -1,0 +1,50 @@
+//! WAL archives: create-if-absent, durable, compressed, bound to one system.
+//!
+//! Two storeys. Below, a [`Store`] keeps raw objects under flat keys: [`DirStore`] on a file system,
+//! [`MemoryStore`] as the model, [`FaultyStore`] around either. Above, [`Archive`] gives them WAL's meaning:
+//! names, compression, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
+//!
+//! Everything blocks, nothing logs, no thread is started: the caller decides where and when.
+
+mod archive;
+mod binding;
+mod check;
+mod clean_up;
+mod codec;
+mod compare;
+mod compression;
+mod conf;
+mod conf_line;
+mod dir_store;
+mod directory;
+mod durable;
+mod error;
+mod faulty_store;
+mod get;
+mod hole;
+mod key;
+mod list;
+mod location;
+mod memory_store;
+mod options;
+mod put;
+mod settings;
+mod source;
+mod store;
+pub mod suite;
+mod time;
+
+pub use archive::{Archive, Cleaned, Got, Hole, Put, Stored};
+pub use binding::{BINDING_KEY, Binding};
+pub use compression::{Compression, CompressionKind, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
+pub use conf::ServerConf;
+pub use dir_store::DirStore;
+pub use error::{Error, ErrorKind};
+pub use faulty_store::{Faults, FaultyStore};
+pub use hole::HOLE_NAMES_MAX;
+pub use location::{LOCATION_BYTES_MAX, Location};
+pub use memory_store::MemoryStore;
+pub use options::{Cancel, Options, Verify};
+pub use settings::{MissingSegment, Settings};
+pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};
+pub use time::rfc3339;

@@ -1,0 +1,144 @@
+//! Where an archive is: the value of `walden.archive` and of `--archive`, parsed at the edge.
+//!
+//! Guarantees: a [`Location`] names an absolute directory. Whether it exists is [`crate::Archive::open`]'s
+//! question. Object stores have their schemes reserved and are refused by name until they are there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// The longest location accepted, in bytes: the server's own limit for paths (`MAXPGPATH`, 15 to 18).
+pub const LOCATION_BYTES_MAX: usize = 1024;
+
+/// Where an archive is. In this version always a directory, named by an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Location {
+    directory: PathBuf,
+}
+
+impl Location {
+    /// The location of a directory archive.
+    ///
+    /// Fails with [`crate::ErrorKind::Unusable`] if the path is not absolute: the server, its archiver and a
+    /// person's shell have different working directories, so a relative path would mean several archives.
+    pub fn directory(path: impl Into<PathBuf>) -> Result<Location, Error> {
+        let directory = path.into();
+        if !directory.is_absolute() {
+            return Err(Error::unusable(format!(
+                "archive location \"{}\" is not an absolute path",
+                directory.display()
+            )));
+        }
+        Ok(Location { directory })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl FromStr for Location {
+    type Err = Error;
+
+    /// Accepts `/abs`, `file:/abs` and `file:///abs`; anything else is [`crate::ErrorKind::Unusable`].
+    fn from_str(text: &str) -> Result<Location, Error> {
+        if text.is_empty() {
+            return Err(Error::unusable("archive location is empty"));
+        }
+        if text.len() > LOCATION_BYTES_MAX {
+            return Err(Error::unusable(format!(
+                "archive location is longer than {LOCATION_BYTES_MAX} bytes"
+            )));
+        }
+        if text.contains('\0') {
+            return Err(Error::unusable("archive location contains a null byte"));
+        }
+        let Some((scheme, rest)) = scheme_of(text) else {
+            return Location::directory(text);
+        };
+        if scheme.eq_ignore_ascii_case("file") {
+            return Location::directory(local_path(text, rest)?);
+        }
+        Err(Error::unusable(format!(
+            "archive location scheme \"{scheme}:\" is not supported"
+        ))
+        .with_hint(
+            "This version of Walden archives to directories only: give an absolute path or a \
+                 \"file:\" URL.",
+        ))
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.directory.display().fmt(f)
+    }
+}
+
+/// Splits `scheme:rest`. A path never counts as one, since what stands before its colon holds a slash.
+fn scheme_of(text: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = text.split_once(':')?;
+    let mut letters = scheme.chars();
+    let starts_right = letters.next().is_some_and(|c| c.is_ascii_alphabetic());
+    let goes_on_right = letters.all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    (starts_right && goes_on_right).then_some((scheme, rest))
+}
+
+/// The path of a `file:` URL, which may name no host.
+fn local_path<'a>(url: &str, rest: &'a str) -> Result<&'a str, Error> {
+    match rest.strip_prefix("//") {
+        None => Ok(rest),
+        Some(path) if path.starts_with('/') => Ok(path),
+        Some(_) => Err(
+            Error::unusable(format!("archive location \"{url}\" names a host"))
+                .with_hint("A \"file:\" URL has no host: write file:///directory."),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn a_directory_is_named_by_its_path_or_a_file_url() {
+        for text in [
+            "/srv/wal",
+            "file:/srv/wal",
+            "file:///srv/wal",
+            "FILE:/srv/wal",
+        ] {
+            let location: Location = text.parse().unwrap();
+            assert_eq!(location.path(), Path::new("/srv/wal"), "{text}");
+            assert_eq!(location.to_string(), "/srv/wal");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_as_unusable() {
+        for text in [
+            "",
+            "wal",
+            "./wal",
+            "file:wal",
+            "file://host/wal",
+            "s3://bucket/wal",
+            "az:x",
+        ] {
+            let error = text.parse::<Location>().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unusable, "{text}");
+        }
+        let error = "s3://bucket/x".parse::<Location>().unwrap_err();
+        assert!(error.hint().unwrap().contains("directories only"));
+    }
+
+    #[test]
+    fn a_colon_inside_a_path_is_no_scheme() {
+        let location: Location = "/srv/a:b".parse().unwrap();
+        assert_eq!(location.path(), Path::new("/srv/a:b"));
+    }
+}

@@ -1,0 +1,208 @@
+//! The memory store: the model of what a store must do, and the quickest one to test with.
+//!
+//! Guarantees what [`Store`] asks, but for durability, which memory has none of. Clones share their
+//! objects, like several processes on one directory. Its clock ticks once an object, so that tests see the
+//! same times always.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read, Write};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, Mark};
+use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store};
+
+/// Objects in memory.
+#[derive(Clone, Default)]
+pub struct MemoryStore {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    objects: BTreeMap<String, Kept>,
+    ticks: u64,
+}
+
+#[derive(Clone)]
+struct Kept {
+    bytes: Arc<[u8]>,
+    modified: SystemTime,
+    /// Tells objects of the same key apart, as a file's inode number does.
+    born: u64,
+    /// True while its creator may withdraw it.
+    fresh: bool,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// Puts an object there as somebody without manners would: `cp`, an editor, a bad disk. For tests.
+    pub fn overwrite(&self, key: &str, bytes: &[u8]) {
+        self.lock().insert(key, bytes, false);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // No code panics while it holds the lock with a half-made change, so the contents are sound.
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn insert(&mut self, key: &str, bytes: &[u8], fresh: bool) -> u64 {
+        self.ticks += 1;
+        let kept = Kept {
+            bytes: bytes.into(),
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks),
+            born: self.ticks,
+            fresh,
+        };
+        self.objects.insert(key.to_owned(), kept);
+        self.ticks
+    }
+}
+
+impl Store for MemoryStore {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        store::check_key(key)?;
+        Ok(Box::new(MemoryStaged {
+            store: self.clone(),
+            key: key.to_owned(),
+            bytes: Vec::new(),
+        }))
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        store::check_key(key)?;
+        let kept = self.lock().objects.get(key).cloned();
+        Ok(kept.map(|kept| Object {
+            bytes: kept.bytes.len() as u64,
+            modified: kept.modified,
+            reader: Box::new(SharedReader(Cursor::new(kept.bytes))),
+        }))
+    }
+
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        store::check_key(key)?;
+        match self.lock().objects.get(key) {
+            None => Err(Error::unavailable(format!("object \"{key}\" is not there"))),
+            Some(kept) if kept.fresh => Err(Error::unavailable(format!(
+                "object \"{key}\" is being published"
+            ))
+            .marked(Mark::Busy)),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn list(
+        &self,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        for (key, kept) in &self.lock().objects {
+            let (bytes, modified) = match detail {
+                Detail::Keys => (0, SystemTime::UNIX_EPOCH),
+                Detail::Full => (kept.bytes.len() as u64, kept.modified),
+            };
+            if visit(Entry {
+                key: key.clone(),
+                bytes,
+                modified,
+            })
+            .is_break()
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        store::check_key(key)?;
+        Ok(self.lock().objects.remove(key).is_some())
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+struct MemoryStaged {
+    store: MemoryStore,
+    key: String,
+    bytes: Vec<u8>,
+}
+
+impl Write for MemoryStaged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Staged for MemoryStaged {
+    fn publish(self: Box<Self>) -> Result<Published, Error> {
+        let MemoryStaged { store, key, bytes } = *self;
+        let mut shared = store.lock();
+        if shared.objects.contains_key(&key) {
+            return Ok(Published::Exists);
+        }
+        let born = shared.insert(&key, &bytes, true);
+        drop(shared);
+        Ok(Published::Created(Box::new(MemoryFresh {
+            store,
+            key,
+            born,
+        })))
+    }
+}
+
+struct MemoryFresh {
+    store: MemoryStore,
+    key: String,
+    born: u64,
+}
+
+impl Fresh for MemoryFresh {
+    fn withdraw(self: Box<Self>) -> Result<(), Error> {
+        let mut shared = self.store.lock();
+        if shared
+            .objects
+            .get(&self.key)
+            .is_some_and(|kept| kept.born == self.born)
+        {
+            shared.objects.remove(&self.key);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MemoryFresh {
+    fn drop(&mut self) {
+        let mut shared = self.store.lock();
+        if let Some(kept) = shared.objects.get_mut(&self.key)
+            && kept.born == self.born
+        {
+            kept.fresh = false;
+        }
+    }
+}
+
+struct SharedReader(Cursor<Arc<[u8]>>);
+
+impl Read for SharedReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}

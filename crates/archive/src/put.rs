@@ -1,0 +1,296 @@
+//! Archiving one file: check, compress and publish in one pass, or find that it is there already.
+//!
+//! Guarantees: "stored" and "already stored" are answered only for bytes that survive a power cut, nothing
+//! is ever overwritten, and of several writers with different bytes for one name at most one is told that
+//! it succeeded.
+//!
+//! # Two writers, two settings, one name
+//!
+//! Create-if-absent is per key, and one file may be stored under three: raw, `.zst`, `.lz4`. So a writer
+//! that has just created its key looks at the other two before it answers:
+//!
+//! * Each of two writers publishes first and looks afterwards, so at least one of them sees the other's
+//!   object. If the bytes differ, whoever sees that withdraws its own object and reports a conflict. Both
+//!   may; then nobody has been told "stored", and both are asked again. If the bytes are equal both
+//!   objects stay; restoring accepts equal twins.
+//! * An object can be withdrawn only while its creator holds the handle it was given for it, and as long
+//!   as that lives nobody else can settle the object ([`crate::Fresh`]). A third writer that finds equal
+//!   bytes there says "already stored" only after settling, that is only for objects that stay.
+//! * Whoever settles has looked at the other keys before; a rival published after that look sees this object.
+//!
+//! What stays uncured: a writer that dies between publishing and looking may leave an object that nobody
+//! was told of beside a different acknowledged one. Restoring then refuses to choose and names both.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use wal::{SystemIdentifier, WalFileName};
+
+use crate::archive::{Archive, Put};
+use crate::binding;
+use crate::check::Check;
+use crate::codec::{CHUNK_BYTES, Contents, Decoded, Encoder};
+use crate::compare::{Comparison, Side, compare, describe};
+use crate::compression::{Compression, CompressionKind};
+use crate::error::{Error, ErrorKind, Mark};
+use crate::key::key_of;
+use crate::options::Cancel;
+use crate::source::Source;
+use crate::store::{Fresh, Object, Published, Staged};
+
+/// How long to wait for another writer to decide about an object: a second in all, a hundred times what the
+/// decision takes. A writer that hangs longer is reported, and the file is offered again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+const SETTLE_TRIES_MAX: u32 = 100;
+
+/// See [`Archive::put_new`].
+pub(crate) fn put_new(
+    archive: &Archive,
+    name: &WalFileName,
+    path: &Path,
+    system: Option<SystemIdentifier>,
+    cancel: &Cancel,
+) -> Result<Put, Error> {
+    let mut source = Source::open(path)?;
+    let owner = owner_of(archive, name, &mut source, system)?;
+    binding::claim(archive, owner)?;
+    let mut offer = Offer {
+        archive,
+        name,
+        source,
+        owner,
+        cancel,
+    };
+    if offer.is_stored(None)? {
+        return Ok(Put::AlreadyStored);
+    }
+    match offer.create()? {
+        Some(put) => Ok(put),
+        None if offer.is_stored(None)? => Ok(Put::AlreadyStored),
+        None => Err(Error::unavailable(format!(
+            "archive file \"{name}\" was there and then was not: another process is at work"
+        ))),
+    }
+}
+
+/// Whose file this is: as it says itself, else as the caller says.
+fn owner_of(
+    archive: &Archive,
+    name: &WalFileName,
+    source: &mut Source,
+    system: Option<SystemIdentifier>,
+) -> Result<SystemIdentifier, Error> {
+    let mut check = Check::new(name, archive.options.verify, system, source.shown.clone());
+    let mut head = [0; wal::LONG_PAGE_HEADER_BYTES];
+    let bytes = source.fill(&mut head)?;
+    check.feed(head.get(..bytes).unwrap_or_default())?;
+    // What can be known to be wrong now is found before anything is written, a binding included.
+    if bytes < head.len() {
+        check.finish()?;
+    }
+    check.size(source.bytes)?;
+    source.rewind()?;
+    let own = check.header().map(|header| header.system);
+    system.or(own).ok_or_else(|| {
+        let message = format!("{} does not say which system it is from", source.shown);
+        Error::unusable(message).with_hint("Name the data directory it is from (-D).")
+    })
+}
+
+/// A file on its way into the archive.
+struct Offer<'a> {
+    archive: &'a Archive,
+    name: &'a WalFileName,
+    source: Source,
+    owner: SystemIdentifier,
+    cancel: &'a Cancel,
+}
+
+impl Offer<'_> {
+    /// Looks for the file under every suffix except `own`. Without `own`, what is found equal is also
+    /// settled.
+    ///
+    /// True if it is there with equal bytes; a conflict if it is there with others, or cannot be understood.
+    fn is_stored(&mut self, own: Option<CompressionKind>) -> Result<bool, Error> {
+        let mut equal = Vec::new();
+        for kind in CompressionKind::ALL
+            .into_iter()
+            .filter(|kind| Some(*kind) != own)
+        {
+            let key = key_of(self.name, kind);
+            if let Some(object) = self.archive.store.open(&key)? {
+                self.must_equal(&key, kind, object)?;
+                equal.push(key);
+            }
+        }
+        if own.is_none() {
+            for key in &equal {
+                self.settle(key)?;
+            }
+        }
+        Ok(!equal.is_empty())
+    }
+
+    /// Makes a stored object durable again, waiting a little for its creator to decide: it has only a look
+    /// at two keys left to do. On a shared archive (`archive_mode = always`) this meeting is common.
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        let mut tries = 1;
+        loop {
+            match self.archive.store.settle(key) {
+                Err(error) if error.mark() == Some(Mark::Busy) && tries < SETTLE_TRIES_MAX => {
+                    self.cancel.check(&self.what())?;
+                    thread::sleep(SETTLE_PAUSE);
+                    tries += 1;
+                }
+                settled => return settled,
+            }
+        }
+    }
+
+    /// A conflict unless the stored object holds the source's bytes.
+    fn must_equal(
+        &mut self,
+        key: &str,
+        kind: CompressionKind,
+        object: Object,
+    ) -> Result<(), Error> {
+        let shown = self.archive.shown(key);
+        let modified = object.modified;
+        let what = self.what();
+        self.source.rewind()?;
+        let comparison = match Decoded::new(object, kind, shown.clone()) {
+            Ok(mut stored) => compare(&mut stored, &mut self.source, self.cancel, &what),
+            Err(error) => Err(Side::Left(error)),
+        };
+        match comparison {
+            Ok(Comparison::Equal) => Ok(()),
+            Ok(Comparison::Differ { at, left, right }) => Err(Error::conflict(format!(
+                "archive file \"{shown}\" already exists with different contents: \
+                 stored is {}; {} is {}; first difference at byte {at}",
+                describe(&left, modified),
+                self.source.shown,
+                describe(&right, self.source.modified)
+            ))
+            .with_hint(
+                "Two servers may be writing the same timeline into one archive. \
+                 Nothing has been changed; find out which file is right before moving one away.",
+            )),
+            Err(Side::Left(error)) if error.kind() == ErrorKind::Damaged => Err(Error::conflict(
+                format!("{error}; it already exists and is never overwritten"),
+            )
+            .with_hint(format!(
+                "Move \"{shown}\" away by hand; the file will then be archived again."
+            ))),
+            Err(Side::Left(error) | Side::Right(error) | Side::Neither(error)) => Err(error),
+        }
+    }
+
+    /// Stores the file under a new key. `None` if somebody else has the key by now.
+    fn create(&mut self) -> Result<Option<Put>, Error> {
+        let compression = match self.name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => self.archive.options.compression,
+            // Small, read by people, and by programs that know no suffix.
+            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {
+                Compression::None
+            }
+        };
+        let key = key_of(self.name, compression.kind());
+        self.source.rewind()?;
+        let staged = self.archive.store.stage(&key)?;
+        let (staged, bytes_out) = self.encode(compression, staged, &key)?;
+        self.cancel.check(&self.what())?;
+        match staged.publish()? {
+            Published::Exists => Ok(None),
+            Published::Created(fresh) => {
+                self.decide(compression.kind(), fresh)?;
+                Ok(Some(Put::Stored {
+                    bytes_in: self.source.bytes,
+                    bytes_out,
+                }))
+            }
+        }
+    }
+
+    /// The one pass over the file: checked and compressed, chunk by chunk.
+    fn encode(
+        &mut self,
+        compression: Compression,
+        staged: Box<dyn Staged>,
+        key: &str,
+    ) -> Result<(Box<dyn Staged>, u64), Error> {
+        let shown = self.archive.shown(key);
+        let could_not =
+            |cause| Error::io(format!("could not write archive file \"{shown}\""), cause);
+        let verify = self.archive.options.verify;
+        let mut check = Check::new(
+            self.name,
+            verify,
+            Some(self.owner),
+            self.source.shown.clone(),
+        );
+        let counted = Counted {
+            inner: staged,
+            bytes: 0,
+        };
+        let mut encoder =
+            Encoder::new(compression, self.source.bytes, counted).map_err(could_not)?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            self.cancel.check(&self.what())?;
+            let bytes = self.source.fill(&mut chunk)?;
+            let now = chunk.get(..bytes).unwrap_or_default();
+            check.feed(now)?;
+            encoder.write_all(now).map_err(could_not)?;
+            if bytes < CHUNK_BYTES {
+                break;
+            }
+        }
+        check.finish()?;
+        let counted = encoder.finish().map_err(could_not)?;
+        Ok((counted.inner, counted.bytes))
+    }
+
+    /// Keeps the object just created, or takes it back; the argument is in this file's header.
+    fn decide(&mut self, own: CompressionKind, fresh: Box<dyn Fresh>) -> Result<(), Error> {
+        let Err(error) = self.is_stored(Some(own)) else {
+            drop(fresh);
+            return Ok(());
+        };
+        // Also when the look itself failed: an object whose rivals are not known is not acknowledged, and
+        // kept unacknowledged it could one day stand beside a different, acknowledged one.
+        match fresh.withdraw() {
+            Ok(()) => Err(error),
+            Err(stuck) => {
+                let kind = error.kind();
+                Err(Error::new(
+                    kind,
+                    format!("{error}; and our own copy stays beside it: {stuck}"),
+                ))
+            }
+        }
+    }
+
+    fn what(&self) -> String {
+        format!("archiving of \"{}\"", self.name)
+    }
+}
+
+/// A staged object that counts what is written to it.
+struct Counted {
+    inner: Box<dyn Staged>,
+    bytes: u64,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

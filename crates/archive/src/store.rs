@@ -1,0 +1,120 @@
+//! The narrow waist: what any place must offer to carry an archive. Raw objects under flat keys, nothing
+//! of WAL.
+//!
+//! What an implementation promises, and `crate::suite` checks:
+//! * an object is visible whole or not at all, and only after `publish` has begun to link it;
+//! * nothing is ever overwritten: of several writers of one key one is told `Created`, the others `Exists`;
+//! * `Created` is answered only for bytes and a name that survive a power cut;
+//! * only a store that is really there answers "absent"; any doubt is an error.
+//!
+//! Left to `crate::Archive`: names of WAL files, compression, checks, who may write, which bytes are equal.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+use std::time::SystemTime;
+
+use crate::error::Error;
+
+/// The longest key, in bytes. The server's names have at most 40, the rest is suffixes.
+pub const KEY_BYTES_MAX: usize = 100;
+
+/// One stored object, open for reading.
+pub struct Object {
+    /// Its bytes, as they are stored. Ends after `bytes` bytes, or the object was cut short on the way.
+    pub reader: Box<dyn Read + Send>,
+    /// How many bytes are stored.
+    pub bytes: u64,
+    /// When it was stored, by the store's clock.
+    pub modified: SystemTime,
+}
+
+/// What a listing tells of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The object's key.
+    pub key: String,
+    /// How many bytes are stored; 0 when only keys were asked for.
+    pub bytes: u64,
+    /// When it was stored; the epoch when only keys were asked for.
+    pub modified: SystemTime,
+}
+
+/// How much a listing must tell. Keys alone can be had far cheaper from a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Keys only.
+    Keys,
+    /// Keys, sizes and times.
+    Full,
+}
+
+/// The outcome of publishing a staged object.
+pub enum Published {
+    /// It is there now, durably, and by our doing. It can be withdrawn until the handle is dropped.
+    Created(Box<dyn Fresh>),
+    /// Somebody has the key already; the staged bytes are gone and nothing has changed.
+    Exists,
+}
+
+/// An object being written, invisible until it is published. Dropping it discards it.
+pub trait Staged: Write + Send {
+    /// Makes the bytes durable, then gives them their key unless somebody has it, then makes the key durable.
+    ///
+    /// An error means that the answer is not known: the object may or may not be there. The caller offers
+    /// the same bytes again, from the start, and finds out.
+    fn publish(self: Box<Self>) -> Result<Published, Error>;
+}
+
+/// An object that we have just created and have acknowledged to nobody. Dropping it keeps the object.
+///
+/// While the handle lives, [`Store::settle`] fails for everybody else, so nobody can acknowledge an object
+/// that its creator may still take back.
+pub trait Fresh: Send {
+    /// Removes the object again.
+    fn withdraw(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// A place for raw objects under flat keys. All calls block; all may come from several threads at once.
+pub trait Store: Send + Sync {
+    /// Begins an object that will be published under this key.
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error>;
+
+    /// Opens an object. `None` means that the store has looked and there is none.
+    fn open(&self, key: &str) -> Result<Option<Object>, Error>;
+
+    /// Makes an existing object durable again, whoever wrote it, name included.
+    ///
+    /// Fails if the object is not there, or if its creator may still withdraw it.
+    fn settle(&self, key: &str) -> Result<(), Error>;
+
+    /// Shows every published object to `visit`, in no order, until it breaks. Memory used does not grow with
+    /// the number of objects. `visit` must not call the store.
+    fn list(
+        &self,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error>;
+
+    /// Removes an object, durably, and tells whether it was there.
+    fn remove(&self, key: &str) -> Result<bool, Error>;
+
+    /// Removes what dead writers left behind unpublished, and tells how many such things there were.
+    fn remove_leftovers(&self) -> Result<u64, Error>;
+
+    /// What to call this place in messages.
+    fn place(&self) -> String;
+}
+
+/// Refuses what cannot be a key: anything but letters, digits, dots, dashes and underscores, or a hidden
+/// name.
+pub(crate) fn check_key(key: &str) -> Result<(), Error> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let length_right = (1..=KEY_BYTES_MAX).contains(&key.len());
+    if length_right && !key.starts_with('.') && key.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::unusable(format!(
+        "\"{}\" is not a valid object key",
+        key.escape_default()
+    )))
+}

@@ -1,0 +1,489 @@
+//! What the archive promises about WAL files, over any store.
+
+use std::fs;
+
+use wal::{KeepFrom, WalFileName};
+
+use super::{
+    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, options, segment_of,
+};
+use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put};
+
+pub(super) const ALL: &[Promise] = &[
+    (
+        "what is archived is restored, byte for byte",
+        archived_is_restored,
+    ),
+    (
+        "equal bytes again succeed, under any compression",
+        equal_bytes_succeed,
+    ),
+    (
+        "other bytes under the same name are a conflict and change nothing",
+        other_bytes_conflict,
+    ),
+    (
+        "a stored file that cannot be read is a conflict and is not overwritten",
+        damaged_is_conflict,
+    ),
+    (
+        "a stranger is refused before anything is written",
+        strangers_are_refused,
+    ),
+    (
+        "a damaged source is refused before anything is written",
+        damaged_sources_are_refused,
+    ),
+    (
+        "a restored file never overwrites another",
+        restoring_never_overwrites,
+    ),
+    (
+        "absent is said only by an archive that is there",
+        absence_needs_an_archive,
+    ),
+    ("a hole is told from the end of WAL", holes_are_told),
+    (
+        "cleanup removes what lies before the oldest file to keep and nothing else",
+        cleanup_keeps,
+    ),
+    (
+        "a cancelled operation leaves nothing",
+        cancelled_leaves_nothing,
+    ),
+];
+
+const FIRST: &str = "000000010000000000000001";
+const KINDS: [&str; 4] = [
+    FIRST,
+    "000000010000000000000002.partial",
+    "00000002.history",
+    "000000010000000000000001.00000028.backup",
+];
+
+/// What a restore gave: the bytes, or none if it said absent.
+fn restore(
+    bench: &mut Bench<'_>,
+    archive: &Archive,
+    name: &WalFileName,
+) -> Result<Option<Vec<u8>>, Broken> {
+    let dest = bench.path();
+    match archive.get(name, &dest, Some(bench.system), &Cancel::new())? {
+        Got::Absent => {
+            must(!dest.exists(), "absent, and yet there is a file")?;
+            Ok(None)
+        }
+        Got::Restored { bytes } => {
+            let contents = fs::read(&dest)?;
+            must(
+                bytes == contents.len() as u64,
+                "the size reported is not the file's",
+            )?;
+            Ok(Some(contents))
+        }
+    }
+}
+
+fn put(
+    bench: &mut Bench<'_>,
+    archive: &Archive,
+    name: &WalFileName,
+    contents: &[u8],
+) -> Result<Result<Put, ErrorKind>, Broken> {
+    let source = bench.source(contents)?;
+    let put = archive.put_new(name, &source, Some(bench.system), &Cancel::new());
+    Ok(put.map_err(|error| error.kind()))
+}
+
+fn archived_is_restored(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    for compression in COMPRESSIONS {
+        bench.subject.reset()?;
+        for text in KINDS {
+            let name = name(text)?;
+            let contents = bench.contents(&name, 1);
+            let (writer, reader) = (
+                bench.archive(compression)?,
+                bench.archive(Compression::None)?,
+            );
+            let put = put(bench, &writer, &name, &contents)?;
+            must(
+                matches!(put, Ok(Put::Stored { .. })),
+                format!("\"{name}\": {put:?}"),
+            )?;
+            let restored = restore(bench, &reader, &name)?;
+            must(
+                restored == Some(contents),
+                format!("\"{name}\" was restored differently"),
+            )?;
+        }
+        let listed = bench.archive(compression)?.list()?;
+        must(listed.len() == KINDS.len(), "the listing misses files")?;
+    }
+    Ok(format!(
+        "{} kinds of files, {} compressions",
+        KINDS.len(),
+        COMPRESSIONS.len()
+    ))
+}
+
+fn equal_bytes_succeed(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    for first in COMPRESSIONS {
+        bench.subject.reset()?;
+        for text in KINDS {
+            let name = name(text)?;
+            let contents = bench.contents(&name, 1);
+            let archive = bench.archive(first)?;
+            let _ = put(bench, &archive, &name, &contents)?;
+            for again in COMPRESSIONS {
+                let archive = bench.archive(again)?;
+                let put = put(bench, &archive, &name, &contents)?;
+                must(
+                    put == Ok(Put::AlreadyStored),
+                    format!("\"{name}\" after {first}, now {again}: {put:?}"),
+                )?;
+            }
+        }
+        must(
+            bench.archive(first)?.list()?.len() == KINDS.len(),
+            "files were stored twice",
+        )?;
+    }
+    Ok("every pair of compressions".to_owned())
+}
+
+fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    for first in COMPRESSIONS {
+        bench.subject.reset()?;
+        for text in KINDS {
+            let name = name(text)?;
+            let (stored, mut other) = (bench.contents(&name, 1), bench.contents(&name, 1));
+            // The very last byte alone: stale bytes behind the end of WAL count too.
+            if let Some(last) = other.last_mut() {
+                *last ^= 1;
+            }
+            let archive = bench.archive(first)?;
+            let _ = put(bench, &archive, &name, &stored)?;
+            for again in COMPRESSIONS {
+                let archive = bench.archive(again)?;
+                let put = put(bench, &archive, &name, &other)?;
+                must(
+                    put == Err(ErrorKind::Conflict),
+                    format!("\"{name}\" after {first}: {put:?}"),
+                )?;
+            }
+            let restored = restore(bench, &archive, &name)?;
+            must(
+                restored == Some(stored),
+                format!("\"{name}\" was changed by a conflict"),
+            )?;
+        }
+        must(
+            bench.archive(first)?.list()?.len() == KINDS.len(),
+            "a conflict left a file",
+        )?;
+    }
+    Ok("every pair of compressions, last byte changed".to_owned())
+}
+
+fn damaged_is_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let contents = bench.contents(&name, 1);
+    // What an interrupted copy leaves, under each suffix.
+    let broken: [(&str, &[u8]); 4] = [
+        (FIRST, contents.get(..8192).unwrap_or_default()),
+        (FIRST, b""),
+        ("000000010000000000000001.zst", b"\x28\xb5\x2f\xfd rubbish"),
+        ("000000010000000000000001.lz4", b"\x04\x22\x4d\x18 rubbish"),
+    ];
+    for (key, bytes) in broken {
+        bench.subject.reset()?;
+        let store = bench.subject.open()?;
+        let archive = bench.archive(Compression::Zstd(1))?;
+        // Something sound first, so that it is known whose archive this is.
+        let history = super::name("00000002.history")?;
+        let contents_of_history = bench.contents(&history, 1);
+        let _ = put(bench, &archive, &history, &contents_of_history)?;
+        let mut staged = store.stage(key)?;
+        std::io::Write::write_all(&mut staged, bytes)?;
+        staged.publish()?;
+        let put = put(bench, &archive, &name, &contents)?;
+        must(
+            put == Err(ErrorKind::Conflict),
+            format!("over a damaged \"{key}\": {put:?}"),
+        )?;
+        let error = archive.get(&name, &bench.path(), None, &Cancel::new());
+        let kind = error.map_err(|error| error.kind());
+        must(
+            kind == Err(ErrorKind::Damaged),
+            format!("restoring a damaged \"{key}\": {kind:?}"),
+        )?;
+        let size = store.open(key)?.map(|object| object.bytes);
+        must(
+            size == Some(bytes.len() as u64),
+            format!("damaged \"{key}\" was changed"),
+        )?;
+    }
+    Ok(format!("{} kinds of damage", broken.len()))
+}
+
+fn strangers_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let (first, second) = (name(FIRST)?, name("000000010000000000000002")?);
+    let ours = bench.contents(&first, 1);
+    let theirs = forge::segment(&segment_of(&second)?, SIZE, STRANGER, 1);
+    let source = bench.source(&theirs)?;
+    // Once with the binding in place, once with nothing but WAL that somebody copied there.
+    for bound in [true, false] {
+        bench.subject.reset()?;
+        let archive = bench.archive(Compression::Zstd(1))?;
+        if bound {
+            let _ = put(bench, &archive, &first, &ours)?;
+        } else {
+            let store = bench.subject.open()?;
+            let mut staged = store.stage(FIRST)?;
+            std::io::Write::write_all(&mut staged, &ours)?;
+            staged.publish()?;
+        }
+        for system in [None, Some(STRANGER)] {
+            let put = archive.put_new(&second, &source, system, &Cancel::new());
+            let kind = put.map_err(|error| error.kind());
+            must(
+                kind == Err(ErrorKind::Foreign),
+                format!("bound {bound}: {kind:?}"),
+            )?;
+        }
+        must(archive.list()?.len() == 1, "a stranger's file was stored")?;
+        must(
+            archive.binding()?.is_some() == bound,
+            "a stranger bound the archive",
+        )?;
+        let got = archive.get(&first, &bench.path(), Some(STRANGER), &Cancel::new());
+        let kind = got.map_err(|error| error.kind());
+        must(
+            kind == Err(ErrorKind::Foreign),
+            format!("restored for a stranger: {kind:?}"),
+        )?;
+    }
+    Ok("with a binding, and with WAL alone".to_owned())
+}
+
+fn damaged_sources_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let whole = bench.contents(&name, 1);
+    let mut no_magic = whole.clone();
+    no_magic.iter_mut().take(2).for_each(|byte| *byte = 0);
+    let misnamed = bench.contents(&super::name("000000010000000000000009")?, 1);
+    let longer = [&whole[..], b"x"].concat();
+    let sources: [&[u8]; 5] = [
+        b"",
+        whole.get(..8192).unwrap_or_default(),
+        &no_magic,
+        &misnamed,
+        &longer,
+    ];
+    let archive = bench.archive(Compression::Zstd(1))?;
+    for (number, contents) in sources.into_iter().enumerate() {
+        let put = put(bench, &archive, &name, contents)?;
+        must(
+            put == Err(ErrorKind::Damaged),
+            format!("source {number}: {put:?}"),
+        )?;
+    }
+    must(
+        archive.binding()?.is_none(),
+        "a damaged file bound the archive",
+    )?;
+    must(archive.list()?.is_empty(), "a damaged file was stored")?;
+    let missing = archive.put_new(&name, &bench.path(), None, &Cancel::new());
+    let kind = missing.map_err(|error| error.kind());
+    must(
+        kind == Err(ErrorKind::Unusable),
+        format!("a missing source: {kind:?}"),
+    )?;
+    // Nothing else says whose a timeline history file is.
+    let history = super::name("00000002.history")?;
+    let contents = bench.contents(&history, 1);
+    let source = bench.source(&contents)?;
+    let put = archive.put_new(&history, &source, None, &Cancel::new());
+    let kind = put.map_err(|error| error.kind());
+    must(
+        kind == Err(ErrorKind::Unusable),
+        format!("a file of unknown origin: {kind:?}"),
+    )?;
+    Ok(format!("{} kinds of damage", sources.len()))
+}
+
+fn restoring_never_overwrites(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let contents = bench.contents(&name, 1);
+    let archive = bench.archive(Compression::Zstd(1))?;
+    let _ = put(bench, &archive, &name, &contents)?;
+    let dest = bench.source(b"precious")?;
+    let got = archive
+        .get(&name, &dest, None, &Cancel::new())
+        .map_err(|error| error.kind());
+    must(
+        got == Err(ErrorKind::Unusable),
+        format!("over an existing file: {got:?}"),
+    )?;
+    must(
+        fs::read(&dest)? == b"precious",
+        "an existing file was overwritten",
+    )?;
+    Ok("refused".to_owned())
+}
+
+fn absence_needs_an_archive(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let archive = bench.archive(Compression::Zstd(1))?;
+    let got = archive
+        .get(&name, &bench.path(), None, &Cancel::new())
+        .map_err(|error| error.kind());
+    must(
+        got == Err(ErrorKind::Unavailable),
+        format!("in an empty place: {got:?}"),
+    )?;
+    let contents = bench.contents(&name, 1);
+    let _ = put(bench, &archive, &name, &contents)?;
+    let next = super::name("000000010000000000000002")?;
+    let got = archive
+        .get(&next, &bench.path(), None, &Cancel::new())
+        .map_err(|error| error.kind());
+    must(
+        got == Ok(Got::Absent),
+        format!("in a bound archive: {got:?}"),
+    )?;
+    // The file system goes away under us: nothing is left where it was.
+    let store = bench.subject.open()?;
+    store.remove(crate::BINDING_KEY)?;
+    let got = archive
+        .get(&next, &bench.path(), None, &Cancel::new())
+        .map_err(|error| error.kind());
+    must(
+        got == Err(ErrorKind::Unavailable),
+        format!("after the binding is gone: {got:?}"),
+    )?;
+    let put = put(bench, &archive, &next, &contents)?;
+    must(put.is_err(), "archived into what took the archive's place")?;
+    Ok("empty, bound, gone".to_owned())
+}
+
+fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let archive = bench.archive(Compression::Zstd(1))?;
+    for text in [
+        "000000010000000000000003",
+        "000000010000000000000004",
+        "000000010000000000000006",
+    ] {
+        let name = name(text)?;
+        let contents = bench.contents(&name, 1);
+        let _ = put(bench, &archive, &name, &contents)?;
+    }
+    let five = segment_of(&name("000000010000000000000005")?)?;
+    let seven = segment_of(&name("000000010000000000000007")?)?;
+    let hole = archive.hole_at(&five)?;
+    let later = hole.map(|hole| (hole.later, hole.later_count));
+    let expected = (vec!["000000010000000000000006".to_owned()], 1);
+    must(
+        later.as_ref() == Some(&expected),
+        format!("segment 5 of 6: {later:?}"),
+    )?;
+    must(
+        archive.hole_at(&seven)?.is_none(),
+        "the end of WAL was called a hole",
+    )?;
+    // Timeline 2 left timeline 1 at 0/A00000, in segment 10 of 1 MB: 7 must have been there.
+    let history = name("00000002.history")?;
+    let contents = forge::timeline_history(wal::TimelineId::FIRST, "0/A00000", "test");
+    let _ = put(bench, &archive, &history, &contents)?;
+    must(
+        archive.hole_at(&seven)?.is_some(),
+        "a timeline's switchpoint was not taken for evidence",
+    )?;
+    let ten = segment_of(&name("00000001000000000000000A")?)?;
+    must(
+        archive.hole_at(&ten)?.is_none(),
+        "the segment of the switchpoint was called a hole",
+    )?;
+    let before_two = segment_of(&name("000000020000000000000009")?)?;
+    must(
+        archive.hole_at(&before_two)?.is_none(),
+        "a hole before its timeline began",
+    )?;
+    Ok("between segments, before a switchpoint, at the end, before the beginning".to_owned())
+}
+
+fn cleanup_keeps(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let texts = [
+        "000000010000000000000001",
+        "000000010000000000000002.partial",
+        "000000010000000000000003",
+        "000000020000000000000002",
+        "000000020000000000000004",
+        "00000002.history",
+        "000000010000000000000001.00000028.backup",
+    ];
+    for (text, compression) in texts.iter().zip(COMPRESSIONS.iter().cycle()) {
+        let name = name(text)?;
+        let contents = bench.contents(&name, 1);
+        let archive = bench.archive(*compression)?;
+        let _ = put(bench, &archive, &name, &contents)?;
+    }
+    let archive = Archive::with_store(bench.subject.open()?, options(Compression::None));
+    let cleaned = archive.clean_up(&KeepFrom::Everything, &Cancel::new())?;
+    must(
+        cleaned.files == 0,
+        "cleanup removed files though everything was to be kept",
+    )?;
+    let keep = "000000010000000000000003".parse();
+    let keep = keep.map_err(|_| Broken("a segment cannot be kept from".to_owned()))?;
+    let cleaned = archive.clean_up(&keep, &Cancel::new())?;
+    must(
+        cleaned.files == 3 && cleaned.bytes > 0,
+        format!("{cleaned:?} instead of 3 files"),
+    )?;
+    let left: Vec<String> = archive
+        .list()?
+        .iter()
+        .map(|stored| stored.name.to_string())
+        .collect();
+    let mut expected = [texts[2], texts[4], texts[5], texts[6]]
+        .map(str::to_owned)
+        .to_vec();
+    expected.sort();
+    let mut sorted = left.clone();
+    sorted.sort();
+    must(sorted == expected, format!("left: {left:?}"))?;
+    must(archive.binding()?.is_some(), "cleanup removed the binding")?;
+    Ok("3 of 7 files, on two timelines".to_owned())
+}
+
+fn cancelled_leaves_nothing(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let contents = bench.contents(&name, 1);
+    let source = bench.source(&contents)?;
+    let archive = bench.archive(Compression::Zstd(1))?;
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let put = archive
+        .put_new(&name, &source, None, &cancel)
+        .map_err(|error| error.kind());
+    must(
+        put == Err(ErrorKind::Cancelled),
+        format!("a cancelled archiving: {put:?}"),
+    )?;
+    must(
+        archive.list()?.is_empty(),
+        "a cancelled archiving left a file",
+    )?;
+    archive.put_new(&name, &source, None, &Cancel::new())?;
+    let dest = bench.path();
+    let got = archive
+        .get(&name, &dest, None, &cancel)
+        .map_err(|error| error.kind());
+    must(
+        got == Err(ErrorKind::Cancelled),
+        format!("a cancelled restoring: {got:?}"),
+    )?;
+    must(!dest.exists(), "a cancelled restoring left a file")?;
+    Ok("archiving and restoring".to_owned())
+}

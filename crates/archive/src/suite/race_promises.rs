@@ -1,0 +1,177 @@
+//! What holds when several writers meet on one name. Outcomes vary from run to run; what is demanded of them
+//! does not.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Barrier;
+use std::thread;
+
+use wal::WalFileName;
+
+use super::{Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, segment_of};
+use crate::{Archive, Cancel, Compression, Error, ErrorKind, Got, Put};
+
+pub(super) const ALL: &[Promise] = &[
+    (
+        "of writers with different bytes for one name at most one succeeds",
+        different_bytes,
+    ),
+    (
+        "of writers with equal bytes for one name none is told of a conflict",
+        equal_bytes,
+    ),
+    (
+        "of two systems that come first at once only one gets the archive",
+        two_systems,
+    ),
+];
+
+/// How often each race is run: enough for the interleavings to differ, quick enough to run always.
+const ROUNDS: u64 = 8;
+
+/// Offers one source through each archive, all at once.
+fn race(archives: &[Archive], name: &WalFileName, sources: &[PathBuf]) -> Vec<Result<Put, Error>> {
+    let start = Barrier::new(archives.len());
+    thread::scope(|scope| {
+        let writers: Vec<_> = archives
+            .iter()
+            .zip(sources)
+            .map(|(archive, source)| {
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    archive.put_new(name, source, None, &Cancel::new())
+                })
+            })
+            .collect();
+        let died = || Err(Error::unavailable("a writer died"));
+        writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap_or_else(|_| died()))
+            .collect()
+    })
+}
+
+fn archives(bench: &Bench<'_>) -> Result<Vec<Archive>, Broken> {
+    // Six writers: each compression twice, so that keys collide as well as names.
+    let compressions = COMPRESSIONS.iter().chain(&COMPRESSIONS);
+    Ok(compressions
+        .map(|compression| bench.archive(*compression))
+        .collect::<Result<_, _>>()?)
+}
+
+fn different_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let mut told = 0;
+    for round in 0..ROUNDS {
+        let name = name(&format!("0000000100000000000000{round:02X}"))?;
+        // Writers 0 and 5 have equal bytes, the others each their own.
+        let variants = [1, 2, 3, 4, 5, 1];
+        let contents = variants.map(|variant| bench.contents(&name, variant));
+        let mut sources = Vec::new();
+        for contents in &contents {
+            sources.push(bench.source(contents)?);
+        }
+        let archives = archives(bench)?;
+        let puts = race(&archives, &name, &sources);
+        let winners: BTreeSet<u64> = variants
+            .iter()
+            .zip(&puts)
+            .filter(|(_, put)| put.is_ok())
+            .map(|(variant, _)| *variant)
+            .collect();
+        must(
+            winners.len() <= 1,
+            format!("round {round}: variants {winners:?} all succeeded"),
+        )?;
+        for error in puts.iter().filter_map(|put| put.as_ref().err()) {
+            let expected = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Unavailable);
+            must(
+                expected,
+                format!("round {round}: {:?}: {error}", error.kind()),
+            )?;
+        }
+        told += winners.len();
+        let reader = bench.archive(Compression::None)?;
+        let dest = bench.path();
+        let got = reader.get(&name, &dest, None, &Cancel::new())?;
+        match winners.first() {
+            Some(winner) => {
+                let expected = bench.contents(&name, *winner);
+                must(
+                    got != Got::Absent,
+                    format!("round {round}: acknowledged and absent"),
+                )?;
+                must(
+                    std::fs::read(&dest)? == expected,
+                    "acknowledged bytes were lost",
+                )?;
+            }
+            // Nobody was told "stored", so all have taken theirs back.
+            None => must(
+                got == Got::Absent,
+                format!("round {round}: a rival's file stayed"),
+            )?,
+        }
+    }
+    Ok(format!(
+        "{ROUNDS} rounds of 6 writers, {told} with a winner"
+    ))
+}
+
+fn equal_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    for round in 0..ROUNDS {
+        let name = name(&format!("0000000100000000000000{round:02X}"))?;
+        let contents = bench.contents(&name, round);
+        let source = bench.source(&contents)?;
+        let archives = archives(bench)?;
+        let puts = race(&archives, &name, &vec![source.clone(); archives.len()]);
+        for error in puts.iter().filter_map(|put| put.as_ref().err()) {
+            // "Being published by another" is no conflict: the next attempt finds it settled.
+            must(
+                error.kind() == ErrorKind::Unavailable,
+                format!("{:?}: {error}", error.kind()),
+            )?;
+        }
+        must(
+            puts.iter().any(Result::is_ok),
+            format!("round {round}: nobody succeeded"),
+        )?;
+        for archive in &archives {
+            archive.put_new(&name, &source, None, &Cancel::new())?;
+        }
+        let dest = bench.path();
+        bench
+            .archive(Compression::None)?
+            .get(&name, &dest, None, &Cancel::new())?;
+        must(
+            std::fs::read(&dest)? == contents,
+            "the file was restored differently",
+        )?;
+    }
+    Ok(format!("{ROUNDS} rounds of 6 writers"))
+}
+
+fn two_systems(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name("000000010000000000000001")?;
+    let ours = bench.contents(&name, 1);
+    let theirs = forge::segment(&segment_of(&name)?, SIZE, STRANGER, 1);
+    let sources = [bench.source(&ours)?, bench.source(&theirs)?];
+    for round in 0..ROUNDS {
+        bench.subject.reset()?;
+        let archives = [
+            bench.archive(Compression::Zstd(1))?,
+            bench.archive(Compression::Zstd(1))?,
+        ];
+        let puts = race(&archives, &name, &sources);
+        let kinds: Vec<_> = puts
+            .iter()
+            .filter_map(|put| put.as_ref().err())
+            .map(Error::kind)
+            .collect();
+        must(
+            kinds == [ErrorKind::Foreign],
+            format!("round {round}: {puts:?}"),
+        )?;
+    }
+    Ok(format!("{ROUNDS} rounds"))
+}

@@ -1,0 +1,297 @@
+//! What every store promises about raw objects.
+
+use std::io::{Read, Write};
+use std::ops::ControlFlow;
+
+use super::{Bench, Broken, Promise, must};
+use crate::{Detail, Published, Store};
+
+pub(super) const ALL: &[Promise] = &[
+    ("a created object is found with its bytes", created_is_found),
+    ("an object never created is absent", never_created_is_absent),
+    (
+        "an object is invisible until it is published",
+        invisible_until_published,
+    ),
+    (
+        "a staged object that is dropped was never there",
+        dropped_was_never_there,
+    ),
+    ("creating never overwrites", creating_never_overwrites),
+    (
+        "a withdrawn object was never there",
+        withdrawn_was_never_there,
+    ),
+    (
+        "an object cannot be settled while it may be withdrawn",
+        no_settling_of_fresh_objects,
+    ),
+    (
+        "a listing shows every object with its size",
+        listing_is_complete,
+    ),
+    ("a listing stops when it is told to", listing_stops),
+    ("a removed object is absent", removed_is_absent),
+    ("what cannot be a key is refused", bad_keys_are_refused),
+];
+
+const KEY: &str = "0000000100000000000000A4.zst";
+
+/// Creates an object; true if it is there by our doing.
+fn create(store: &dyn Store, key: &str, bytes: &[u8]) -> Result<bool, Broken> {
+    let mut staged = store.stage(key)?;
+    staged.write_all(bytes)?;
+    Ok(matches!(staged.publish()?, Published::Created(_)))
+}
+
+fn read(store: &dyn Store, key: &str) -> Result<Option<Vec<u8>>, Broken> {
+    let Some(mut object) = store.open(key)? else {
+        return Ok(None);
+    };
+    let mut bytes = Vec::new();
+    object.reader.read_to_end(&mut bytes)?;
+    must(
+        object.bytes == bytes.len() as u64,
+        "an object's size is not its bytes'",
+    )?;
+    Ok(Some(bytes))
+}
+
+fn keys(store: &dyn Store) -> Result<Vec<(String, u64)>, Broken> {
+    let mut keys = Vec::new();
+    store.list(Detail::Full, &mut |entry| {
+        keys.push((entry.key, entry.bytes));
+        ControlFlow::Continue(())
+    })?;
+    keys.sort();
+    Ok(keys)
+}
+
+fn created_is_found(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let (writer, reader) = (bench.subject.open()?, bench.subject.open()?);
+    let sizes = [0, 1, 8192, 3_000_000];
+    for size in sizes {
+        let mut bytes = vec![0; size];
+        bench.random.fill(&mut bytes);
+        let key = format!("object{size}");
+        must(
+            create(&*writer, &key, &bytes)?,
+            "creating a new object says that it exists",
+        )?;
+        let found = read(&*reader, &key)?;
+        must(
+            found.as_ref() == Some(&bytes),
+            format!("an object of {size} bytes reads back differently"),
+        )?;
+        writer.settle(&key)?;
+    }
+    Ok(format!("sizes {sizes:?}, read through another handle"))
+}
+
+fn never_created_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    must(
+        read(&*store, KEY)?.is_none(),
+        "an object nobody created is there",
+    )?;
+    must(!store.remove(KEY)?, "removing nothing removes something")?;
+    must(
+        store.settle(KEY).is_err(),
+        "an object nobody created can be settled",
+    )?;
+    Ok("open, remove and settle agree".to_owned())
+}
+
+fn invisible_until_published(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let mut staged = store.stage(KEY)?;
+    for _ in 0..3 {
+        staged.write_all(&[7; 100_000])?;
+        staged.flush()?;
+        must(
+            read(&*store, KEY)?.is_none(),
+            "a half-written object can be opened",
+        )?;
+        must(keys(&*store)?.is_empty(), "a half-written object is listed")?;
+        must(
+            store.remove_leftovers()? == 0,
+            "a living writer's object is taken for a leftover",
+        )?;
+    }
+    must(
+        matches!(staged.publish()?, Published::Created(_)),
+        "it could not be published",
+    )?;
+    must(
+        keys(&*store)? == [(KEY.to_owned(), 300_000)],
+        "a published object is not listed",
+    )?;
+    Ok("looked three times while it was written".to_owned())
+}
+
+fn dropped_was_never_there(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let mut staged = store.stage(KEY)?;
+    staged.write_all(b"half")?;
+    drop(staged);
+    must(read(&*store, KEY)?.is_none(), "a dropped object is there")?;
+    must(
+        store.remove_leftovers()? == 0,
+        "a dropped object left something behind",
+    )?;
+    must(
+        create(&*store, KEY, b"whole")?,
+        "a dropped object is in the way",
+    )?;
+    Ok("the key was free afterwards".to_owned())
+}
+
+fn creating_never_overwrites(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    must(
+        create(&*store, KEY, b"first")?,
+        "creating a new object says that it exists",
+    )?;
+    for bytes in [&b"second"[..], b"first", b""] {
+        must(
+            !create(&*store, KEY, bytes)?,
+            "creating an existing object says that it is new",
+        )?;
+        must(
+            read(&*store, KEY)?.as_deref() == Some(b"first"),
+            "an object was overwritten",
+        )?;
+    }
+    // Staged before the other was there, published after it.
+    let mut early = store.stage("late")?;
+    early.write_all(b"early")?;
+    must(
+        create(&*store, "late", b"late")?,
+        "creating a new object says that it exists",
+    )?;
+    must(
+        matches!(early.publish()?, Published::Exists),
+        "of two writers both created the object",
+    )?;
+    must(
+        read(&*store, "late")?.as_deref() == Some(b"late"),
+        "an object was overwritten",
+    )?;
+    Ok("four attempts".to_owned())
+}
+
+fn withdrawn_was_never_there(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let mut staged = store.stage(KEY)?;
+    staged.write_all(b"mistake")?;
+    let Published::Created(fresh) = staged.publish()? else {
+        return Err(Broken(
+            "creating a new object says that it exists".to_owned(),
+        ));
+    };
+    must(
+        read(&*store, KEY)?.is_some(),
+        "a created object is not there",
+    )?;
+    fresh.withdraw()?;
+    must(read(&*store, KEY)?.is_none(), "a withdrawn object is there")?;
+    must(
+        create(&*store, KEY, b"right")?,
+        "a withdrawn object is in the way",
+    )?;
+    must(
+        read(&*store, KEY)?.as_deref() == Some(b"right"),
+        "the next object has other bytes",
+    )?;
+    Ok("the key was free afterwards".to_owned())
+}
+
+fn no_settling_of_fresh_objects(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let (creator, other) = (bench.subject.open()?, bench.subject.open()?);
+    let Published::Created(fresh) = creator.stage(KEY)?.publish()? else {
+        return Err(Broken(
+            "creating a new object says that it exists".to_owned(),
+        ));
+    };
+    must(
+        other.settle(KEY).is_err(),
+        "an object was settled that its creator could withdraw",
+    )?;
+    drop(fresh);
+    other.settle(KEY)?;
+    must(
+        read(&*other, KEY)?.is_some(),
+        "an object that was kept is not there",
+    )?;
+    Ok("refused before, settled after the creator let go".to_owned())
+}
+
+fn listing_is_complete(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let mut expected = Vec::new();
+    for number in 0..100_u64 {
+        let key = format!("object{number:03}");
+        let bytes = vec![1; usize::try_from(number).unwrap_or_default()];
+        must(
+            create(&*store, &key, &bytes)?,
+            "creating a new object says that it exists",
+        )?;
+        expected.push((key, number));
+    }
+    must(
+        keys(&*store)? == expected,
+        "the listing differs from what was created",
+    )?;
+    Ok("100 objects".to_owned())
+}
+
+fn listing_stops(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    for key in ["a", "b", "c"] {
+        must(
+            create(&*store, key, b"x")?,
+            "creating a new object says that it exists",
+        )?;
+    }
+    let mut seen = 0;
+    store.list(Detail::Keys, &mut |_| {
+        seen += 1;
+        ControlFlow::Break(())
+    })?;
+    must(seen == 1, format!("it went on for {seen} objects"))?;
+    Ok("after the first of three".to_owned())
+}
+
+fn removed_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    must(
+        create(&*store, KEY, b"old")?,
+        "creating a new object says that it exists",
+    )?;
+    must(
+        store.remove(KEY)?,
+        "removing an object says that it was not there",
+    )?;
+    must(read(&*store, KEY)?.is_none(), "a removed object is there")?;
+    must(keys(&*store)?.is_empty(), "a removed object is listed")?;
+    must(!store.remove(KEY)?, "an object was removed twice")?;
+    must(
+        create(&*store, KEY, b"new")?,
+        "a removed object is in the way",
+    )?;
+    Ok("and its key was free".to_owned())
+}
+
+fn bad_keys_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let bad = ["", ".", "..", "a/b", "../x", ".hidden", "a b", "a\0", "ä"];
+    for key in bad {
+        must(
+            store.stage(key).is_err(),
+            format!("an object was staged as {key:?}"),
+        )?;
+        must(store.open(key).is_err(), format!("{key:?} was looked for"))?;
+        must(store.remove(key).is_err(), format!("{key:?} was removed"))?;
+    }
+    Ok(format!("{} of them", bad.len()))
+}

@@ -1,0 +1,386 @@
+//! The directory archive as its users meet it: messages, raw directories, mounts that come and go, the
+//! checks of `walden.json`. What holds for any store is in the conformance suite; failing steps and
+//! crashes are in `src/durable/tests.rs`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
+use wal::{SegmentSize, TimelineId, WalFileName};
+use walden_archive::suite::forge;
+use walden_archive::{
+    Archive, Cancel, Compression, Error, ErrorKind, Location, Options, Put, Verify,
+};
+
+#[test]
+fn a_segment_is_stored_under_its_name_and_the_suffix_of_its_compression() {
+    for (compression, key) in [
+        (Compression::None, ONE.to_owned()),
+        (Compression::Zstd(3), format!("{ONE}.zst")),
+        (Compression::Lz4, format!("{ONE}.lz4")),
+    ] {
+        let place = Place::new();
+        let archive = place.archive(compression);
+        let put = place.put(&archive, ONE, &segment(ONE)).unwrap();
+        let bytes_out = fs::metadata(place.stored(&key)).unwrap().len();
+        assert_eq!(
+            put,
+            Put::Stored {
+                bytes_in: 1 << 20,
+                bytes_out
+            }
+        );
+        let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
+        place.put(&archive, "00000002.history", &history).unwrap();
+        assert_eq!(fs::read(place.stored("00000002.history")).unwrap(), history);
+        let mut names: Vec<_> = fs::read_dir(place.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names, [key.as_str(), "00000002.history", "walden.json"]);
+    }
+}
+
+#[test]
+fn the_binding_reads_as_documented() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    assert_eq!(archive.binding().unwrap(), None);
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    let text = fs::read_to_string(place.stored("walden.json")).unwrap();
+    assert!(
+        text.starts_with(
+            "{\"format\":1,\"system_identifier\":\"7000000000000000001\",\"created\":\"20"
+        ),
+        "{text}"
+    );
+    assert!(text.ends_with("Z\"}\n"), "{text}");
+    let binding = archive.binding().unwrap().unwrap();
+    assert_eq!((binding.format, binding.system), (1, OURS));
+}
+
+#[test]
+fn a_conflict_says_whose_each_side_is_when_it_was_written_and_where_they_differ() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    let mut other = segment(ONE);
+    other[12345] ^= 1;
+    let error = place.put(&archive, ONE, &other).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    let text = error.to_string();
+    let key = place.stored(&format!("{ONE}.zst"));
+    let begin = format!(
+        "archive file \"{}\" already exists with different contents",
+        key.display()
+    );
+    assert!(text.starts_with(&begin), "{text}");
+    let side = "is system identifier 7000000000000000001, timeline 1, written 20";
+    assert_eq!(text.matches(side).count(), 2, "{text}");
+    assert!(text.ends_with("first difference at byte 12345"), "{text}");
+    assert!(!text.contains('\n') && error.hint().is_some());
+}
+
+#[test]
+fn a_stranger_is_told_both_identifiers() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    let theirs = place.source(&segment_of(TWO, THEIRS, SegmentSize::SMALLEST, 1));
+    let put = archive.put_new(&TWO.parse().unwrap(), &theirs, Some(THEIRS), &Cancel::new());
+    let error = put.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "archive \"{}\" belongs to system identifier {OURS}, not to {THEIRS}",
+            place.dir.path().display()
+        )
+    );
+    assert!(error.hint().is_some());
+    // A file that is not of the server that offers it.
+    let put = archive.put_new(&TWO.parse().unwrap(), &theirs, Some(OURS), &Cancel::new());
+    assert_eq!(put.unwrap_err().kind(), ErrorKind::Foreign);
+}
+
+#[test]
+fn a_raw_directory_made_by_cp_or_basic_archive_restores_as_it_stands() {
+    let place = Place::new();
+    fs::write(place.stored(ONE), segment(ONE)).unwrap();
+    fs::write(
+        place.stored("archtemp.000000010000000000000002.1.2"),
+        b"half",
+    )
+    .unwrap();
+    fs::write(place.stored("00000002.history"), "1\t0/200000\tx\n").unwrap();
+    fs::create_dir(place.stored("lost+found")).unwrap();
+    let archive = place.archive(Compression::Zstd(1));
+    assert_eq!(place.get(&archive, ONE).unwrap(), Some(segment(ONE)));
+    assert_eq!(
+        place.get(&archive, "00000002.history").unwrap().unwrap(),
+        b"1\t0/200000\tx\n"
+    );
+    assert_eq!(place.get(&archive, TWO).unwrap(), None);
+    assert_eq!(archive.list().unwrap().len(), 2);
+    assert_eq!(archive.binding().unwrap(), None, "restoring binds nothing");
+    // Archiving goes on where cp stopped.
+    assert_eq!(
+        place.put(&archive, ONE, &segment(ONE)).unwrap(),
+        Put::AlreadyStored
+    );
+    assert!(matches!(
+        place.put(&archive, TWO, &segment(TWO)).unwrap(),
+        Put::Stored { .. }
+    ));
+}
+
+#[test]
+fn an_interrupted_cp_is_damaged_to_recovery_and_never_handed_out() {
+    let place = Place::new();
+    fs::write(place.stored(ONE), &segment(ONE)[..500_000]).unwrap();
+    fs::write(place.stored("00000002.history"), b"").unwrap();
+    let archive = place.archive(Compression::Zstd(1));
+    for name in [ONE, "00000002.history"] {
+        assert_eq!(
+            place.get(&archive, name).unwrap_err().kind(),
+            ErrorKind::Damaged,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_segment_of_another_name_or_system_is_never_handed_out() {
+    let place = Place::new();
+    fs::write(place.stored(ONE), segment(TWO)).unwrap();
+    fs::write(
+        place.stored(TWO),
+        segment_of(TWO, THEIRS, SegmentSize::SMALLEST, 1),
+    )
+    .unwrap();
+    let archive = place.archive(Compression::Zstd(1));
+    assert_eq!(
+        place.get(&archive, ONE).unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+    let dest = place.scratch.path().join("dest");
+    let got = archive.get(&TWO.parse().unwrap(), &dest, Some(OURS), &Cancel::new());
+    assert_eq!(got.unwrap_err().kind(), ErrorKind::Foreign);
+    assert!(!dest.exists());
+}
+
+#[test]
+fn twins_under_two_suffixes_are_fine_and_rivals_are_not() {
+    let place = Place::new();
+    place
+        .put(&place.archive(Compression::Zstd(1)), ONE, &segment(ONE))
+        .unwrap();
+    fs::write(place.stored(ONE), segment(ONE)).unwrap();
+    let archive = place.archive(Compression::Lz4);
+    assert_eq!(place.get(&archive, ONE).unwrap(), Some(segment(ONE)));
+    assert_eq!(
+        place.put(&archive, ONE, &segment(ONE)).unwrap(),
+        Put::AlreadyStored
+    );
+    fs::write(
+        place.stored(ONE),
+        segment_of(ONE, OURS, SegmentSize::SMALLEST, 2),
+    )
+    .unwrap();
+    let error = place.get(&archive, ONE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    let text = error.to_string();
+    assert!(
+        text.contains(&format!("{ONE}\"")) && text.contains(&format!("{ONE}.zst\"")),
+        "{text}"
+    );
+    assert_eq!(
+        place.put(&archive, ONE, &segment(ONE)).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+}
+
+#[test]
+fn every_segment_size_is_read_from_the_header() {
+    for mebibytes in [1, 16, 64] {
+        let place = Place::new();
+        let size = SegmentSize::new(mebibytes << 20).unwrap();
+        let contents = segment_of("000000030000000500000002", OURS, size, 1);
+        let archive = place.archive(Compression::Zstd(1));
+        place
+            .put(&archive, "000000030000000500000002", &contents)
+            .unwrap();
+        assert_eq!(
+            place
+                .get(&archive, "000000030000000500000002")
+                .unwrap()
+                .unwrap(),
+            contents
+        );
+    }
+}
+
+fn unavailable(result: Result<Option<Vec<u8>>, Error>) -> Error {
+    let error = result.expect_err("this must never be an answer");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    error
+}
+
+/// Moves the archive away, as unmounting its file system would, and leaves `instead` in its place.
+fn take_away(place: &Place, instead: impl Fn(&Path)) -> PathBuf {
+    let away = place.scratch.path().join("away");
+    fs::rename(place.dir.path(), &away).unwrap();
+    instead(place.dir.path());
+    away
+}
+
+#[test]
+fn an_archive_that_goes_away_is_unavailable_until_it_comes_back() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+
+    // Not there at all.
+    let away = take_away(&place, |_| {});
+    let error = unavailable(place.get(&archive, TWO));
+    assert!(
+        error.to_string().ends_with("No such file or directory"),
+        "{error}"
+    );
+    assert!(
+        archive
+            .hole_at(
+                &TWO.parse::<WalFileName>()
+                    .unwrap()
+                    .segment()
+                    .copied()
+                    .unwrap()
+            )
+            .is_err()
+    );
+    assert!(archive.list().is_err());
+    let location = Location::directory(place.dir.path()).unwrap();
+    let reopened = Archive::open(&location, Options::default());
+    assert_eq!(reopened.unwrap_err().kind(), ErrorKind::Unavailable);
+
+    // An empty mount point, and one that somebody put a note into.
+    fs::create_dir(place.dir.path()).unwrap();
+    unavailable(place.get(&archive, TWO));
+    unavailable(place.get(&place.archive(Compression::Zstd(1)), TWO));
+    fs::write(place.stored("NOT-MOUNTED"), b"").unwrap();
+    unavailable(place.get(&archive, TWO));
+    unavailable(place.get(&place.archive(Compression::Zstd(1)), TWO));
+    let error = place.put(&archive, TWO, &segment(TWO)).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        ErrorKind::Unavailable,
+        "archived below a mount point: {error}"
+    );
+
+    fs::remove_dir_all(place.dir.path()).unwrap();
+    fs::rename(away, place.dir.path()).unwrap();
+    assert_eq!(place.get(&archive, TWO).unwrap(), None);
+    assert_eq!(place.get(&archive, ONE).unwrap(), Some(segment(ONE)));
+}
+
+#[test]
+fn a_link_to_nowhere_is_not_absent() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    symlink("/nonexistent/tier", place.stored(TWO)).unwrap();
+    unavailable(place.get(&archive, TWO));
+}
+
+#[test]
+fn what_is_no_file_is_not_absent_either() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    fs::create_dir(place.stored(TWO)).unwrap();
+    assert_eq!(
+        place.get(&archive, TWO).unwrap_err().kind(),
+        ErrorKind::Unusable
+    );
+}
+
+#[test]
+fn an_archive_that_is_a_file_or_relative_is_unusable() {
+    let place = Place::new();
+    let file = place.source(b"x");
+    let opened = Archive::open(&Location::directory(&file).unwrap(), Options::default());
+    let error = opened.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert_eq!(
+        error.to_string(),
+        format!("\"{}\" is not a directory", file.display())
+    );
+    assert!(Location::directory("relative").is_err());
+}
+
+#[test]
+fn a_damaged_or_newer_binding_is_neither_believed_nor_overwritten() {
+    for (text, kind) in [
+        ("", ErrorKind::Damaged),
+        ("{\"format\":1", ErrorKind::Damaged),
+        (
+            "{\"format\":1,\"system_identifier\":\"x\",\"created\":\"\"}",
+            ErrorKind::Damaged,
+        ),
+        (
+            "{\"format\":2,\"system_identifier\":\"1\",\"created\":\"\"}",
+            ErrorKind::Unusable,
+        ),
+    ] {
+        let place = Place::new();
+        let archive = place.archive(Compression::Zstd(1));
+        fs::write(place.stored("walden.json"), text).unwrap();
+        assert_eq!(
+            place.put(&archive, ONE, &segment(ONE)).unwrap_err().kind(),
+            kind,
+            "{text}"
+        );
+        assert_eq!(place.get(&archive, ONE).unwrap_err().kind(), kind, "{text}");
+        assert_eq!(
+            fs::read_to_string(place.stored("walden.json")).unwrap(),
+            text
+        );
+    }
+    // Fields of later versions are skipped.
+    let place = Place::new();
+    let text =
+        format!("{{\"format\":1,\"system_identifier\":\"{OURS}\",\"created\":\"\",\"more\":[1]}}");
+    fs::write(place.stored("walden.json"), text).unwrap();
+    let archive = place.archive(Compression::Zstd(1));
+    assert!(place.put(&archive, ONE, &segment(ONE)).is_ok());
+}
+
+#[test]
+fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
+    let place = Place::new();
+    let options = Options {
+        compression: Compression::Zstd(1),
+        verify: Verify::Off,
+    };
+    let location = Location::directory(place.dir.path()).unwrap();
+    let archive = Archive::open(&location, options).unwrap();
+    place.put(&archive, ONE, b"no segment at all").unwrap();
+    assert_eq!(
+        place.get(&archive, ONE).unwrap().unwrap(),
+        b"no segment at all"
+    );
+    let checked = place.archive(Compression::Zstd(1));
+    assert_eq!(
+        place.get(&checked, ONE).unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+}

@@ -1,0 +1,167 @@
+//! Holes and cleanup in a directory archive, beyond what the conformance suite asks of any store.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests may panic"
+)]
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::{Place, TWO, segment};
+use wal::{KeepFrom, TimelineId, WalFileName};
+use walden_archive::suite::forge;
+use walden_archive::{
+    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, MemoryStore, Object, Options,
+    Staged, Store,
+};
+
+/// A store of which one object cannot be removed.
+struct Stuck(MemoryStore);
+
+impl Store for Stuck {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        self.0.stage(key)
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        self.0.open(key)
+    }
+
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        self.0.settle(key)
+    }
+
+    fn list(
+        &self,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.0.list(detail, visit)
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        if key == TWO {
+            return Err(Error::new(ErrorKind::Unavailable, "no"));
+        }
+        self.0.remove(key)
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        self.0.remove_leftovers()
+    }
+
+    fn place(&self) -> String {
+        self.0.place()
+    }
+}
+
+/// A memory with this many segments, and an archive over it that cannot remove the second.
+fn stuck_archive(segments: u64) -> (MemoryStore, Archive) {
+    let memory = MemoryStore::new();
+    for number in 1..=segments {
+        memory.overwrite(&format!("0000000100000000{number:08X}"), b"x");
+    }
+    let archive = Archive::with_store(Box::new(Stuck(memory.clone())), Options::default());
+    (memory, archive)
+}
+
+#[test]
+fn a_failed_removal_does_not_stop_cleanup_and_is_reported() {
+    // More than are collected at once.
+    let (memory, archive) = stuck_archive(3000);
+    let keep: KeepFrom = format!("0000000100000000{:08X}", 2900).parse().unwrap();
+    let error = archive.clean_up(&keep, &Cancel::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        error.to_string(),
+        "could not remove 1 files from archive \"memory\" (2898 removed): no"
+    );
+    let left = Archive::with_store(Box::new(memory), Options::default())
+        .list()
+        .unwrap();
+    assert_eq!(left.len(), 102);
+}
+
+#[test]
+fn a_cancelled_cleanup_stops_at_once() {
+    let (memory, archive) = stuck_archive(10);
+    let cancel = Cancel::new();
+    cancel.cancel();
+    let keep: KeepFrom = "000000010000000000000008".parse().unwrap();
+    assert_eq!(
+        archive.clean_up(&keep, &cancel).unwrap_err().kind(),
+        ErrorKind::Cancelled
+    );
+    let left = Archive::with_store(Box::new(memory), Options::default())
+        .list()
+        .unwrap();
+    assert_eq!(left.len(), 10);
+}
+
+#[test]
+fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    let hole = |name: &str| {
+        let name: WalFileName = name.parse().unwrap();
+        archive.hole_at(name.segment().unwrap()).unwrap()
+    };
+    for name in [
+        "000000020000000000000005",
+        "000000020000000000000008",
+        "000000020000000000000009.partial",
+    ] {
+        place.put(&archive, name, &segment(name)).unwrap();
+    }
+    // Nothing says where timeline 2 begins: below its lowest segment is not a hole.
+    assert_eq!(hole("000000020000000000000004"), None);
+    let found = hole("000000020000000000000006").unwrap();
+    assert_eq!(
+        found.later,
+        [
+            "000000020000000000000008",
+            "000000020000000000000009.partial"
+        ]
+    );
+    assert_eq!(found.later_count, 2);
+    // Other timelines' segments say nothing of this one.
+    assert_eq!(hole("000000010000000000000006"), None);
+    assert_eq!(hole("000000030000000000000001"), None);
+    // It began in segment 3, so 3 and 4 are missing.
+    let history = forge::timeline_history(TimelineId::FIRST, "0/380000", "test");
+    place.put(&archive, "00000002.history", &history).unwrap();
+    assert!(hole("000000020000000000000003").is_some());
+    assert_eq!(hole("000000020000000000000002"), None);
+    // And timeline 1 went on until there.
+    let found = hole("000000010000000000000002").unwrap();
+    assert_eq!(found.later, ["00000002.history"]);
+    assert_eq!(hole("000000010000000000000003"), None);
+    // A partial segment is not the segment.
+    assert_eq!(hole("000000020000000000000009"), None);
+    place
+        .put(
+            &archive,
+            "00000002000000000000000A",
+            &segment("00000002000000000000000A"),
+        )
+        .unwrap();
+    assert!(hole("000000020000000000000009").is_some());
+}
+
+#[test]
+fn at_most_eight_names_of_a_long_line_are_given_the_first_ones() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    for number in 3..23 {
+        let name = format!("0000000100000000{number:08X}");
+        place.put(&archive, &name, &segment(&name)).unwrap();
+    }
+    let name: WalFileName = TWO.parse().unwrap();
+    let hole = archive.hole_at(name.segment().unwrap()).unwrap().unwrap();
+    assert_eq!(hole.later_count, 20);
+    assert_eq!(hole.later.len(), walden_archive::HOLE_NAMES_MAX);
+    assert_eq!(hole.later.first().unwrap(), "000000010000000000000003");
+}
