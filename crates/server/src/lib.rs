@@ -1,0 +1,32 @@
+//! `walden.so`: the archive module, the recovery worker that hosts recovery modules, and Walden's own
+//! recovery module, in one library for every supported server major.
+//!
+//! | part | runs in | file |
+//! |---|---|---|
+//! | parameters | every process | [`settings`] |
+//! | wiring of the three commands, mutual exclusion | postmaster | [`wiring`], [`command`] |
+//! | archive module | archiver | [`archiver`] |
+//! | host of recovery modules | recovery worker | [`worker`] |
+//! | Walden's own recovery module | recovery worker | [`recovery`] |
+//!
+//! Walden's own recovery module has no privileges: the host loads it by name like any other.
+
+mod archiver;
+mod command;
+mod failure;
+mod recovery;
+mod settings;
+mod wiring;
+mod worker;
+
+/// The library's entry points: the one place where this library is seen from C.
+#[allow(unsafe_code)]
+mod entry {
+    module::export! {
+        settings: crate::settings::ALL,
+        load: crate::wiring::on_load,
+        archive: crate::archiver::Archiver,
+        recovery: crate::recovery::Recovery { restore, archive_cleanup, recovery_end },
+        worker: walden_recovery_worker => crate::worker::main,
+    }
+}

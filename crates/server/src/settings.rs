@@ -1,0 +1,273 @@
+//! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
+
+use abi::guc::Unit;
+use archive::{Compression, Location, MissingSegment, Options, Verify};
+use module::boundary::settings::{
+    About, Check, Context, EnumSetting, IntSetting, Setting, StringSetting,
+};
+use module::{Failure, Process};
+use std::ffi::CStr;
+use std::time::Duration;
+
+const fn about(
+    name: &'static CStr,
+    context: Context,
+    short: &'static CStr,
+    long: &'static CStr,
+) -> About {
+    About {
+        name,
+        short,
+        long,
+        context,
+    }
+}
+
+static ARCHIVE: StringSetting = StringSetting::checked::<LocationCheck>(
+    about(
+        c"walden.archive",
+        Context::Reload,
+        c"Sets the place of the WAL archive.",
+        c"A directory, as an absolute path or a file: URL. An empty string means not configured.",
+    ),
+    c"",
+);
+
+static COMPRESSION: StringSetting = StringSetting::checked::<CompressionCheck>(
+    about(
+        c"walden.compression",
+        Context::Reload,
+        c"Sets how archived segments are compressed.",
+        c"One of none, zstd, zstd:LEVEL, lz4. Whatever is in the archive already is read all the same.",
+    ),
+    c"zstd",
+);
+
+/// An hour: a longer deadline would be none, and the recovery worker's client waits a little longer than it.
+const TIMEOUT_S_MAX: i32 = 3600;
+
+static ARCHIVE_TIMEOUT: IntSetting = IntSetting::new(
+    about(
+        c"walden.archive_timeout",
+        Context::Reload,
+        c"Sets the time after which an attempt at one file counts as failed.",
+        c"The server then tries again, and the attempt that is still going on is joined.",
+    ),
+    60,
+    1,
+    TIMEOUT_S_MAX,
+    Unit::Seconds,
+);
+
+static VERIFY: EnumSetting = EnumSetting::new(
+    about(
+        c"walden.verify",
+        Context::Reload,
+        c"Sets what is checked before a segment is archived and before it is handed to replay.",
+        c"",
+    ),
+    &[c"header", c"off"],
+);
+
+static RESTORE_TIMEOUT: IntSetting = IntSetting::new(
+    about(
+        c"walden.restore_timeout",
+        Context::Reload,
+        c"Sets how long \"could not tell\" is retried before it is reported to recovery.",
+        c"On a standby it is reported at once, because the standby itself tries again.",
+    ),
+    60,
+    1,
+    TIMEOUT_S_MAX,
+    Unit::Seconds,
+);
+
+static MISSING_SEGMENT: EnumSetting = EnumSetting::new(
+    about(
+        c"walden.missing_segment",
+        Context::Reload,
+        c"Sets what happens when recovery needs a segment that is missing while later ones exist.",
+        c"error: recovery does not go on. end: recovery ends there, with a warning.",
+    ),
+    &[c"error", c"end"],
+);
+
+static RESTORE_LIBRARY: StringSetting = StringSetting::new(
+    about(
+        c"walden.restore_library",
+        Context::Restart,
+        c"Sets the library that will be called to restore a WAL file.",
+        c"",
+    ),
+    c"",
+);
+
+static ARCHIVE_CLEANUP_LIBRARY: StringSetting = StringSetting::new(
+    about(
+        c"walden.archive_cleanup_library",
+        Context::Restart,
+        c"Sets the library that will be called at every restartpoint.",
+        c"",
+    ),
+    c"",
+);
+
+static RECOVERY_END_LIBRARY: StringSetting = StringSetting::new(
+    about(
+        c"walden.recovery_end_library",
+        Context::Restart,
+        c"Sets the library that will be called once at the end of recovery.",
+        c"",
+    ),
+    c"",
+);
+
+/// All of them, for the server.
+pub(crate) static ALL: &[&dyn Setting] = &[
+    &ARCHIVE,
+    &COMPRESSION,
+    &ARCHIVE_TIMEOUT,
+    &VERIFY,
+    &RESTORE_TIMEOUT,
+    &MISSING_SEGMENT,
+    &RESTORE_LIBRARY,
+    &ARCHIVE_CLEANUP_LIBRARY,
+    &RECOVERY_END_LIBRARY,
+];
+
+struct LocationCheck;
+
+impl Check for LocationCheck {
+    fn check(value: &str) -> Result<(), String> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        value
+            .parse::<Location>()
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+struct CompressionCheck;
+
+impl Check for CompressionCheck {
+    fn check(value: &str) -> Result<(), String> {
+        value
+            .parse::<Compression>()
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Which archive, and how it is used; the same value as long as nothing relevant is reloaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ArchiveSettings {
+    pub(crate) location: Location,
+    pub(crate) options: Options,
+}
+
+impl ArchiveSettings {
+    /// The present values; fails when `walden.archive` is not set.
+    pub(crate) fn now(process: Process) -> Result<Self, Failure> {
+        let location = ARCHIVE.get(process);
+        if location.is_empty() {
+            return Err(Failure::new("\"walden.archive\" is not set")
+                .hint("Set \"walden.archive\" to the directory of the WAL archive and reload."));
+        }
+        let location = location
+            .parse::<Location>()
+            .map_err(crate::failure::of_archive)?;
+        let compression = COMPRESSION.get(process).parse::<Compression>();
+        let compression = compression.map_err(crate::failure::of_archive)?;
+        let verify = if VERIFY.get(process) == 0 {
+            Verify::Header
+        } else {
+            Verify::Off
+        };
+        Ok(Self {
+            location,
+            options: Options {
+                compression,
+                verify,
+            },
+        })
+    }
+}
+
+/// `walden.archive` as it is written; empty when not set.
+pub(crate) fn archive_text(process: Process) -> String {
+    ARCHIVE.get(process)
+}
+
+/// One file's deadline.
+pub(crate) fn archive_timeout(process: Process) -> Duration {
+    seconds(ARCHIVE_TIMEOUT.get(process))
+}
+
+/// How long "could not tell" is retried.
+pub(crate) fn restore_timeout(process: Process) -> Duration {
+    seconds(RESTORE_TIMEOUT.get(process))
+}
+
+/// What a hole means.
+pub(crate) fn missing_segment(process: Process) -> MissingSegment {
+    if MISSING_SEGMENT.get(process) == 0 {
+        MissingSegment::Error
+    } else {
+        MissingSegment::End
+    }
+}
+
+fn seconds(number: i32) -> Duration {
+    Duration::from_secs(u64::try_from(number).unwrap_or_default())
+}
+
+/// The three jobs of recovery modules, each with its parameter and the command it stands in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    Restore,
+    ArchiveCleanup,
+    RecoveryEnd,
+}
+
+impl Job {
+    pub(crate) const ALL: [Self; 3] = [Self::Restore, Self::ArchiveCleanup, Self::RecoveryEnd];
+
+    /// The server's parameter.
+    pub(crate) fn command(self) -> &'static CStr {
+        match self {
+            Self::Restore => c"restore_command",
+            Self::ArchiveCleanup => c"archive_cleanup_command",
+            Self::RecoveryEnd => c"recovery_end_command",
+        }
+    }
+
+    /// Walden's parameter.
+    pub(crate) fn parameter(self) -> &'static CStr {
+        match self {
+            Self::Restore => c"walden.restore_library",
+            Self::ArchiveCleanup => c"walden.archive_cleanup_library",
+            Self::RecoveryEnd => c"walden.recovery_end_library",
+        }
+    }
+
+    /// The subcommand of Walden's own client.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Restore => "restore",
+            Self::ArchiveCleanup => "archive-cleanup",
+            Self::RecoveryEnd => "recovery-end",
+        }
+    }
+
+    /// The library named for this job; `None` when none is.
+    pub(crate) fn library(self, process: Process) -> Option<String> {
+        let setting = match self {
+            Self::Restore => &RESTORE_LIBRARY,
+            Self::ArchiveCleanup => &ARCHIVE_CLEANUP_LIBRARY,
+            Self::RecoveryEnd => &RECOVERY_END_LIBRARY,
+        };
+        Some(setting.get(process)).filter(|name| !name.is_empty())
+    }
+}

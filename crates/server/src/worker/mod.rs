@@ -1,0 +1,238 @@
+//! The recovery worker: the host that stock PostgreSQL does not have for recovery modules.
+//!
+//! A background worker started with the server.  It loads the configured libraries once, and answers the
+//! clients that the startup process and the checkpointer run as shell commands.  It lives as long as the
+//! server, because restartpoints begun before a promotion end after it.
+//!
+//! Guarantees: one call into one module at a time, on the main thread; "absent" is answered only when a module
+//! said so; a failure is retried while recovery can wait, and then reported as "could not tell".  What it
+//! leaves to the client: which exit status that is.
+
+mod desk;
+mod handover;
+mod left_behind;
+mod libraries;
+mod loader;
+
+use crate::settings::{self, Job};
+use crate::wiring;
+use desk::{Asked, Desk};
+use handover::Handover;
+use left_behind::LeftBehind;
+use libraries::Libraries;
+use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
+use std::ffi::{CStr, CString};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use wire::{Answer, Request};
+
+/// First pause between tries; doubled each time.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause between tries: a repaired archive is noticed soon.
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the same trouble is not reported again: a standby asks every few seconds.
+const SAME_REPORT_PAUSE: Duration = Duration::from_secs(60);
+
+/// The worker's main function.
+pub(crate) fn main(process: Process) -> Result<(), Failure> {
+    handover::remove_leftovers(Path::new("pg_wal"));
+    let mut worker = Worker {
+        process,
+        libraries: Libraries::load(process),
+        desk: Desk::open(settings::restore_timeout(process))?,
+        left_behind: LeftBehind::default(),
+        last_report: None,
+    };
+    worker.serve()?;
+    worker.libraries.shutdown(process);
+    Ok(())
+}
+
+struct Worker {
+    process: Process,
+    libraries: Libraries,
+    desk: Desk,
+    left_behind: LeftBehind,
+    last_report: Option<(String, Instant)>,
+}
+
+impl Worker {
+    fn serve(&mut self) -> Result<(), Failure> {
+        loop {
+            let look_again = self
+                .left_behind
+                .is_open()
+                .then(|| Instant::now() + left_behind::LOOK_EVERY);
+            match self.process.wait(self.desk.bell(), look_again, true)? {
+                Woken::Shutdown | Woken::PostmasterGone => return Ok(()),
+                Woken::Reload => self.reload()?,
+                Woken::Deadline => self.left_behind.look(self.process, false),
+                Woken::Event => {
+                    while let Some(asked) = self.desk.next() {
+                        self.attend(asked);
+                        if self.process.shutdown_requested() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn reload(&mut self) -> Result<(), Failure> {
+        self.process.reload_configuration()?;
+        self.desk
+            .set_time_limit(settings::restore_timeout(self.process));
+        wiring::warn_of_commands(self.process);
+        Ok(())
+    }
+
+    fn attend(&mut self, asked: Asked) {
+        let answer = match &asked.request {
+            Request::Restore {
+                file,
+                path,
+                last_restartpoint,
+            } => {
+                let wanted = || asked.is_wanted();
+                self.restore(file, path, last_restartpoint, &wanted)
+            }
+            Request::ArchiveCleanup { last_restartpoint } => {
+                self.archive_cleanup(last_restartpoint)
+            }
+            Request::RecoveryEnd { last_restartpoint } => self.recovery_end(last_restartpoint),
+        };
+        asked.answer(answer);
+    }
+
+    /// Restores a file, trying again while recovery can wait.
+    fn restore(&mut self, file: &str, path: &str, last: &str, wanted: &dyn Fn() -> bool) -> Answer {
+        let Ok(name) = file.parse::<WalFileName>() else {
+            return Answer::CouldNotTell(format!("{file:?} is not the name of a WAL file"));
+        };
+        let give_up = Instant::now() + settings::restore_timeout(self.process);
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let failure = match self.restore_once(&name, path, last, wanted) {
+                Ok(restored) => {
+                    self.left_behind.answered(name);
+                    return if restored {
+                        Answer::Done
+                    } else {
+                        Answer::Absent
+                    };
+                }
+                Err(failure) => failure,
+            };
+            // The end of the server is no trouble worth a report; its clients are ending too.
+            if !self.process.shutdown_requested() {
+                self.report_once(&failure);
+            }
+            // A standby tries again by itself, and streams meanwhile.
+            let standby = wire::standby_requested(Path::new("."));
+            if standby || Instant::now() >= give_up || !wanted() {
+                if standby {
+                    self.left_behind.could_not_tell(name);
+                }
+                return Answer::Reported;
+            }
+            let left = give_up.saturating_duration_since(Instant::now());
+            match self.process.pause(pause.min(left)) {
+                Ok(Woken::Shutdown | Woken::PostmasterGone) | Err(_) => {
+                    return Answer::Reported;
+                }
+                Ok(_) => {}
+            }
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+            // The cure may be in the configuration file.
+            if self.process.reload_requested()
+                && let Err(failure) = self.reload()
+            {
+                self.report_once(&failure);
+            }
+        }
+    }
+
+    fn restore_once(
+        &mut self,
+        name: &WalFileName,
+        path: &str,
+        last: &str,
+        wanted: &dyn Fn() -> bool,
+    ) -> Result<bool, Failure> {
+        let handover = Handover::begin(Path::new(path));
+        let (file, last) = (c_text(&name.to_string())?, c_text(last)?);
+        let private = c_text(&handover.private().to_string_lossy())?;
+        let library = self.libraries.for_job(self.process, Job::Restore)?;
+        let library = library.ok_or_else(|| not_configured(Job::Restore))?;
+        if !library.restore(self.process, &file, &private, &last)? {
+            return Ok(false);
+        }
+        if !wanted() {
+            return Err(Failure::new(format!(
+                "nobody waits for file \"{name}\" any more"
+            )));
+        }
+        handover.finish(self.process, name)?;
+        Ok(true)
+    }
+
+    fn archive_cleanup(&mut self, last: &str) -> Answer {
+        self.tell(Job::ArchiveCleanup, last, |library, process, last| {
+            library.archive_cleanup(process, last)
+        })
+    }
+
+    fn recovery_end(&mut self, last: &str) -> Answer {
+        self.left_behind.look(self.process, true);
+        self.tell(Job::RecoveryEnd, last, |library, process, last| {
+            library.recovery_end(process, last)
+        })
+    }
+
+    fn tell(
+        &mut self,
+        job: Job,
+        last: &str,
+        call: impl Fn(&loader::Library, Process, &CStr) -> Result<(), Failure>,
+    ) -> Answer {
+        let outcome = (|| {
+            last.parse::<KeepFrom>()
+                .map_err(|error| Failure::new(error.to_string()))?;
+            let library = self.libraries.for_job(self.process, job)?;
+            let library = library.ok_or_else(|| not_configured(job))?;
+            call(&library, self.process, &c_text(last)?)
+        })();
+        match outcome {
+            Ok(()) => Answer::Done,
+            Err(failure) => {
+                self.report_once(&failure);
+                Answer::Reported
+            }
+        }
+    }
+
+    /// Reports trouble, but the same trouble only once in a while.
+    fn report_once(&mut self, failure: &Failure) {
+        if let Some((message, when)) = &self.last_report
+            && *message == failure.message
+            && when.elapsed() < SAME_REPORT_PAUSE
+        {
+            return;
+        }
+        self.last_report = Some((failure.message.clone(), Instant::now()));
+        self.process
+            .report(&Report::of(Level::Warning, failure.clone()));
+    }
+}
+
+fn not_configured(job: Job) -> Failure {
+    Failure::new(format!(
+        "{:?} is not set",
+        job.parameter().to_str().unwrap_or_default()
+    ))
+}
+
+fn c_text(text: &str) -> Result<CString, Failure> {
+    CString::new(text).map_err(|_| Failure::new(format!("{text:?} contains a NUL byte")))
+}
