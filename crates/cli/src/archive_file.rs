@@ -1,0 +1,65 @@
+//! `walden archive FILE|PATH`: one file into the archive, done by this process.
+//!
+//! Works as `archive_command = 'walden archive %p'`, and for people who archive by hand what a lost
+//! server left in `pg_wal`. Guarantees: success means durable, and nothing is overwritten; both are the
+//! archive's. Left to others: retrying, which the server's archiver does.
+
+use crate::exit::Outcome;
+use crate::flags::{Archive, Global};
+use crate::say;
+use crate::settings;
+use archive::{Cancel, Error, ErrorKind, Put};
+use std::path::Path;
+use wal::WalFileName;
+
+/// Runs the command.
+pub(crate) fn run(flags: &Archive, global: &Global) -> Outcome {
+    let stored = named(&flags.file).and_then(|name| store(&name, flags, global));
+    match stored {
+        Ok(()) => Outcome::Done,
+        Err(error) => {
+            let message = format!("could not archive \"{}\": {error}", flags.file.display());
+            say::error(&message, error.hint());
+            Outcome::Failed
+        }
+    }
+}
+
+/// The WAL file's name: the last part of what was given.
+fn named(file: &Path) -> Result<WalFileName, Error> {
+    let name = file
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    name.parse()
+        .map_err(|cause| Error::new(ErrorKind::Unusable, format!("{cause}")))
+}
+
+fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Error> {
+    let bare = flags.file.components().count() == 1;
+    let near_dir = match bare {
+        true => settings::current_data_dir(),
+        false => settings::data_dir_of(&flags.file),
+    };
+    let chosen = settings::choose(global, near_dir)?;
+    // A bare name means a file in the pg_wal of the data directory at hand, as %f would.
+    let path = match &chosen.data_dir {
+        Some(dir) if bare => dir.join("pg_wal").join(&flags.file),
+        _ => flags.file.clone(),
+    };
+    let archive = chosen.open()?;
+    let put = archive.put_new(name, &path, chosen.system()?, &Cancel::new())?;
+    if global.verbose {
+        let place = archive.place();
+        say::note(&match put {
+            Put::Stored {
+                bytes_in,
+                bytes_out,
+            } => {
+                format!("archived \"{name}\" in \"{place}\", {bytes_in} bytes as {bytes_out}")
+            }
+            Put::AlreadyStored => format!("\"{name}\" was in \"{place}\" already"),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! `walden check`: is everything as it must be, and if not, what is the cure?
+//!
+//! Guarantees: nothing is changed; every line that is not "passed" names a cure; the command succeeds
+//! when no line failed. Left to others: the server's settings, in `check_server.rs`; whether what is
+//! stored is sound, which takes reading all of it.
+
+use crate::check_server;
+use crate::exit::Outcome;
+use crate::flags::{Check, Global};
+use crate::say;
+use crate::settings::{self, Chosen};
+use archive::{Archive, Error, ServerConf};
+use rustix::fs::{Access, access};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// How one check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// As it must be.
+    Passed,
+    /// It works, but somebody should look.
+    Warning,
+    /// It does not work.
+    Failed,
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line {
+    verdict: Verdict,
+    /// What was found.
+    found: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cure: Option<String>,
+}
+
+impl Line {
+    /// Nothing to do.
+    pub(crate) fn passed(found: impl Into<String>) -> Line {
+        Line {
+            verdict: Verdict::Passed,
+            found: found.into(),
+            cure: None,
+        }
+    }
+
+    /// Works, with advice.
+    pub(crate) fn warning(found: impl Into<String>, cure: impl Into<String>) -> Line {
+        Line {
+            verdict: Verdict::Warning,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
+    }
+
+    /// Does not work, with its cure.
+    pub(crate) fn failed(found: impl Into<String>, cure: impl Into<String>) -> Line {
+        Line {
+            verdict: Verdict::Failed,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
+    }
+
+    /// Does not work for this reason; `cure` is for reasons that come without a hint.
+    fn error(error: &Error, cure: &str) -> Line {
+        Line::failed(error.to_string(), error.hint().unwrap_or(cure))
+    }
+
+    /// How it ended.
+    #[cfg(test)]
+    pub(crate) fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
+    let lines = all(global);
+    let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
+    let report = Report {
+        failed: count(Verdict::Failed),
+        warnings: count(Verdict::Warning),
+        checks: &lines,
+    };
+    let printed = match flags.json {
+        true => say::json(&report),
+        false => say::output(&report.text()),
+    };
+    if report.failed > 0 {
+        Outcome::Failed
+    } else {
+        printed
+    }
+}
+
+/// The whole report.
+#[derive(Serialize)]
+struct Report<'a> {
+    checks: &'a [Line],
+    failed: usize,
+    warnings: usize,
+}
+
+impl Report<'_> {
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for line in self.checks {
+            let verdict = match line.verdict {
+                Verdict::Passed => "passed ",
+                Verdict::Warning => "warning",
+                Verdict::Failed => "FAILED ",
+            };
+            let _ = writeln!(text, "{verdict}  {}", line.found);
+            if let Some(cure) = &line.cure {
+                let _ = writeln!(text, "         cure: {cure}");
+            }
+        }
+        let total = self.checks.len();
+        let _ = writeln!(
+            text,
+            "{total} checks: {} failed, {} with a warning",
+            self.failed, self.warnings
+        );
+        text
+    }
+}
+
+fn all(global: &Global) -> Vec<Line> {
+    let mut lines = Vec::new();
+    match settings::choose(global, settings::current_data_dir()) {
+        Ok(chosen) => {
+            let location = &chosen.settings.location;
+            lines.push(Line::passed(format!(
+                "archive \"{location}\", named by {}",
+                chosen.said_by
+            )));
+            archive(&chosen, &mut lines);
+            if let Some(conf) = &chosen.conf {
+                check_server::check(conf, &mut lines);
+            }
+        }
+        Err(error) => {
+            lines.push(Line::error(&error, "Correct the setting."));
+            // What the configuration says otherwise is worth knowing all the same.
+            if let Some(Ok(conf)) = global.pgdata.as_deref().map(ServerConf::read) {
+                check_server::check(&conf, &mut lines);
+            }
+        }
+    }
+    lines
+}
+
+fn archive(chosen: &Chosen, lines: &mut Vec<Line>) {
+    let location = &chosen.settings.location;
+    let archive = match chosen.open() {
+        Ok(archive) => archive,
+        Err(error) => {
+            let cure = format!(
+                "Create the directory or mount its file system, as the server's user: mkdir -m 700 {location}"
+            );
+            lines.push(Line::error(&error, &cure));
+            return;
+        }
+    };
+    lines.push(match archive.list() {
+        Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
+        Err(error) => Line::error(&error, "Let the server's user read the directory."),
+    });
+    lines.push(
+        match access(location.path(), Access::WRITE_OK | Access::EXEC_OK) {
+            Ok(()) => Line::passed("archive directory can be written by this user"),
+            Err(cause) => Line::error(
+                &Error::io(
+                    format!("could not write to archive \"{location}\""),
+                    cause.into(),
+                ),
+                "Let the server's user write there; run the check as that user.",
+            ),
+        },
+    );
+    binding(&archive, chosen, lines);
+}
+
+fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) {
+    let bound = match archive.binding() {
+        Ok(Some(binding)) => {
+            lines.push(Line::passed(format!(
+                "archive belongs to system {}",
+                binding.system
+            )));
+            Some(binding.system)
+        }
+        Ok(None) => {
+            lines.push(Line::passed(
+                "archive belongs to no system yet, the first file archived will bind it",
+            ));
+            None
+        }
+        Err(error) => {
+            lines.push(Line::error(
+                &error,
+                "Restore walden.json from a copy of the archive.",
+            ));
+            return;
+        }
+    };
+    match (chosen.system(), bound) {
+        (Err(error), _) => {
+            lines.push(Line::error(
+                &error,
+                "Give --pgdata a data directory, and run as its owner.",
+            ));
+        }
+        (Ok(Some(ours)), Some(bound)) if ours == bound => {
+            lines.push(Line::passed(format!(
+                "archive and data directory are both of system {ours}"
+            )));
+        }
+        (Ok(Some(ours)), Some(bound)) => lines.push(Line::failed(
+            format!("archive belongs to system {bound}, the data directory to system {ours}"),
+            "Give this cluster an archive of its own, an empty directory.",
+        )),
+        (Ok(_), None) | (Ok(None), _) => {}
+    }
+}

@@ -1,0 +1,223 @@
+//! The part of `walden check` that reads a server's configuration.
+//!
+//! Guarantees: only what the files say is judged; what a running server was told otherwise (its command
+//! line, say) is not seen. Left to others: reading the files (`archive::ServerConf`), the archive itself.
+
+use crate::check::Line;
+use archive::ServerConf;
+use std::path::Path;
+
+/// The three jobs that a library and a command can both be set for.
+const JOBS: [(&str, &str); 3] = [
+    ("walden.restore_library", "restore_command"),
+    ("walden.archive_cleanup_library", "archive_cleanup_command"),
+    ("walden.recovery_end_library", "recovery_end_command"),
+];
+
+/// Judges the configuration.
+pub(crate) fn check(conf: &ServerConf, lines: &mut Vec<Line>) {
+    check_settings(
+        &|name| conf.get(name).filter(|value| !value.is_empty()),
+        lines,
+    );
+}
+
+/// The same on any source of settings; `get` gives nothing for what is unset or empty.
+fn check_settings<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
+    archiving(get, lines);
+    preloading(get, lines);
+    for (library, command) in JOBS {
+        exclusive(library, command, get, lines);
+    }
+}
+
+fn archiving<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
+    lines.push(match get("walden.archive") {
+        Some(archive) => Line::passed(format!("walden.archive is \"{archive}\"")),
+        None => Line::failed(
+            "walden.archive is not set",
+            "Set walden.archive and reload.",
+        ),
+    });
+    lines.push(
+        match get("archive_mode")
+            .unwrap_or("off")
+            .to_ascii_lowercase()
+            .as_str()
+        {
+            "always" => Line::passed("archive_mode is \"always\""),
+            "on" | "true" | "yes" | "1" => Line::passed("archive_mode is \"on\""),
+            other => Line::failed(
+                format!("archive_mode is \"{other}\", nothing is archived"),
+                "Set archive_mode = on and restart the server.",
+            ),
+        },
+    );
+    lines.push(match get("archive_library") {
+        Some(library) if is_walden(library) => Line::passed("archive_library is Walden"),
+        Some(library) => Line::failed(
+            format!("archive_library is \"{library}\""),
+            "Set archive_library = 'walden' and reload.",
+        ),
+        None if get("archive_command").is_some_and(runs_walden) => {
+            Line::passed("archive_command runs Walden")
+        }
+        None => Line::failed(
+            "archive_library is not set",
+            "Set archive_library = 'walden' and reload.",
+        ),
+    });
+    if get("archive_library").is_some() && get("archive_command").is_some() {
+        lines.push(Line::failed(
+            "archive_library and archive_command are both set",
+            "Set archive_command = '': from version 16 on the archiver fails, and 15 ignores it.",
+        ));
+    }
+    match get("wal_level").unwrap_or("replica") {
+        level if level.eq_ignore_ascii_case("minimal") => lines.push(Line::failed(
+            "wal_level is \"minimal\", which cannot be archived",
+            "Set wal_level = replica and restart the server.",
+        )),
+        level => lines.push(Line::passed(format!("wal_level is \"{level}\""))),
+    }
+}
+
+fn preloading<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
+    let preloaded = get("shared_preload_libraries")
+        .is_some_and(|list| list.split(',').any(|name| is_walden(name.trim())));
+    let needed = JOBS.iter().find(|(library, _)| get(library).is_some());
+    let cure = "Add walden to shared_preload_libraries and restart the server.";
+    lines.push(match (preloaded, needed) {
+        (true, _) => Line::passed("shared_preload_libraries has Walden"),
+        (false, Some((library, _))) => {
+            let found = format!(
+                "{library} is set, but shared_preload_libraries does not have Walden, so it has no effect"
+            );
+            Line::failed(found, cure)
+        }
+        (false, None) => {
+            Line::warning("shared_preload_libraries does not have Walden, recovery libraries need it", cure)
+        }
+    });
+}
+
+fn exclusive<'a>(
+    library: &str,
+    command: &str,
+    get: &dyn Fn(&str) -> Option<&'a str>,
+    lines: &mut Vec<Line>,
+) {
+    let (Some(name), Some(line)) = (get(library), get(command)) else {
+        return;
+    };
+    lines.push(match runs_walden(line) {
+        true => Line::passed(format!(
+            "{library} is \"{name}\", {command} is Walden's own client"
+        )),
+        false => Line::failed(
+            format!("{library} and {command} are both set"),
+            format!(
+                "With both the server does not start. To keep the library, set {command} = ''."
+            ),
+        ),
+    });
+}
+
+/// Whether a library's name means Walden's: `walden`, `$libdir/walden`, `/path/walden.so`.
+fn is_walden(library: &str) -> bool {
+    let library = library.trim_matches('"');
+    Path::new(library)
+        .file_name()
+        .is_some_and(|name| name == "walden" || name == "walden.so")
+}
+
+/// Whether a command's first word is this program, quoted or not.
+fn runs_walden(command: &str) -> bool {
+    let command = command.trim_start();
+    let program = match command.strip_prefix(['\'', '"']) {
+        Some(quoted) => quoted.split(['\'', '"']).next(),
+        None => command.split_whitespace().next(),
+    };
+    program.is_some_and(|program| {
+        Path::new(program)
+            .file_name()
+            .is_some_and(|name| name == "walden")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Verdict;
+
+    /// How many lines failed and warned under these settings.
+    fn verdicts(settings: &[(&str, &'static str)]) -> (usize, usize) {
+        let get = |name: &str| {
+            settings
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| *value)
+        };
+        let mut lines = Vec::new();
+        check_settings(&get, &mut lines);
+        let count = |verdict| {
+            lines
+                .iter()
+                .filter(|line| line.verdict() == verdict)
+                .count()
+        };
+        (count(Verdict::Failed), count(Verdict::Warning))
+    }
+
+    const GOOD: [(&str, &str); 5] = [
+        ("walden.archive", "/srv/wal"),
+        ("archive_mode", "on"),
+        ("archive_library", "walden"),
+        ("shared_preload_libraries", "pg_stat_statements, walden"),
+        ("walden.restore_library", "walden"),
+    ];
+
+    #[test]
+    fn the_recommended_configuration_passes() {
+        assert_eq!(verdicts(&GOOD), (0, 0));
+    }
+
+    #[test]
+    fn an_unconfigured_server_fails_in_archive_mode_and_library_and_warns_of_preloading() {
+        assert_eq!(verdicts(&[]), (3, 1));
+    }
+
+    #[test]
+    fn a_library_beside_a_foreign_command_fails_and_beside_waldens_client_passes() {
+        for (command, failed) in [
+            ("cp /srv/wal/%f %p", 1),
+            ("walden restore %f %p", 0),
+            (
+                "'/usr/lib/postgresql/15/bin/walden' restore --library 'walden' \"%f\"",
+                0,
+            ),
+        ] {
+            let settings = [&GOOD[..], &[("restore_command", command)]].concat();
+            assert_eq!(verdicts(&settings).0, failed, "{command}");
+        }
+    }
+
+    #[test]
+    fn a_recovery_library_without_preloading_fails() {
+        let settings: Vec<_> = GOOD
+            .into_iter()
+            .filter(|(name, _)| *name != "shared_preload_libraries")
+            .collect();
+        assert_eq!(verdicts(&settings), (1, 0));
+    }
+
+    #[test]
+    fn minimal_wal_and_two_ways_of_archiving_fail() {
+        let settings = [
+            &GOOD[..],
+            &[("wal_level", "minimal"), ("archive_command", "true")],
+        ]
+        .concat();
+        assert_eq!(verdicts(&settings), (2, 0));
+    }
+}

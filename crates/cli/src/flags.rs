@@ -1,0 +1,247 @@
+//! The command line, declared once: parsing, help and usage errors all come from here.
+//!
+//! Guarantees: what leaves this file is typed; a usage error is worded like every other error.
+//! Left to others: the exit status of a usage error (`exit.rs`), and where settings come from that no
+//! flag gives (`settings.rs`).
+
+use crate::exit::Outcome;
+use crate::say;
+use archive::{Compression, Location, MissingSegment};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+use wal::{KeepFrom, WalFileName};
+
+/// The longest `--timeout`: the maximum of `walden.restore_timeout`.
+const TIMEOUT_SECONDS_MAX: u64 = 3600;
+
+const EXIT_STATUS: &str = "Exit status of restore: 0 restored, 1 absent from the archive, 200 could \
+     not tell (on a standby: 1), 201 usage error, 202 internal error. Other commands: 0 done, 1 \
+     failed, 2 usage error, 3 internal error.";
+
+/// Archives PostgreSQL's WAL and brings it back.
+#[derive(Debug, Parser)]
+#[command(name = "walden", version, after_help = EXIT_STATUS, disable_help_subcommand = true)]
+#[command(max_term_width = 100)]
+pub(crate) struct Flags {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) job: Job,
+}
+
+/// Flags of every command. Those with a value are also known to `exit.rs`.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Where the archive is: a directory, or a file: URL [default: PGDATA's configuration, else
+    /// WALDEN_ARCHIVE, else the configuration of the data directory that the file lies in]
+    #[arg(short = 'A', long, global = true, value_name = "URL")]
+    pub(crate) archive: Option<Location>,
+
+    /// Take settings from this data directory's configuration, and the system identifier to check
+    /// against from its control file
+    #[arg(short = 'D', long, global = true, value_name = "PGDATA")]
+    pub(crate) pgdata: Option<PathBuf>,
+
+    /// How to compress new segments: none, zstd, zstd:LEVEL, lz4 [default: PGDATA's configuration,
+    /// else zstd]
+    #[arg(long, global = true, value_name = "METHOD")]
+    pub(crate) compression: Option<Compression>,
+
+    /// Say what is done
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+
+    /// Panic, to show what becomes of it
+    #[cfg(debug_assertions)]
+    #[arg(long, global = true, hide = true)]
+    pub(crate) test_panic: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    Archive(Archive),
+    Restore(Restore),
+    ArchiveCleanup(ArchiveCleanup),
+    RecoveryEnd(RecoveryEnd),
+    List(List),
+    Check(Check),
+}
+
+/// Store a WAL file in the archive, durably, never over another
+#[derive(Debug, Args)]
+pub(crate) struct Archive {
+    /// The file's path; or, in or with a data directory, the bare name of a file in its pg_wal
+    #[arg(value_name = "FILE|PATH")]
+    pub(crate) file: PathBuf,
+}
+
+/// Bring one WAL file from the archive
+///
+/// As a server's setting: restore_command = 'walden restore -D . "%f" "%p"'. Retries while the archive
+/// cannot be reached, except on a standby, whose server does so itself.
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The WAL file's name (%f)
+    pub(crate) name: WalFileName,
+
+    /// The path it shall have (%p)
+    pub(crate) dest: PathBuf,
+
+    /// The file holding the last restartpoint's start (%r); accepted because the server offers it, and
+    /// not used
+    #[arg(value_name = "LAST_RESTARTPOINT")]
+    pub(crate) last_restartpoint: Option<String>,
+
+    /// What an absent segment means when the archive holds later ones: error (could not tell) or end
+    /// (absent) [default: PGDATA's walden.missing_segment, else error]
+    #[arg(long, value_name = "error|end")]
+    pub(crate) missing_segment: Option<MissingSegment>,
+
+    /// How long to retry while the archive cannot be reached [default: PGDATA's
+    /// walden.restore_timeout, else 60]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+/// Remove the segments that recovery needs no more
+///
+/// As a server's setting: archive_cleanup_command = 'walden archive-cleanup -D . "%r"'. Removes what
+/// pg_archivecleanup would: never a timeline history file.
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveCleanup {
+    /// The oldest file to keep (%r); 24 zeros keep everything
+    #[arg(value_name = "OLDEST_KEPT")]
+    pub(crate) oldest_kept: KeepFrom,
+
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+/// Finish a recovery: remove what dead writers left behind
+#[derive(Debug, Args)]
+pub(crate) struct RecoveryEnd {
+    /// The file holding the last restartpoint's start (%r); accepted because the server offers it, and
+    /// not used
+    #[arg(value_name = "LAST_RESTARTPOINT")]
+    pub(crate) last_restartpoint: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) client: Client,
+}
+
+/// List the archive's WAL files
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Check the archive, and with -D the server's settings, and name the cure of what is wrong
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How the library, walden.so, calls its own client. Not for people.
+#[derive(Debug, Args)]
+pub(crate) struct Client {
+    /// Ask the recovery worker, which has loaded this library
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub(crate) library: Option<String>,
+
+    /// There is no worker, the server being in single-user mode
+    #[arg(long, hide = true, requires = "library")]
+    pub(crate) single_user: bool,
+}
+
+impl Client {
+    /// The job is to be done by this process.
+    pub(crate) const NONE: Client = Client {
+        library: None,
+        single_user: false,
+    };
+}
+
+impl Global {
+    /// Everything from this data directory's configuration.
+    pub(crate) fn of_data_directory(dir: &str) -> Global {
+        Global {
+            archive: None,
+            pgdata: Some(dir.into()),
+            compression: None,
+            verbose: false,
+            #[cfg(debug_assertions)]
+            test_panic: false,
+        }
+    }
+}
+
+impl Flags {
+    /// Reads the arguments that follow the program's name.
+    pub(crate) fn read(args: &[OsString]) -> Result<Flags, clap::Error> {
+        let program = OsString::from("walden");
+        let flags = Flags::try_parse_from(std::iter::once(&program).chain(args))?;
+        #[cfg(debug_assertions)]
+        #[expect(
+            clippy::panic,
+            reason = "asked for, by the tests of what a panic leads to"
+        )]
+        if flags.global.test_panic {
+            panic!("asked to panic");
+        }
+        Ok(flags)
+    }
+}
+
+/// Prints help, the version or a usage error.
+pub(crate) fn explain(error: &clap::Error) -> Outcome {
+    let text = error.render().to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => say::output(&text),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            say::error("no command given", Some("Try \"walden --help\"."));
+            Outcome::Usage
+        }
+        _ => {
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            say::error(text.trim_end(), None);
+            Outcome::Usage
+        }
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds) if seconds <= TIMEOUT_SECONDS_MAX => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!(
+            "not a number of seconds from 0 to {TIMEOUT_SECONDS_MAX}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_declared_flags_are_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn the_librarys_flag_is_known_but_not_shown() {
+        let mut command = Flags::command();
+        let restore = command.find_subcommand_mut("restore").unwrap();
+        assert!(!restore.render_long_help().to_string().contains("--library"));
+    }
+}

@@ -1,0 +1,47 @@
+//! The `walden` command: the same engine without a server, and the recovery worker's client.
+//!
+//! Guarantees: the program leaves through `exit.rs` alone, whatever happens, so a usage error or a panic
+//! is never taken for the end of WAL; as the worker's client it does next to nothing before it asks.
+//! Left to others: what each command does is in the file of its name, archives are in `archive`.
+
+mod archive_file;
+mod caller;
+mod check;
+mod check_server;
+mod cleanup;
+mod client;
+mod exit;
+mod flags;
+mod list;
+mod recovery_end;
+mod restore;
+mod say;
+mod settings;
+
+use exit::Outcome;
+use flags::{Flags, Job};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    exit::leave(&args, run)
+}
+
+fn run(args: &[OsString]) -> Outcome {
+    if let Some(call) = client::Call::from_args(args) {
+        return client::run(&call);
+    }
+    let flags = match Flags::read(args) {
+        Ok(flags) => flags,
+        Err(error) => return flags::explain(&error),
+    };
+    match &flags.job {
+        Job::Archive(job) => archive_file::run(job, &flags.global),
+        Job::Restore(job) => restore::run(job, &flags.global),
+        Job::ArchiveCleanup(job) => cleanup::run(job, &flags.global),
+        Job::RecoveryEnd(job) => recovery_end::run(job, &flags.global),
+        Job::List(job) => list::run(job, &flags.global),
+        Job::Check(job) => check::run(job, &flags.global),
+    }
+}

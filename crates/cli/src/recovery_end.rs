@@ -1,0 +1,44 @@
+//! `walden recovery-end [LAST_RESTARTPOINT]`: what is left to do when recovery has finished.
+//!
+//! For an archive that is a directory: removing what dead writers left behind. It prints nothing unless
+//! it fails. LAST_RESTARTPOINT is accepted, since the server offers it, and not used.
+//! Left to others: asking a worker instead (`client.rs`).
+
+use crate::client::{self, Call};
+use crate::exit::Outcome;
+use crate::flags::{Global, RecoveryEnd};
+use crate::say;
+use crate::settings;
+use archive::Error;
+use wire::Request;
+
+/// Runs the command.
+pub(crate) fn run(flags: &RecoveryEnd, global: &Global) -> Outcome {
+    if let Some(library) = &flags.client.library {
+        return client::run(&Call {
+            library: library.clone(),
+            single_user: flags.client.single_user,
+            request: Request::RecoveryEnd {
+                last_restartpoint: flags.last_restartpoint.clone().unwrap_or_default(),
+            },
+        });
+    }
+    match finish(global) {
+        Ok(leftovers) => {
+            if global.verbose {
+                say::note(&format!("removed {leftovers} leftovers"));
+            }
+            Outcome::Done
+        }
+        Err(error) => {
+            say::failure(&error);
+            Outcome::Failed
+        }
+    }
+}
+
+fn finish(global: &Global) -> Result<u64, Error> {
+    settings::choose(global, settings::current_data_dir())?
+        .open()?
+        .remove_leftovers()
+}

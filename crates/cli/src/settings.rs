@@ -1,0 +1,279 @@
+//! Which archive, with which settings, for which cluster: from flags, configuration and environment.
+//!
+//! The archive is the first of: `--archive`; `walden.archive` in the configuration of `--pgdata`; the
+//! environment's `WALDEN_ARCHIVE`; `walden.archive` in the configuration of the data directory that the
+//! file at hand lies in (for a command without a file: the current directory, if it is a data
+//! directory). The other settings come from flags, else from the configuration of `--pgdata`
+//! or, where that decided, of the file's data directory.
+//!
+//! Guarantees: when no archive is found the error names all four places; a setting that is there but
+//! wrong is an error, never skipped for the next place. Left to others: parsing a configuration and its
+//! values (`archive`), and what to do without an answer.
+
+use crate::flags::Global;
+use archive::{Archive, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use wal::SystemIdentifier;
+
+/// The environment variable that names an archive.
+const ARCHIVE_VARIABLE: &str = "WALDEN_ARCHIVE";
+
+/// `walden.restore_timeout` where nobody sets it.
+const RESTORE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Everything a command needs to know before it opens the archive.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// Where the archive is and how it works.
+    pub(crate) settings: Settings,
+    /// Who said where the archive is, for `check`.
+    pub(crate) said_by: String,
+    /// How long a restore is retried.
+    pub(crate) restore_timeout: Duration,
+    /// The cluster's data directory, if there is one at hand.
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The configuration that was read, if one was.
+    pub(crate) conf: Option<ServerConf>,
+}
+
+/// Chooses. `near_dir` is the data directory that the file at hand lies in, or the current one.
+pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chosen, Error> {
+    let mut conf = global.pgdata.as_deref().map(ServerConf::read).transpose()?;
+    let (location, said_by) = match first_named(global, conf.as_ref())? {
+        Some(found) => found,
+        None => {
+            let dir = near_dir.as_deref().ok_or_else(no_archive)?;
+            let near_conf = ServerConf::read(dir)?;
+            let text = archive_in(&near_conf).ok_or_else(no_archive)?.to_owned();
+            conf.get_or_insert(near_conf);
+            (text, format!("the configuration of \"{}\"", dir.display()))
+        }
+    };
+    let compression = global
+        .compression
+        .map(|compression| compression.to_string());
+    let from_conf = |name: &str| conf.as_ref().and_then(|conf| conf.get(name));
+    let settings = Settings::read(|name| match name {
+        "walden.archive" => Some(location.as_str()),
+        "walden.compression" => compression.as_deref().or_else(|| from_conf(name)),
+        _ => from_conf(name),
+    })?;
+    let restore_timeout = match from_conf("walden.restore_timeout") {
+        Some(text) => seconds(text).ok_or_else(|| {
+            let message =
+                format!("invalid value for parameter \"walden.restore_timeout\": \"{text}\"");
+            Error::new(ErrorKind::Unusable, message)
+        })?,
+        None => RESTORE_TIMEOUT_DEFAULT,
+    };
+    let data_dir = match &global.pgdata {
+        Some(dir) => Some(named_data_dir(dir, conf.as_ref())),
+        None => near_dir,
+    };
+    Ok(Chosen {
+        settings,
+        said_by,
+        restore_timeout,
+        data_dir,
+        conf,
+    })
+}
+
+/// The first three places; the fourth is looked at only when they are silent.
+fn first_named(
+    global: &Global,
+    conf: Option<&ServerConf>,
+) -> Result<Option<(String, String)>, Error> {
+    if let Some(location) = &global.archive {
+        return Ok(Some((text_of(location)?, "--archive".to_owned())));
+    }
+    if let Some((dir, text)) = global.pgdata.as_ref().zip(conf.and_then(archive_in)) {
+        let said_by = format!("the configuration of \"{}\"", dir.display());
+        return Ok(Some((text.to_owned(), said_by)));
+    }
+    match std::env::var_os(ARCHIVE_VARIABLE).filter(|value| !value.is_empty()) {
+        Some(value) => match value.into_string() {
+            Ok(text) => Ok(Some((text, ARCHIVE_VARIABLE.to_owned()))),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unusable,
+                format!("environment variable \"{ARCHIVE_VARIABLE}\" is not UTF-8"),
+            )),
+        },
+        None => Ok(None),
+    }
+}
+
+/// `--pgdata` may name a configuration directory, as the server's own `-D` may; its `data_directory`
+/// then says where the data is (`SelectConfigFiles`, `guc.c`, 15 to 18).
+fn named_data_dir(dir: &Path, conf: Option<&ServerConf>) -> PathBuf {
+    match conf
+        .and_then(|conf| conf.get("data_directory"))
+        .filter(|named| !named.is_empty())
+    {
+        Some(named) => dir.join(named),
+        None => dir.to_owned(),
+    }
+}
+
+fn text_of(location: &Location) -> Result<String, Error> {
+    location.path().to_str().map(str::to_owned).ok_or_else(|| {
+        let message = format!("archive location \"{location}\" is not UTF-8");
+        Error::new(ErrorKind::Unusable, message)
+    })
+}
+
+/// `walden.archive`, unless it is empty, which means not set.
+fn archive_in(conf: &ServerConf) -> Option<&str> {
+    conf.get("walden.archive").filter(|text| !text.is_empty())
+}
+
+fn no_archive() -> Error {
+    Error::new(ErrorKind::Unusable, "no archive is named").with_hint(format!(
+        "Give --archive, or --pgdata with a configuration that sets walden.archive, or set \
+         {ARCHIVE_VARIABLE}, or set walden.archive in the configuration of the data directory that \
+         the file lies in or that is the current directory."
+    ))
+}
+
+impl Chosen {
+    /// Opens the archive.
+    pub(crate) fn open(&self) -> Result<Archive, Error> {
+        self.settings.open()
+    }
+
+    /// What a hole means: the flag, else the configuration, else an error.
+    pub(crate) fn missing_segment(&self, flag: Option<MissingSegment>) -> MissingSegment {
+        flag.unwrap_or(self.settings.missing_segment)
+    }
+
+    /// The system identifier of the cluster at hand; none without a data directory.
+    pub(crate) fn system(&self) -> Result<Option<SystemIdentifier>, Error> {
+        self.data_dir.as_deref().map(system_of).transpose()
+    }
+}
+
+/// The system identifier of a data directory: the first field of its control file, written in the
+/// machine's byte order (`ControlFileData`, `pg_control.h`, 15 to 18).
+pub(crate) fn system_of(data_dir: &Path) -> Result<SystemIdentifier, Error> {
+    let path = data_dir.join("global/pg_control");
+    let mut first = [0u8; 8];
+    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut first));
+    let failed = |cause: io::Error| {
+        Error::io(
+            format!("could not read control file \"{}\"", path.display()),
+            cause,
+        )
+    };
+    read.map_err(failed)?;
+    match u64::from_ne_bytes(first) {
+        0 => Err(Error::new(
+            ErrorKind::Damaged,
+            format!(
+                "control file \"{}\" has no system identifier",
+                path.display()
+            ),
+        )),
+        system => Ok(SystemIdentifier(system)),
+    }
+}
+
+/// The data directory whose `pg_wal` this file lies in, or will.
+pub(crate) fn data_dir_of(file: &Path) -> Option<PathBuf> {
+    let pg_wal = file.parent()?;
+    if pg_wal.file_name()? != "pg_wal" {
+        return None;
+    }
+    let dir = pg_wal
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    is_data_dir(dir).then(|| dir.to_owned())
+}
+
+/// The current directory, if it is a data directory: the server runs its commands there.
+pub(crate) fn current_data_dir() -> Option<PathBuf> {
+    let here = Path::new(".");
+    is_data_dir(here).then(|| here.to_owned())
+}
+
+/// Whether this is a data directory, as the server itself tells it (`ValidatePgVersion`, 15 to 18).
+fn is_data_dir(dir: &Path) -> bool {
+    dir.join("PG_VERSION").is_file()
+}
+
+/// A parameter with a unit of time, in seconds unless it names one; as the server reads it
+/// (manual, "Parameter Names and Values", 15 to 18).
+fn seconds(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let unit_at = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(unit_at)?;
+    let scale = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" | "" => 1.0,
+        "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * scale).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_in_seconds_unless_it_names_its_unit() {
+        for (text, wanted) in [
+            ("90", Some(90_000)),
+            ("90s", Some(90_000)),
+            ("1500 ms", Some(1_500)),
+            ("2min", Some(120_000)),
+            ("0.5h", Some(1_800_000)),
+            ("", None),
+            ("-1", None),
+            ("5 weeks", None),
+            ("s", None),
+        ] {
+            assert_eq!(seconds(text), wanted.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_data_directory_is_known_by_its_version_file_and_found_from_its_pg_wal() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("pg_wal/RECOVERYXLOG");
+        assert_eq!(data_dir_of(&file), None);
+        std::fs::write(dir.path().join("PG_VERSION"), "15\n").unwrap();
+        assert_eq!(data_dir_of(&file).as_deref(), Some(dir.path()));
+        assert_eq!(
+            data_dir_of(&dir.path().join("elsewhere/RECOVERYXLOG")),
+            None
+        );
+        assert_eq!(data_dir_of(Path::new("RECOVERYXLOG")), None);
+    }
+
+    #[test]
+    fn the_system_identifier_is_the_control_files_first_field() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(
+            system_of(dir.path()).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
+        std::fs::create_dir(dir.path().join("global")).unwrap();
+        let control = dir.path().join("global/pg_control");
+        std::fs::write(&control, 7_000_000_000_000_000_001_u64.to_ne_bytes()).unwrap();
+        assert_eq!(system_of(dir.path()).unwrap().0, 7_000_000_000_000_000_001);
+        std::fs::write(&control, [0; 8]).unwrap();
+        assert_eq!(
+            system_of(dir.path()).unwrap_err().kind(),
+            ErrorKind::Damaged
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! The exit-status table, through the built binary: usage errors and panics of every command.
+
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{Place, ZEROS, name};
+use std::fs;
+
+#[test]
+fn a_usage_error_that_may_have_been_a_restore_is_never_the_end_of_wal() {
+    let place = Place::new();
+    let lines: [&[&str]; 12] = [
+        &[],
+        &["restore"],
+        &["restore", "000000010000000000000001"],
+        &["restore", "a", "b", "c", "d"],
+        &["restore", "nonsense", "dest"],
+        &["restore", "--frobnicate", "a", "b"],
+        &["restore", "--timeout", "soon", "a", "b"],
+        &[
+            "restore",
+            "-A",
+            "s3://bucket/x",
+            "000000010000000000000001",
+            "dest",
+        ],
+        &["retsore", "a", "b"],
+        &["-Q"],
+        &["-Q", "archive", "x"],
+        &["-A"],
+    ];
+    for line in lines {
+        let ran = place.walden(line).exits(201);
+        assert!(
+            ran.stderr.starts_with("walden: error: "),
+            "{line:?} {ran:?}"
+        );
+        assert_eq!(ran.stdout, "", "{line:?}");
+    }
+}
+
+#[test]
+fn a_usage_error_of_another_command_is_2() {
+    let place = Place::new();
+    let lines: [&[&str]; 8] = [
+        &["archive"],
+        &["archive", "a", "b"],
+        &["archive-cleanup"],
+        &["archive-cleanup", "nonsense"],
+        &["recovery-end", "a", "b"],
+        &["list", "x"],
+        &["-A", "/x", "check", "--frobnicate"],
+        &["--compression=gzip", "list"],
+    ];
+    for line in lines {
+        let ran = place.walden(line).exits(2);
+        assert!(
+            ran.stderr.starts_with("walden: error: "),
+            "{line:?} {ran:?}"
+        );
+    }
+}
+
+// The way to make it happen exists in debug builds only.
+#[cfg(debug_assertions)]
+#[test]
+fn a_panic_is_reported_in_one_line_and_has_a_status_of_its_own() {
+    let place = Place::new();
+    let (segment, archive) = (name(1), place.text("archive"));
+    let lines: [(&[&str], i32); 7] = [
+        (&["restore", "--test-panic", &segment, "x"], 202),
+        (
+            &["--test-panic", "-A", &archive, "restore", &segment, "x"],
+            202,
+        ),
+        (&["archive", "--test-panic", &segment], 3),
+        (&["archive-cleanup", "--test-panic", ZEROS], 3),
+        (&["recovery-end", "--test-panic"], 3),
+        (&["list", "--test-panic"], 3),
+        (&["-A", &archive, "check", "--test-panic"], 3),
+    ];
+    for (line, status) in lines {
+        let ran = place.walden(line).exits(status).says("asked to panic");
+        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_printed_and_succeed() {
+    let place = Place::new();
+    place
+        .walden(&["--help"])
+        .exits(0)
+        .prints("Exit status of restore");
+    place
+        .walden(&["restore", "--help"])
+        .exits(0)
+        .prints("--missing-segment");
+    place.walden(&["--version"]).exits(0).prints("walden ");
+}
+
+#[test]
+fn every_command_fails_with_its_own_status_when_the_archive_is_not_there() {
+    let place = Place::new();
+    fs::write(place.path("file"), "").unwrap();
+    fs::write(place.path(&name(1)), common::segment(1, common::SYSTEM)).unwrap();
+    for archive in [place.text("nowhere"), place.text("file")] {
+        let archive = archive.as_str();
+        let (name, dest) = (name(1), place.text("dest"));
+        let restore = ["restore", "-A", archive, "--timeout", "0", &name, &dest];
+        place
+            .walden(&restore)
+            .exits(200)
+            .says(&format!("could not restore \"{name}\": "));
+        place
+            .walden(&["archive", "-A", archive, &format!("./{name}")])
+            .exits(1)
+            .says(archive);
+        place
+            .walden(&["archive-cleanup", "-A", archive, &name])
+            .exits(1)
+            .says(archive);
+        place
+            .walden(&["recovery-end", "-A", archive])
+            .exits(1)
+            .says(archive);
+        place
+            .walden(&["list", "-A", archive])
+            .exits(1)
+            .says(archive);
+        place
+            .walden(&["check", "-A", archive])
+            .exits(1)
+            .prints("FAILED");
+    }
+}
+
+#[test]
+fn without_any_archive_named_the_error_names_all_four_places() {
+    let place = Place::new();
+    let ran = place.walden(&["restore", &name(1), "dest"]).exits(200);
+    let ran = ran
+        .says("--archive")
+        .says("--pgdata")
+        .says("WALDEN_ARCHIVE")
+        .says("data directory");
+    ran.says("walden: hint: ");
+    place.walden(&["list"]).exits(1).says("no archive is named");
+}
