@@ -4,6 +4,8 @@
 //! offsets and constants, which must be the ones in Rust.  Servers are found under `/usr/lib/postgresql` and
 //! through `WALDEN_PG_CONFIGS` (`pg_config` programs, separated by colons).  Without the headers of the oldest
 //! supported major the test fails: it must not pass by looking at nothing.
+//!
+//! One function is long because it is a table.
 
 #![expect(clippy::unwrap_used, clippy::expect_used)]
 

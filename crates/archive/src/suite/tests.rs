@@ -58,8 +58,12 @@ impl Subject for Memories {
 }
 
 fn report(subject: &mut dyn Subject) -> Report {
+    report_with(subject, seed_from_environment())
+}
+
+fn report_with(subject: &mut dyn Subject, seed: u64) -> Report {
     let scratch = tempdir().unwrap();
-    let report = run(subject, scratch.path(), seed_from_environment());
+    let report = run(subject, scratch.path(), seed);
     println!("{report}");
     report
 }
@@ -247,14 +251,20 @@ impl Staged for SinfulStaged {
     }
 }
 
+/// Fixed seeds: whether random operations meet a planted fault is a matter of chance, and a test of the suite
+/// must not be.  Genuine stores are tried with a new seed each time.
+const SEEDS: [u64; 3] = [1, 2, 3];
+
 fn broken_by(sin: Sin) -> Vec<&'static str> {
-    let published = Arc::default();
-    report(&mut Sinner {
-        sin,
-        memory: MemoryStore::new(),
-        published,
-    })
-    .broken()
+    let broken = SEEDS.into_iter().flat_map(|seed| {
+        let mut sinner = Sinner {
+            sin,
+            memory: MemoryStore::new(),
+            published: Arc::default(),
+        };
+        report_with(&mut sinner, seed).broken()
+    });
+    broken.collect()
 }
 
 #[test]
