@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::SystemTime;
 
-use wal::{KeepFrom, SegmentName, SystemIdentifier, WalFileName};
+use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::binding::Binding;
 use crate::compression::CompressionKind;
@@ -161,9 +161,15 @@ impl Archive {
     /// For a segment that [`Archive::get`] called absent: is it a hole, or just beyond the end of WAL?
     ///
     /// A hole is reported only on evidence: later WAL of the same timeline, or a timeline that left this one
-    /// in a later segment. Fails when the archive cannot be read; that is never the end of WAL.
-    pub fn hole_at(&self, segment: &SegmentName) -> Result<Option<Hole>, Error> {
-        crate::hole::hole_at(self, segment)
+    /// in a later segment. `size` is the server's segment size when the caller knows it; else it is taken
+    /// from a stored segment. Fails when the archive cannot be read; that is never the end of WAL. What is
+    /// damaged in the archive and not needed for the answer does not stand in its way.
+    pub fn hole_at(
+        &self,
+        segment: &SegmentName,
+        size: Option<SegmentSize>,
+    ) -> Result<Option<Hole>, Error> {
+        crate::hole::hole_at(self, segment, size)
     }
 
     /// Every WAL file, sorted by name and then by suffix; foreign names are left out.
@@ -173,10 +179,18 @@ impl Archive {
 
     /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`, under any suffix.
     ///
+    /// `system` is the system identifier of whoever asks, when it is known: an archive of another system is
+    /// refused with [`crate::ErrorKind::Foreign`] before anything is removed.
+    ///
     /// A file that cannot be removed does not stop the others; the error then counts the failures and gives
     /// the first one's cause.
-    pub fn clean_up(&self, keep: &KeepFrom, cancel: &Cancel) -> Result<Cleaned, Error> {
-        crate::clean_up::clean_up(self, keep, cancel)
+    pub fn clean_up(
+        &self,
+        keep: &KeepFrom,
+        system: Option<SystemIdentifier>,
+        cancel: &Cancel,
+    ) -> Result<Cleaned, Error> {
+        crate::clean_up::clean_up(self, keep, system, cancel)
     }
 
     /// Removes staged files of dead writers, and tells how many there were.

@@ -120,6 +120,17 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     }
 }
 
+/// Fails if the archive is known, or shows, to be another system's. Writes nothing.
+pub(crate) fn must_not_be_foreign(
+    archive: &Archive,
+    system: SystemIdentifier,
+) -> Result<(), Error> {
+    match read(archive)? {
+        Some(binding) => check(archive, &binding, system),
+        None => check_evidence(archive, system),
+    }
+}
+
 /// An archive without a binding may hold WAL by other means. Then that WAL says whose it is.
 fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<(), Error> {
     // The newest and the oldest: one of them may be a copy that was interrupted.

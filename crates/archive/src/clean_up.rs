@@ -8,9 +8,10 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use wal::KeepFrom;
+use wal::{KeepFrom, SystemIdentifier};
 
 use crate::archive::{Archive, Cleaned};
+use crate::binding;
 use crate::error::{Error, ErrorKind};
 use crate::key::parse_key;
 use crate::options::Cancel;
@@ -26,6 +27,7 @@ const FAILURES_MAX: usize = 256;
 pub(crate) fn clean_up(
     archive: &Archive,
     keep: &KeepFrom,
+    system: Option<SystemIdentifier>,
     cancel: &Cancel,
 ) -> Result<Cleaned, Error> {
     let mut cleaned = Cleaned::default();
@@ -33,6 +35,10 @@ pub(crate) fn clean_up(
     let mut first_failure = None;
     if *keep == KeepFrom::Everything {
         return Ok(cleaned);
+    }
+    // "Oldest to keep" means something in the asker's own WAL only.
+    if let Some(system) = system {
+        binding::must_not_be_foreign(archive, system)?;
     }
     loop {
         let batch = removable(archive, keep, &stuck)?;

@@ -205,8 +205,9 @@ impl Disk {
     pub(crate) fn remove_dead(&self, dir: &Directory, prefix: &str) -> Result<u64, Error> {
         let mut removed = 0;
         for name in names_with_prefix(dir, prefix)? {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            // One that is gone, or that we may not read, is somebody else's business.
+            // For writing, because a network file system grants an exclusive lock to writers only. One that is
+            // gone, or that we may not open, is somebody else's business.
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let Ok(fd) = sys::openat(&dir.fd, name.as_str(), flags, Mode::empty()) else {
                 continue;
             };

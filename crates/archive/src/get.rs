@@ -8,7 +8,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use wal::{SystemIdentifier, WalFileName};
+use wal::{SystemIdentifier, TimelineId, WalFileName};
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
@@ -25,7 +25,7 @@ use crate::store::{Detail, Object};
 
 /// What the names of staged files begin with, where they need names. pg_basebackup (`sendDir`) and pg_rewind
 /// (`excludeFiles`, 15 to 18) skip what begins with `pgsql_tmp`.
-const STAGED_PREFIX: &str = "pgsql_tmp_walden_";
+const STAGED_PREFIX: &str = "pgsql_tmp_walden_get_";
 
 /// See [`Archive::get`].
 pub(crate) fn get(
@@ -35,6 +35,12 @@ pub(crate) fn get(
     system: Option<SystemIdentifier>,
     cancel: &Cancel,
 ) -> Result<Got, Error> {
+    // Timeline 1 has no ancestors and so no history file; no server ever writes one. It is asked for all the
+    // same, at the end of every recovery on timeline 1 (`writeTimeLineHistory`, timeline.c, 15 to 18), when
+    // there is no way back any more: that end must not depend on an archive that cannot be reached.
+    if *name == WalFileName::TimelineHistory(TimelineId::FIRST) {
+        return Ok(Got::Absent);
+    }
     let bound = binding::read(archive)?;
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;

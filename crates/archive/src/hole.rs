@@ -18,19 +18,26 @@ use crate::archive::{Archive, Hole};
 use crate::binding::header_of;
 use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::{Contents, Decoded};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::key::parse_key;
 use crate::store::Detail;
 
 /// How many names of later files are given, at most: enough for a message.
 pub const HOLE_NAMES_MAX: usize = 8;
 
+/// How many stored segments are tried for the segment size: a few may be damaged, not all of them.
+const SAMPLES_MAX: usize = 16;
+
 /// See [`Archive::hole_at`].
-pub(crate) fn hole_at(archive: &Archive, segment: &SegmentName) -> Result<Option<Hole>, Error> {
+pub(crate) fn hole_at(
+    archive: &Archive,
+    segment: &SegmentName,
+    size: Option<SegmentSize>,
+) -> Result<Option<Hole>, Error> {
     let mut line = Line::read(archive, segment)?;
-    let size = match &line.sample {
-        Some(key) => header_of(archive, key)?.map(|header| header.segment_size),
-        None => None,
+    let size = match size {
+        Some(size) => Some(size),
+        None => line.segment_size(archive)?,
     };
     if !had_begun(archive, segment, &line, size)? {
         return Ok(None);
@@ -55,15 +62,14 @@ struct Line {
     later: BTreeSet<String>,
     later_count: u64,
     lowest: Option<SegmentName>,
-    /// A stored segment, to learn the segment size from: of the same timeline if there is one.
-    sample: Option<String>,
+    /// A few stored segments, to learn the segment size from.
+    samples: Vec<String>,
     histories: Vec<(TimelineId, String)>,
 }
 
 impl Line {
     fn read(archive: &Archive, segment: &SegmentName) -> Result<Line, Error> {
         let mut line = Line::default();
-        let mut sample_is_own = false;
         archive.store.list(Detail::Keys, &mut |entry| {
             let Some((name, _)) = parse_key(&entry.key) else {
                 return ControlFlow::Continue(());
@@ -74,9 +80,8 @@ impl Line {
                 }
                 WalFileName::Segment(stored) | WalFileName::Partial(stored) => {
                     let own = stored.timeline() == segment.timeline();
-                    if line.sample.is_none() || (own && !sample_is_own) {
-                        line.sample = Some(entry.key);
-                        sample_is_own = own;
+                    if line.samples.len() < SAMPLES_MAX {
+                        line.samples.push(entry.key);
                     }
                     if own {
                         let lowest = line.lowest.get_or_insert(*stored);
@@ -91,6 +96,19 @@ impl Line {
             ControlFlow::Continue(())
         })?;
         Ok(line)
+    }
+
+    /// From the first sample that can be read: a damaged one says nothing, and is not what was asked for.
+    fn segment_size(&self, archive: &Archive) -> Result<Option<SegmentSize>, Error> {
+        for key in &self.samples {
+            match header_of(archive, key) {
+                Ok(Some(header)) => return Ok(Some(header.segment_size)),
+                Ok(None) => {}
+                Err(error) if error.kind() == ErrorKind::Damaged => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     fn add(&mut self, name: String) {
@@ -115,8 +133,12 @@ impl Line {
             if timeline == segment.timeline() {
                 continue;
             }
-            let Some(history) = read_history(archive, timeline, &key)? else {
-                continue;
+            let history = match read_history(archive, timeline, &key) {
+                Ok(Some(history)) => history,
+                Ok(None) => continue,
+                // Another timeline's damaged file proves nothing, and is not what was asked for.
+                Err(error) if error.kind() == ErrorKind::Damaged => continue,
+                Err(error) => return Err(error),
             };
             let left = history.switchpoint_of(segment.timeline());
             if left.is_some_and(|switchpoint| switchpoint.segment(size) > number) {

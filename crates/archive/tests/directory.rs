@@ -263,7 +263,8 @@ fn an_archive_that_goes_away_is_unavailable_until_it_comes_back() {
                     .unwrap()
                     .segment()
                     .copied()
-                    .unwrap()
+                    .unwrap(),
+                None
             )
             .is_err()
     );

@@ -8,15 +8,21 @@
 
 mod common;
 
+use std::fs;
 use std::ops::ControlFlow;
 
-use common::{Place, TWO, segment};
+use common::{OURS, Place, THEIRS, TWO, segment};
 use wal::{KeepFrom, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, MemoryStore, Object, Options,
-    Staged, Store,
+    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, Got, MemoryStore, Object,
+    Options, Staged, Store,
 };
+
+/// The name of a segment of timeline 1.
+fn name(number: u32) -> String {
+    format!("0000000100000000{number:08X}")
+}
 
 /// A store of which one object cannot be removed.
 struct Stuck(MemoryStore);
@@ -73,7 +79,7 @@ fn a_failed_removal_does_not_stop_cleanup_and_is_reported() {
     // More than are collected at once.
     let (memory, archive) = stuck_archive(3000);
     let keep: KeepFrom = format!("0000000100000000{:08X}", 2900).parse().unwrap();
-    let error = archive.clean_up(&keep, &Cancel::new()).unwrap_err();
+    let error = archive.clean_up(&keep, None, &Cancel::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         error.to_string(),
@@ -86,13 +92,72 @@ fn a_failed_removal_does_not_stop_cleanup_and_is_reported() {
 }
 
 #[test]
+fn cleanup_of_another_systems_archive_is_refused_before_anything_is_removed() {
+    let keep: KeepFrom = name(3).parse().unwrap();
+    // Bound by walden.json, and a raw directory that shows whose it is by its WAL alone.
+    for bound in [true, false] {
+        let place = Place::new();
+        let archive = place.archive(Compression::None);
+        for number in 1..=4 {
+            if bound {
+                place
+                    .put(&archive, &name(number), &segment(&name(number)))
+                    .unwrap();
+            } else {
+                fs::write(place.stored(&name(number)), segment(&name(number))).unwrap();
+            }
+        }
+        let before = archive.list().unwrap().len();
+        let stranger = Some(THEIRS);
+        let error = archive
+            .clean_up(&keep, stranger, &Cancel::new())
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Foreign, "{error}");
+        assert_eq!(archive.list().unwrap().len(), before);
+        let cleaned = archive.clean_up(&keep, Some(OURS), &Cancel::new()).unwrap();
+        assert_eq!(cleaned.files, 2);
+    }
+}
+
+#[test]
+fn a_damaged_file_that_is_not_needed_does_not_stand_in_the_way_of_the_end() {
+    let place = Place::new();
+    let archive = place.archive(Compression::None);
+    for number in 1..=5 {
+        fs::write(place.stored(&name(number)), segment(&name(number))).unwrap();
+    }
+    let beyond = name(6).parse::<WalFileName>().unwrap();
+    let beyond = beyond.segment().unwrap();
+    fs::write(place.stored("00000007.history"), "").unwrap();
+    for number in 1..=5 {
+        fs::write(place.stored(&name(number)), "").unwrap();
+        assert_eq!(archive.hole_at(beyond, None).unwrap(), None, "{number}");
+        fs::write(place.stored(&name(number)), segment(&name(number))).unwrap();
+    }
+}
+
+#[test]
+fn the_history_file_of_timeline_1_is_absent_even_if_the_archive_cannot_be_asked() {
+    let place = Place::new();
+    let archive = place.archive(Compression::None);
+    place.put(&archive, &name(1), &segment(&name(1))).unwrap();
+    fs::remove_dir_all(place.dir.path()).unwrap();
+    let dest = place.scratch.path().join("dest");
+    let first: WalFileName = "00000001.history".parse().unwrap();
+    let got = archive.get(&first, &dest, None, &Cancel::new()).unwrap();
+    assert_eq!(got, Got::Absent);
+    let second: WalFileName = "00000002.history".parse().unwrap();
+    assert!(archive.get(&second, &dest, None, &Cancel::new()).is_err());
+}
+
+#[test]
 fn a_cancelled_cleanup_stops_at_once() {
     let (memory, archive) = stuck_archive(10);
     let cancel = Cancel::new();
     cancel.cancel();
     let keep: KeepFrom = "000000010000000000000008".parse().unwrap();
     assert_eq!(
-        archive.clean_up(&keep, &cancel).unwrap_err().kind(),
+        archive.clean_up(&keep, None, &cancel).unwrap_err().kind(),
         ErrorKind::Cancelled
     );
     let left = Archive::with_store(Box::new(memory), Options::default())
@@ -107,7 +172,7 @@ fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
     let archive = place.archive(Compression::Zstd(1));
     let hole = |name: &str| {
         let name: WalFileName = name.parse().unwrap();
-        archive.hole_at(name.segment().unwrap()).unwrap()
+        archive.hole_at(name.segment().unwrap(), None).unwrap()
     };
     for name in [
         "000000020000000000000005",
@@ -160,7 +225,10 @@ fn at_most_eight_names_of_a_long_line_are_given_the_first_ones() {
         place.put(&archive, &name, &segment(&name)).unwrap();
     }
     let name: WalFileName = TWO.parse().unwrap();
-    let hole = archive.hole_at(name.segment().unwrap()).unwrap().unwrap();
+    let hole = archive
+        .hole_at(name.segment().unwrap(), None)
+        .unwrap()
+        .unwrap();
     assert_eq!(hole.later_count, 20);
     assert_eq!(hole.later.len(), walden_archive::HOLE_NAMES_MAX);
     assert_eq!(hole.later.first().unwrap(), "000000010000000000000003");

@@ -1,17 +1,15 @@
 //! Who runs this program, and what that changes: a standby's startup process, another server's, a person.
 //!
-//! Guarantees: a standby is never taken down by a failed restore; a command that a server runs ends with
-//! the server. Left to others: everything about the file itself.
+//! Guarantees: a server that must go on (`wire::Phase`) is not taken down by a failed restore; a command
+//! that a server runs ends with the server. Left to others: everything about the file itself.
 
 use crate::exit::Outcome;
 use crate::say;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::path::Path;
+use wire::Phase;
 
-/// The one message of every restore that could not tell, and the standby's exception.
-///
-/// A standby asks again by itself and can stream meanwhile, but it stops over a status above 125. So
-/// there the failure is a line in the log.
+/// The one message of every restore that could not tell, and its end.
 pub(crate) fn could_not_restore(
     file: &str,
     dest: &Path,
@@ -29,17 +27,17 @@ pub(crate) fn could_not_restore(
 
 /// How a restore ends that could not tell, once the reason has been said.
 pub(crate) fn could_not_tell(dest: &Path) -> Outcome {
-    if is_standby(dest) {
-        Outcome::FailedOnStandby
-    } else {
+    if may_stop(dest) {
         Outcome::Failed
+    } else {
+        Outcome::FailedServerGoesOn
     }
 }
 
-/// Whether the one who asks is a standby's startup process: it runs the command in the data directory,
-/// with one of two paths (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18).
-pub(crate) fn is_standby(dest: &Path) -> bool {
-    is_servers_own(dest) && wire::standby_requested(Path::new("."))
+/// Whether the one who asks may be stopped by "could not tell", and is worth retrying for: everybody but
+/// the startup process of a standby or of a recovery that is ending.
+pub(crate) fn may_stop(dest: &Path) -> bool {
+    !is_servers_own(dest) || Phase::of(Path::new(".")).stops()
 }
 
 /// Whether the one who asks is a server's startup process.

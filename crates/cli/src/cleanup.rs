@@ -37,7 +37,9 @@ pub(crate) fn run(flags: &ArchiveCleanup, global: &Global) -> Outcome {
 }
 
 fn clean_up(flags: &ArchiveCleanup, global: &Global) -> Result<Cleaned, Error> {
-    settings::choose(global, settings::current_data_dir())?
+    let chosen = settings::choose(global, settings::current_data_dir())?;
+    let system = chosen.system()?;
+    chosen
         .open()?
-        .clean_up(&flags.oldest_kept, &Cancel::new())
+        .clean_up(&flags.oldest_kept, system, &Cancel::new())
 }

@@ -5,14 +5,15 @@
 //! | done | 0 | 0 |
 //! | absent from the archive | 1 | |
 //! | failed: could not tell | 200 | 1 |
-//! | failed on a standby | 1 | 1 |
+//! | failed, and the server must go on: a standby, or the end of a recovery | 1 | 1 |
 //! | usage error | 201 | 2 |
 //! | panic | 202 | 3 |
 //!
 //! The server takes a `restore_command` that exits with 1 to 125 for the end of WAL, and stops over
 //! anything higher (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18). So nothing but an archive's own
-//! "absent" may be 1, except on a standby, which a higher status would take down, and which asks again
-//! anyway. A command line that names no command counts as a restore: it might have meant to be one.
+//! "absent" may be 1, except where the server must not stop (`wire::Phase`): a standby asks again
+//! anyway, and a recovery that is ending can only be copying a timeline history file. A command line
+//! that names no command counts as a restore: it might have meant to be one.
 //!
 //! Running out of memory or stack ends the program by a signal, which the server takes for "could not
 //! tell" too, all but SIGTERM, after which it stops without a word; that one only the server sends.
@@ -34,8 +35,8 @@ pub(crate) enum Outcome {
     Absent,
     /// It did not do it; for a restore: nobody can tell whether the file exists.
     Failed,
-    /// The same, for a standby's server, which must not stop over it.
-    FailedOnStandby,
+    /// The same, for a server that must not stop over it.
+    FailedServerGoesOn,
     /// The command line was wrong.
     Usage,
     /// A bug.
@@ -55,7 +56,7 @@ pub(crate) enum Column {
 pub(crate) fn status(column: Column, outcome: Outcome) -> u8 {
     match (column, outcome) {
         (_, Outcome::Done) => 0,
-        (_, Outcome::FailedOnStandby) => 1,
+        (_, Outcome::FailedServerGoesOn) => 1,
         (Column::Restore, Outcome::Absent) => 1,
         (Column::Restore, Outcome::Failed) => 200,
         (Column::Restore, Outcome::Usage) => 201,
@@ -135,12 +136,12 @@ mod tests {
 
     #[test]
     fn only_absence_and_a_standbys_failure_let_a_restore_exit_between_1_and_125() {
-        use Outcome::{Absent, Done, Failed, FailedOnStandby, Panicked, Usage};
-        for outcome in [Done, Absent, Failed, FailedOnStandby, Usage, Panicked] {
+        use Outcome::{Absent, Done, Failed, FailedServerGoesOn, Panicked, Usage};
+        for outcome in [Done, Absent, Failed, FailedServerGoesOn, Usage, Panicked] {
             let end_of_wal = (1..=125).contains(&status(Column::Restore, outcome));
             assert_eq!(
                 end_of_wal,
-                matches!(outcome, Absent | FailedOnStandby),
+                matches!(outcome, Absent | FailedServerGoesOn),
                 "{outcome:?}"
             );
             assert_eq!(

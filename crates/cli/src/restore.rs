@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wal::{SegmentName, SystemIdentifier, WalFileName};
+use wal::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
 use wire::Request;
 
 /// The first pause before trying again: a mount or a network hiccup is often over by then.
@@ -46,8 +46,21 @@ pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
     if caller::is_servers_own(&flags.dest) {
         caller::die_with_parent();
     }
+    if flags.name == WalFileName::TimelineHistory(TimelineId::FIRST) {
+        // No server writes one: timeline 1 has no ancestors. So no archive needs to be asked, which is good
+        // where it cannot be: the server asks for it at the end of every recovery on timeline 1, when there
+        // is no way back any more (`writeTimeLineHistory`, `timeline.c`, 15 to 18).
+        return Outcome::Absent;
+    }
     match restore(flags, global) {
         Ok(outcome) => outcome,
+        Err(error) if server_falls_back_on_own(flags) => {
+            say::warning(&format!(
+                "{error}; the server has its own copy of \"{}\"",
+                flags.name
+            ));
+            Outcome::Absent
+        }
         Err(error) => caller::could_not_restore(
             &flags.name.to_string(),
             &flags.dest,
@@ -61,10 +74,10 @@ fn restore(flags: &Restore, global: &Global) -> Result<Outcome, Error> {
     let chosen = settings::choose(global, settings::data_dir_of(&flags.dest))?;
     let system = chosen.system()?;
     let given = flags.timeout.unwrap_or(chosen.restore_timeout);
-    let timeout = match caller::is_standby(&flags.dest) {
+    let timeout = match caller::may_stop(&flags.dest) {
+        true => given,
         // A standby tries again by itself, and streams meanwhile; waiting here would delay both.
-        true => Duration::ZERO,
-        false => given,
+        false => Duration::ZERO,
     };
     let attempt_wait_max = given.max(ATTEMPT_WAIT_MIN);
     let attempt = Arc::new(Attempt {
@@ -128,9 +141,9 @@ impl Attempt {
         match archive.get(&self.name, &self.dest, self.system, cancel)? {
             Got::Restored { bytes } => Ok(Found::Restored { bytes }),
             Got::Absent => match &self.name {
-                WalFileName::Segment(segment) if !server_has(segment, &self.dest) => {
-                    Ok(archive.hole_at(segment)?.map_or(Found::Absent, Found::Hole))
-                }
+                WalFileName::Segment(segment) if !server_has(segment, &self.dest) => Ok(archive
+                    .hole_at(segment, None)?
+                    .map_or(Found::Absent, Found::Hole)),
                 _ => Ok(Found::Absent),
             },
         }
@@ -169,6 +182,14 @@ fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Found, Error> {
 /// (`XLogFileReadAnyTLI`, `xlogrecovery.c`, 15 to 18), so nothing is missing for it.
 fn server_has(segment: &SegmentName, dest: &Path) -> bool {
     settings::data_dir_of(dest).is_some() && dest.with_file_name(segment.to_string()).is_file()
+}
+
+/// Whether this is a timeline history file that the server already keeps in its `pg_wal`: it never
+/// changes, and "absent" makes the server take that copy (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18).
+fn server_falls_back_on_own(flags: &Restore) -> bool {
+    matches!(flags.name, WalFileName::TimelineHistory(_))
+        && caller::is_servers_own(&flags.dest)
+        && flags.dest.with_file_name(flags.name.to_string()).is_file()
 }
 
 /// Tries until it works, fails for good, or the time is up. Says once that it is trying again.

@@ -99,6 +99,44 @@ fn on_a_standby_could_not_tell_is_1_with_a_line() {
 }
 
 #[test]
+fn a_recovery_that_is_ending_is_not_stopped_by_could_not_tell() {
+    let place = Place::new();
+    fs::remove_file(place.path("data/recovery.signal")).unwrap();
+    let ran = answered(&place, &RESTORE, &could_not_tell()).exits(1);
+    ran.says(&format!("could not restore \"{}\": ", name(3)));
+    place.configure("walden.archive = '/nonexistent/archive'\nwalden.restore_timeout = 60");
+    place
+        .walden_in("data", &own(&RESTORE))
+        .exits(1)
+        .says("could not restore");
+}
+
+#[test]
+fn a_timeline_history_file_that_the_server_keeps_itself_needs_no_archive() {
+    let place = Place::new();
+    place.configure("walden.archive = '/nonexistent/archive'\nwalden.restore_timeout = 1");
+    let restore = |file: &str| {
+        let args = [
+            "restore",
+            "--library",
+            "walden",
+            file,
+            "pg_wal/RECOVERYHISTORY",
+            ZEROS,
+        ];
+        place.walden_in("data", &args)
+    };
+    restore("00000001.history").exits(1);
+    restore("00000002.history").exits(200);
+    fs::write(
+        place.path("data/pg_wal/00000002.history"),
+        "1\t0/5000000\tno\n",
+    )
+    .unwrap();
+    restore("00000002.history").exits(1).says("its own copy");
+}
+
+#[test]
 fn what_the_worker_has_reported_itself_is_not_said_again() {
     let place = Place::new();
     let ran = answered(&place, &RESTORE, &Answer::Reported).exits(200);

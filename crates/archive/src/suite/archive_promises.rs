@@ -380,7 +380,7 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
     }
     let five = segment_of(&name("000000010000000000000005")?)?;
     let seven = segment_of(&name("000000010000000000000007")?)?;
-    let hole = archive.hole_at(&five)?;
+    let hole = archive.hole_at(&five, None)?;
     let later = hole.map(|hole| (hole.later, hole.later_count));
     let expected = (vec!["000000010000000000000006".to_owned()], 1);
     must(
@@ -388,7 +388,7 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
         format!("segment 5 of 6: {later:?}"),
     )?;
     must(
-        archive.hole_at(&seven)?.is_none(),
+        archive.hole_at(&seven, None)?.is_none(),
         "the end of WAL was called a hole",
     )?;
     // Timeline 2 left timeline 1 at 0/A00000, in segment 10 of 1 MB: 7 must have been there.
@@ -396,17 +396,17 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let contents = forge::timeline_history(wal::TimelineId::FIRST, "0/A00000", "test");
     let _ = put(bench, &archive, &history, &contents)?;
     must(
-        archive.hole_at(&seven)?.is_some(),
+        archive.hole_at(&seven, None)?.is_some(),
         "a timeline's switchpoint was not taken for evidence",
     )?;
     let ten = segment_of(&name("00000001000000000000000A")?)?;
     must(
-        archive.hole_at(&ten)?.is_none(),
+        archive.hole_at(&ten, None)?.is_none(),
         "the segment of the switchpoint was called a hole",
     )?;
     let before_two = segment_of(&name("000000020000000000000009")?)?;
     must(
-        archive.hole_at(&before_two)?.is_none(),
+        archive.hole_at(&before_two, None)?.is_none(),
         "a hole before its timeline began",
     )?;
     Ok("between segments, before a switchpoint, at the end, before the beginning".to_owned())
@@ -429,14 +429,14 @@ fn cleanup_keeps(bench: &mut Bench<'_>) -> Result<String, Broken> {
         let _ = put(bench, &archive, &name, &contents)?;
     }
     let archive = Archive::with_store(bench.subject.open()?, options(Compression::None));
-    let cleaned = archive.clean_up(&KeepFrom::Everything, &Cancel::new())?;
+    let cleaned = archive.clean_up(&KeepFrom::Everything, None, &Cancel::new())?;
     must(
         cleaned.files == 0,
         "cleanup removed files though everything was to be kept",
     )?;
     let keep = "000000010000000000000003".parse();
     let keep = keep.map_err(|_| Broken("a segment cannot be kept from".to_owned()))?;
-    let cleaned = archive.clean_up(&keep, &Cancel::new())?;
+    let cleaned = archive.clean_up(&keep, None, &Cancel::new())?;
     must(
         cleaned.files == 3 && cleaned.bytes > 0,
         format!("{cleaned:?} instead of 3 files"),

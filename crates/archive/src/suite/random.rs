@@ -248,7 +248,7 @@ impl Trial<'_, '_> {
 
     fn clean_up(&mut self) -> Result<(), Broken> {
         let keep = KeepFrom::Segment(segment_of(&name("000000010000000000000002")?)?);
-        let cleaned = self.archive().clean_up(&keep, &Cancel::new());
+        let cleaned = self.archive().clean_up(&keep, None, &Cancel::new());
         for (text, known) in &mut self.known {
             if !keep.may_remove(&name(text)?) {
                 continue;

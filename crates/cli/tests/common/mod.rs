@@ -38,6 +38,7 @@ impl Place {
             fs::create_dir_all(place.path(dir)).unwrap();
         }
         fs::write(place.path("data/PG_VERSION"), "15\n").unwrap();
+        fs::write(place.path("data/recovery.signal"), "").unwrap();
         fs::write(place.path("data/postgresql.conf"), "").unwrap();
         fs::write(place.path("data/global/pg_control"), SYSTEM.to_ne_bytes()).unwrap();
         place
