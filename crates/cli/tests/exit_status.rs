@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Place, ZEROS, name};
+use common::{Place, name};
 use std::fs;
 
 #[test]
@@ -75,7 +75,7 @@ fn a_panic_is_reported_in_one_line_and_has_a_status_of_its_own() {
             202,
         ),
         (&["archive", "--test-panic", &segment], 3),
-        (&["archive-cleanup", "--test-panic", ZEROS], 3),
+        (&["archive-cleanup", "--test-panic", common::ZEROS], 3),
         (&["recovery-end", "--test-panic"], 3),
         (&["list", "--test-panic"], 3),
         (&["-A", &archive, "check", "--test-panic"], 3),

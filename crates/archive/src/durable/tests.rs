@@ -351,7 +351,7 @@ fn restoring_with_named_staged_files_publishes_whole_files_and_removes_what_the_
             hook: None,
         };
         put(&archive, scratch.path(), 1).unwrap();
-        let leftover = pg_wal.path().join("pgsql_tmp_walden_x.1.2");
+        let leftover = pg_wal.path().join("pgsql_tmp_walden_get_x.1.2");
         fs::write(&leftover, b"half").unwrap();
         let dest = pg_wal.path().join("RECOVERYXLOG");
         let (name, contents) = segment(1);
