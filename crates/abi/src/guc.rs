@@ -16,10 +16,14 @@ pub const PGC_S_OVERRIDE: c_int = 10;
 pub enum Unit {
     /// A plain number.
     None,
-    /// Seconds.
-    Seconds,
     /// Milliseconds.
     Milliseconds,
+    /// Seconds.
+    Seconds,
+    /// Minutes.
+    Minutes,
+    /// Bytes.
+    Bytes,
     /// Kilobytes.
     Kilobytes,
     /// Megabytes.
@@ -34,12 +38,16 @@ pub fn unit_flags(unit: Unit, major: Major) -> c_int {
         Unit::None => 0,
         Unit::Kilobytes if moved => 0x0100_0000,
         Unit::Megabytes if moved => 0x0400_0000,
+        Unit::Bytes if moved => 0x0500_0000,
         Unit::Milliseconds if moved => 0x1000_0000,
         Unit::Seconds if moved => 0x2000_0000,
+        Unit::Minutes if moved => 0x3000_0000,
         Unit::Kilobytes => 0x1000,
         Unit::Megabytes => 0x4000,
+        Unit::Bytes => 0x8000,
         Unit::Milliseconds => 0x10000,
         Unit::Seconds => 0x20000,
+        Unit::Minutes => 0x30000,
     }
 }
 
@@ -62,6 +70,9 @@ const _: () = assert!(offset_of!(ConfigEnumEntry, hidden) == 12);
 /// `GucStringCheckHook`: new value, extra, source.  A hook that replaces neither works alike in all majors.
 pub type StringCheckHook =
     unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, c_int) -> bool;
+
+/// `GucIntCheckHook`: new value, extra, source.
+pub type IntCheckHook = unsafe extern "C-unwind" fn(*mut c_int, *mut *mut c_void, c_int) -> bool;
 
 unsafe extern "C-unwind" {
     /// The value of a parameter as text, or null when missing and `missing_ok`.
@@ -101,6 +112,19 @@ unsafe extern "C-unwind" {
         boot_value: c_int,
         min_value: c_int,
         max_value: c_int,
+        context: c_int,
+        flags: c_int,
+        check_hook: Option<IntCheckHook>,
+        assign_hook: Option<unsafe extern "C-unwind" fn()>,
+        show_hook: Option<unsafe extern "C-unwind" fn()>,
+    );
+    /// Defines a yes-or-no parameter.
+    pub fn DefineCustomBoolVariable(
+        name: *const c_char,
+        short_desc: *const c_char,
+        long_desc: *const c_char,
+        value_addr: *mut bool,
+        boot_value: bool,
         context: c_int,
         flags: c_int,
         check_hook: Option<unsafe extern "C-unwind" fn()>,

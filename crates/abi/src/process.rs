@@ -98,6 +98,8 @@ unsafe extern "C" {
     pub static my_exec_path: [c_char; MAXPGPATH];
     /// The data directory.
     pub static DataDir: *const c_char;
+    /// What the process waits for, as `pg_stat_activity` shows it; 0 for nothing.
+    pub static mut my_wait_event_info: *mut u32;
     /// Bytes of a segment.
     pub static wal_segment_size: c_int;
 }

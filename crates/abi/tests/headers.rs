@@ -72,10 +72,14 @@ FUNCTION(DefineCustomStringVariable, void (const char *, const char *, const cha
     GucContext, int, GucStringCheckHook, GucStringAssignHook, GucShowHook));
 FUNCTION(DefineCustomIntVariable, void (const char *, const char *, const char *, int *, int, int, int,
     GucContext, int, GucIntCheckHook, GucIntAssignHook, GucShowHook));
+FUNCTION(DefineCustomBoolVariable, void (const char *, const char *, const char *, bool *, bool, GucContext,
+    int, GucBoolCheckHook, GucBoolAssignHook, GucShowHook));
 FUNCTION(DefineCustomEnumVariable, void (const char *, const char *, const char *, int *, int,
     const struct config_enum_entry *, GucContext, int, GucEnumCheckHook, GucEnumAssignHook, GucShowHook));
 FUNCTION(MarkGUCPrefixReserved, void (const char *));
 VARIABLE(GUC_check_errdetail_string, char *);
+_Static_assert(_Generic((GucIntCheckHook) 0, bool (*)(int *, void **, GucSource): 1, default: 0), "int hook");
+_Static_assert(_Generic((GucStringCheckHook) 0, bool (*)(char **, void **, GucSource): 1, default: 0), "hook");
 _Static_assert(sizeof(GucContext) == sizeof(int) && sizeof(GucSource) == sizeof(int), "guc enums");
 
 FUNCTION(WaitLatchOrSocket, int (Latch *, int, pgsocket, long, uint32));
@@ -112,6 +116,7 @@ VARIABLE(IsPostmasterEnvironment, bool);
 VARIABLE(process_shared_preload_libraries_in_progress, bool);
 VARIABLE(DataDir, char *);
 VARIABLE(wal_segment_size, int);
+VARIABLE(my_wait_event_info, uint32 *);
 
 FUNCTION(RegisterBackgroundWorker, void (BackgroundWorker *));
 FUNCTION(BackgroundWorkerUnblockSignals, void (void));
@@ -170,6 +175,8 @@ fn facts(major: Major) -> Vec<Fact> {
         Fact("PGC_S_OVERRIDE", "PGC_S_OVERRIDE", guc::PGC_S_OVERRIDE.into()),
         Fact("GUC_UNIT_S", "GUC_UNIT_S", guc::unit_flags(guc::Unit::Seconds, major).into()),
         Fact("GUC_UNIT_MS", "GUC_UNIT_MS", guc::unit_flags(guc::Unit::Milliseconds, major).into()),
+        Fact("GUC_UNIT_MIN", "GUC_UNIT_MIN", guc::unit_flags(guc::Unit::Minutes, major).into()),
+        Fact("GUC_UNIT_BYTE", "GUC_UNIT_BYTE", guc::unit_flags(guc::Unit::Bytes, major).into()),
         Fact("GUC_UNIT_KB", "GUC_UNIT_KB", guc::unit_flags(guc::Unit::Kilobytes, major).into()),
         Fact("GUC_UNIT_MB", "GUC_UNIT_MB", guc::unit_flags(guc::Unit::Megabytes, major).into()),
         Fact("config_enum_entry", "sizeof(struct config_enum_entry)", n(size_of::<guc::ConfigEnumEntry>())),

@@ -50,6 +50,31 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Turns an error into a [`Failure`] that says what could not be done, with the error as the cause.  Of a
+/// [`Failure`] the message is kept, not its detail and hint.
+///
+/// ```
+/// use module::{Failure, OrFail};
+///
+/// fn look(path: &str) -> Result<Vec<u8>, Failure> {
+///     std::fs::read(path).or_fail(format_args!("could not read file \"{path}\""))
+/// }
+/// assert!(look("/nowhere").unwrap_err().message.starts_with("could not read file \"/nowhere\": No such"));
+/// ```
+pub trait OrFail<T> {
+    /// `what` is in lower case, names its object, and ends before the colon.
+    ///
+    /// # Errors
+    /// What this one had, as a failure.
+    fn or_fail(self, what: impl fmt::Display) -> Result<T, Failure>;
+}
+
+impl<T, E: fmt::Display> OrFail<T> for Result<T, E> {
+    fn or_fail(self, what: impl fmt::Display) -> Result<T, Failure> {
+        self.map_err(|cause| Failure::new(format!("{what}: {cause}")))
+    }
+}
+
 /// How important a report is, in the server's own levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {

@@ -11,6 +11,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long a wait goes on after a reload was asked for.  Most files are done by then, and what is not done
@@ -22,6 +23,7 @@ const RELOAD_GRACE: Duration = Duration::from_millis(800);
 pub struct Task<T> {
     answer: Receiver<Result<T, Failure>>,
     done: Arc<OwnedFd>,
+    thread: JoinHandle<()>,
 }
 
 /// What became of a wait.
@@ -45,13 +47,17 @@ impl<T: Send + 'static> Task<T> {
         let done = Arc::new(done);
         let (tell, answer) = sync_channel(1);
         let signal = Arc::clone(&done);
-        spawn_with_signals_blocked(name, move || {
+        let thread = spawn_with_signals_blocked(name, move || {
             // Nobody may listen any more; then the answer is not wanted.
             let _ = tell.send(panics::caught(work));
             let _ = rustix::io::write(&*signal, &1_u64.to_ne_bytes());
         })
         .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
-        Ok(Self { answer, done })
+        Ok(Self {
+            answer,
+            done,
+            thread,
+        })
     }
 
     /// Waits until the work is done, the deadline passes, or the process has something else to do.
@@ -67,9 +73,39 @@ impl<T: Send + 'static> Task<T> {
                 other => other,
             };
         }
+        Ok(self.answer()?.map_or(Waited::NotYet(woken), Waited::Done))
+    }
+
+    /// Waits until the work is done, for at most `wait_max`; a reload does not end this wait.  For work whose
+    /// answer is wanted now, as recovery wants its file; where it can come later, [`Task::wait`] does better.
+    ///
+    /// # Errors
+    /// What the server raises while waiting, that the work panicked, that the time is up, or that the server
+    /// is shutting down.  In the last two cases the work goes on, and its answer is dropped.
+    pub fn join(mut self, process: Process, wait_max: Duration) -> Result<T, Failure> {
+        let deadline = Instant::now() + wait_max;
+        let woken = process.wait(self.done.as_fd(), Some(deadline), false)?;
+        match self.answer()? {
+            Some(answer) => Ok(answer),
+            None if woken == Woken::Deadline => Err(Failure::new(format!(
+                "no answer within {} s",
+                wait_max.as_secs()
+            ))),
+            None => Err(Failure::new("the server is shutting down")),
+        }
+    }
+
+    /// Whether the work has come to an end, well or badly.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// The answer, if it is there.
+    fn answer(&mut self) -> Result<Option<T>, Failure> {
         match self.answer.try_recv() {
-            Ok(answer) => answer.map(Waited::Done),
-            Err(TryRecvError::Empty) => Ok(Waited::NotYet(woken)),
+            Ok(answer) => answer.map(Some),
+            Err(TryRecvError::Empty) => Ok(None),
             Err(TryRecvError::Disconnected) => {
                 Err(Failure::new("a thread ended without an answer"))
             }

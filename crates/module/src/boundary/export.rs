@@ -4,26 +4,37 @@
 ///
 /// ```text
 /// module::export! {
-///     settings: SETTINGS,                  // &'static [&'static dyn Setting]
+///     settings: [DIRECTORY, INTERVAL],     // optional: statics, or a &'static [&'static dyn Setting]
 ///     load: on_load,                       // optional: fn(Loading) -> Result<(), Failure>
 ///     archive: Archiver,                   // optional: an ArchiveModule
 ///     recovery: Recovery { restore, archive_cleanup, recovery_end },   // optional, any of the three
-///     worker: my_worker_main => my_worker, // optional, several: symbol => fn(Process) -> Result<(), Failure>
+///     worker: my_worker => work,           // optional, several: symbol => fn(Process) -> Result<(), Failure>
 /// }
 /// ```
 ///
-/// The crate must be a `cdylib`.  Where `unsafe_code` is denied, as it should be, the module with this line
-/// alone allows it.
+/// The order is fixed.  The crate must be a `cdylib`, and there is one such line in it.  One type may be
+/// archive module and recovery module; the archiver and the recovery worker are two processes, and each has
+/// its own.
+///
+/// What the line expands to are exported symbols, which Rust counts as unsafe code, and it allows them
+/// itself: a crate that uses it can and should deny `unsafe_code` (it cannot forbid it).
 #[macro_export]
 macro_rules! export {
+    (settings: [$($setting:path),* $(,)?], $($rest:tt)*) => {
+        $crate::export! { @with { &[$(&$setting),*] } $($rest)* }
+    };
+    (settings: $settings:expr, $($rest:tt)*) => {
+        $crate::export! { @with { $settings } $($rest)* }
+    };
     (
-        settings: $settings:expr,
+        @with { $settings:expr }
         $(load: $load:path,)?
         $(archive: $archive:ty,)?
         $(recovery: $recovery:ty { $($job:ident),+ $(,)? },)?
         $(worker: $symbol:ident => $main:path,)*
     ) => {
         /// Asked for by the server right after it opened the library.
+        #[allow(unsafe_code)]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn Pg_magic_func() -> *const ::core::ffi::c_void {
             const fn text(text: &'static str) -> &'static ::core::ffi::CStr {
@@ -39,17 +50,22 @@ macro_rules! export {
         }
 
         /// Called by the server once per process.
+        #[allow(unsafe_code)]
         #[unsafe(no_mangle)]
         pub extern "C-unwind" fn _PG_init() {
+            static SETTINGS: &[&dyn $crate::settings::Setting] = $settings;
             #[allow(unused_mut, unused_assignments)]
             let mut on_load: Option<$crate::boundary::load::OnLoad> = None;
             $(on_load = Some($load);)?
             // SAFETY: the server calls this once per process, on its main thread.
-            unsafe { $crate::boundary::load::init($settings, on_load) };
+            unsafe { $crate::boundary::load::init(SETTINGS, on_load) };
         }
 
         $(
+            $crate::export! { @is archive $archive }
+
             /// Called by the archiver; both dialects.
+            #[allow(unsafe_code)]
             #[unsafe(no_mangle)]
             pub extern "C-unwind" fn _PG_archive_module_init(
                 to_fill: *mut ::core::ffi::c_void,
@@ -62,7 +78,10 @@ macro_rules! export {
         )?
 
         $(
+            $($crate::export! { @is $job $recovery })+
+
             /// Called by the recovery worker.
+            #[allow(unsafe_code)]
             #[unsafe(no_mangle)]
             pub extern "C-unwind" fn _PG_recovery_module_init() -> *const ::core::ffi::c_void {
                 static CALLBACKS: $crate::boundary::recovery::Callbacks =
@@ -73,11 +92,41 @@ macro_rules! export {
 
         $(
             /// Main function of a background worker.
+            #[allow(unsafe_code)]
             #[unsafe(no_mangle)]
             pub extern "C-unwind" fn $symbol(_argument: usize) {
                 // SAFETY: the server calls this as the main function of a background worker.
                 unsafe { $crate::boundary::worker::run($main) };
             }
         )*
+    };
+    // Not needed for anything to work: these make the compiler say plainly what is missing.
+    (@is archive $module:ty) => { $crate::export! { @implements $module, $crate::ArchiveModule } };
+    (@is restore $module:ty) => { $crate::export! { @implements $module, $crate::RestoreModule } };
+    (@is archive_cleanup $module:ty) => {
+        $crate::export! { @implements $module, $crate::ArchiveCleanupModule }
+    };
+    (@is recovery_end $module:ty) => {
+        $crate::export! { @implements $module, $crate::RecoveryEndModule }
+    };
+    (@is $job:ident $module:ty) => {
+        ::core::compile_error!(
+            "the jobs of a recovery module are restore, archive_cleanup, recovery_end"
+        );
+    };
+    (@implements $module:ty, $job:path) => {
+        const _: () = {
+            const fn implements<M: $job>() {}
+            implements::<$module>()
+        };
+    };
+    (@ $($rest:tt)*) => {
+        ::core::compile_error!(
+            "module::export! takes, in this order: settings, load, archive, recovery, worker; each is optional \
+             and ends with a comma"
+        );
+    };
+    ($($rest:tt)*) => {
+        $crate::export! { @with { &[] } $($rest)* }
     };
 }

@@ -122,6 +122,11 @@ fn put_in_order() {
         unsafe { abi::process::LWLockReleaseAll() };
         // SAFETY: as above.
         unsafe { abi::process::ConditionVariableCancelSleep() };
+        // A wait that the ERROR ended must not be shown as still going on (pgstat_report_wait_end).
+        // SAFETY: the server's pointer to its own word in shared memory or, before that, in the process.
+        let wait_event = unsafe { abi::process::my_wait_event_info };
+        // SAFETY: as above; never null (wait_event.c).
+        unsafe { wait_event.write_volatile(0) };
         // SAFETY: as above; the archiver and the recovery worker have such an owner.
         unsafe { abi::process::ReleaseAuxProcessResources(false) };
         // SAFETY: as above.

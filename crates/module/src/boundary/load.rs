@@ -204,7 +204,7 @@ unsafe fn define(process: Process, settings: &'static [&'static dyn Setting]) {
     let major = major(process);
     let preloading = Loading { process }.preloading();
     for setting in settings {
-        if preloading || setting.context() == Context::Reload {
+        if preloading || setting.about().context == Context::Reload {
             // SAFETY: the library is being loaded, promised by the caller.
             unsafe { setting.define(major) };
         }

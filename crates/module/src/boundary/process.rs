@@ -205,6 +205,24 @@ impl Process {
         deadline: Option<Instant>,
         heed_reload: bool,
     ) -> Result<Woken, ServerError> {
+        self.wait_for(Some(event), deadline, heed_reload)
+    }
+
+    /// Waits for nothing but the deadline and what the process has to do: the main loop of a worker that does
+    /// something every so often.  Without a deadline it ends on a reload or at the end of the server only.
+    ///
+    /// # Errors
+    /// What the server raises while waiting.
+    pub fn idle(self, deadline: Option<Instant>) -> Result<Woken, ServerError> {
+        self.wait_for(None, deadline, true)
+    }
+
+    fn wait_for(
+        self,
+        event: Option<BorrowedFd<'_>>,
+        deadline: Option<Instant>,
+        heed_reload: bool,
+    ) -> Result<Woken, ServerError> {
         let mut consumed = false;
         let woken = loop {
             if self.shutdown_requested() {
@@ -242,27 +260,22 @@ impl Process {
     /// # Errors
     /// What the server raises while waiting.
     pub fn pause(self, how_long: Duration) -> Result<Woken, ServerError> {
-        let nothing = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC);
-        match nothing {
-            Ok(nothing) => {
-                let until = Instant::now() + how_long;
-                self.wait(std::os::fd::AsFd::as_fd(&nothing), Some(until), false)
-            }
-            Err(error) => Err(ServerError {
-                message: format!("could not create an event descriptor: {error}"),
-                detail: None,
-                hint: None,
-            }),
-        }
+        self.wait_for(None, Some(Instant::now() + how_long), false)
     }
 
-    fn wait_once(self, event: BorrowedFd<'_>, slice: Duration) -> Result<c_int, ServerError> {
-        let fd = event.as_raw_fd();
+    fn wait_once(
+        self,
+        event: Option<BorrowedFd<'_>>,
+        slice: Duration,
+    ) -> Result<c_int, ServerError> {
         let slice_ms = c_long::try_from(slice.as_millis())
             .unwrap_or(c_long::MAX)
             .max(1);
-        debug_assert_ne!(fd, NO_SOCKET);
-        let events = WL_LATCH_SET | WL_SOCKET_READABLE | WL_TIMEOUT | WL_POSTMASTER_DEATH;
+        let wanted = WL_LATCH_SET | WL_TIMEOUT | WL_POSTMASTER_DEATH;
+        let (fd, events) = match event {
+            Some(event) => (event.as_raw_fd(), wanted | WL_SOCKET_READABLE),
+            None => (NO_SOCKET, wanted),
+        };
         guard(self, move || {
             // SAFETY: the process's own latch, set up before any module runs.
             let latch = unsafe { abi::latch::MyLatch };

@@ -37,10 +37,44 @@ pub fn spawn_with_signals_blocked<T: Send + 'static>(
 /// The default of a worker ends it from inside the handler with FATAL, at any place; `die` leaves that to the
 /// next check for interrupts (postgres.c, `die`; bgworker.c, `bgworker_die`; 15 to 18).
 pub(crate) fn set_up_worker() {
-    handle(libc::SIGHUP, abi::process::SignalHandlerForConfigReload);
-    handle(libc::SIGTERM, abi::process::die);
+    handle(libc::SIGHUP, on_reload);
+    handle(libc::SIGTERM, on_terminate);
     // SAFETY: unblocks the signals of this process; its handlers are in place.
     unsafe { abi::worker::BackgroundWorkerUnblockSignals() };
+}
+
+/// From 17 on the server's handlers leave it to the code around them to save `errno` (port/pqsignal.c); up to 16
+/// they do it themselves, and twice does no harm.
+unsafe extern "C-unwind" fn on_reload(signal: libc::c_int) {
+    let errno = ErrnoSaved::now();
+    // SAFETY: the server's own handler, called as a handler.
+    unsafe { abi::process::SignalHandlerForConfigReload(signal) };
+    errno.restore();
+}
+
+unsafe extern "C-unwind" fn on_terminate(signal: libc::c_int) {
+    let errno = ErrnoSaved::now();
+    // SAFETY: as above.  It only sets flags and the latch (postgres.c, `die`).
+    unsafe { abi::process::die(signal) };
+    errno.restore();
+}
+
+struct ErrnoSaved(libc::c_int);
+
+impl ErrnoSaved {
+    fn now() -> Self {
+        // SAFETY: the calling thread's own errno; async-signal-safe.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: as above.
+        Self(unsafe { *place })
+    }
+
+    fn restore(self) {
+        // SAFETY: as above.
+        let place = unsafe { libc::__errno_location() };
+        // SAFETY: as above.
+        unsafe { *place = self.0 };
+    }
 }
 
 fn handle(signal: libc::c_int, handler: unsafe extern "C-unwind" fn(libc::c_int)) {

@@ -15,17 +15,20 @@ use core::ffi::{CStr, c_char, c_int};
 use core::mem::MaybeUninit;
 use std::time::Duration;
 
-/// A worker's own work.  Returning `Ok` ends the worker for good; `Err` is reported, and the server starts the
-/// worker again after [`Registration::restart_after`].
+/// A worker's own work.  Returning `Ok` ends the worker for good, unless it was told to end by SIGTERM; `Err`
+/// is reported.  In both other cases the server starts the worker again after
+/// [`Registration::restart_after`], if it is not shutting down itself.
 pub type Main = fn(Process) -> Result<(), Failure>;
 
 /// What the server needs to know to start a worker before recovery begins.
 #[derive(Clone, Copy, Debug)]
-pub struct Registration {
-    /// Shown in `ps`, the log and `pg_stat_activity.backend_type`; at most 95 bytes.
+pub struct Registration<'a> {
+    /// Shown in `ps` and in the log; at most 95 bytes.  (`pg_stat_activity` lists only processes that have
+    /// gone through the start of a database connection, which this one has not.)
     pub name: &'static CStr,
-    /// The library, by the name the server's search finds it; at most 95 bytes.
-    pub library: &'static CStr,
+    /// The library: a path, or a name that the server's search finds.  At most 95 bytes in 15 and 16, 1023
+    /// later.
+    pub library: &'a CStr,
     /// The exported function.
     pub function: &'static CStr,
     /// The pause before a failed worker is started again; whole seconds.
@@ -37,7 +40,7 @@ impl Loading {
     ///
     /// # Errors
     /// When the library is not being preloaded, or what the server raises.
-    pub fn register_worker(self, registration: Registration) -> Result<(), Failure> {
+    pub fn register_worker(self, registration: Registration<'_>) -> Result<(), Failure> {
         if !self.preloading() {
             return Err(Failure::new(
                 "cannot register a background worker outside shared_preload_libraries",
@@ -61,7 +64,7 @@ impl Loading {
     }
 }
 
-fn filled<const N: usize>(registration: Registration) -> BackgroundWorker<N> {
+fn filled<const N: usize>(registration: Registration<'_>) -> BackgroundWorker<N> {
     let worker = MaybeUninit::<BackgroundWorker<N>>::zeroed();
     // SAFETY: integers and byte arrays only, for which zeros are valid.
     let mut worker = unsafe { worker.assume_init() };
@@ -99,9 +102,13 @@ pub unsafe fn run(main: Main) {
         let speech = &speech;
         // SAFETY: below ERROR and under the guard.
         let _ = guard(process, move || unsafe { speech.speak() });
-        // SAFETY: this frame owns nothing; status 1 asks the server to start the worker again.
-        unsafe { abi::process::proc_exit(1) };
+    } else if !process.shutdown_requested() {
+        return;
     }
+    // A worker that was told to end by SIGTERM ends with status 1 too, as the server's own do (`die`): if it
+    // was the whole server that is ending nobody starts it again, and if not, somebody has to.  SAFETY: this
+    // frame owns nothing; status 1 asks the server to start the worker again.
+    unsafe { abi::process::proc_exit(1) };
 }
 
 fn finished(process: Process, main: Main) -> Option<Speech> {
