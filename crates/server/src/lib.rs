@@ -19,14 +19,11 @@ mod settings;
 mod wiring;
 mod worker;
 
-/// The library's entry points: the one place where this library is seen from C.
-#[allow(unsafe_code)]
-mod entry {
-    module::export! {
-        settings: crate::settings::ALL,
-        load: crate::wiring::on_load,
-        archive: crate::archiver::Archiver,
-        recovery: crate::recovery::Recovery { restore, archive_cleanup, recovery_end },
-        worker: walden_recovery_worker => crate::worker::main,
-    }
+// The library's entry points: the one place where this library is seen from C.
+module::export! {
+    settings: settings::ALL,
+    load: wiring::on_load,
+    archive: archiver::Archiver,
+    recovery: recovery::Recovery { restore, archive_cleanup, recovery_end },
+    worker: walden_recovery_worker => worker::main,
 }

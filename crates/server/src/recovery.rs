@@ -6,28 +6,39 @@
 
 use crate::failure;
 use crate::settings::{self, ArchiveSettings};
-use archive::{Archive, Cancel, Got, Hole, MissingSegment};
+use archive::{Archive, Cancel, Cleaned, Got, Hole, MissingSegment};
 use module::{
     ArchiveCleanupModule, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule, Report,
-    RestoreModule, Restored, Task, Waited, WalFileName,
+    RestoreModule, Restored, Task, Waited, WalFileName, Woken,
 };
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
-use wal::SegmentName;
+use wal::{SegmentName, SegmentSize};
 
-/// How long clean-up and the end of recovery may take.  A restartpoint waits for the first, the opening of the
-/// server for the second, and what is left undone is done by the next restartpoint or the next archiver.
-const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
+/// How long a restartpoint waits for its cleanup.  Usually it is done by then; the restores of a standby should
+/// not have to wait for one that is not.
+const CLEANUP_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How long the opening of the server waits for tidying; what is left undone is done by the next archiver.
+const RECOVERY_END_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many requests may be stuck in an archive that does not answer (a dead NFS server): each keeps a thread.
+const STUCK_MAX: usize = 4;
 
-/// The module's own state: nothing but the open archive.
+/// The module's own state.
 pub(crate) struct Recovery {
     open: Option<(ArchiveSettings, Arc<Archive>)>,
+    cleanup: Option<Task<Result<Cleaned, archive::Error>>>,
+    stuck: Vec<Asking>,
 }
 
 impl Module for Recovery {
     fn startup(_: Process) -> Result<Self, Failure> {
-        Ok(Self { open: None })
+        Ok(Self {
+            open: None,
+            cleanup: None,
+            stuck: Vec::new(),
+        })
     }
 }
 
@@ -47,6 +58,7 @@ impl RestoreModule for Recovery {
     ) -> Result<Restored, Failure> {
         let system = process.system_identifier()?;
         let timeout = settings::restore_timeout(process);
+        let size = process.segment_size();
         let (name, path) = (*file, path.to_path_buf());
         let what = format!("could not restore file \"{file}\" from the archive");
         let found = self.ask(
@@ -55,7 +67,7 @@ impl RestoreModule for Recovery {
             &what,
             move |archive, cancel| match archive.get(&name, &path, Some(system), cancel)? {
                 Got::Restored { bytes } => Ok(Found::Restored(bytes)),
-                Got::Absent => absent(archive, &name),
+                Got::Absent => absent(archive, &name, size),
             },
         )?;
         match found {
@@ -73,22 +85,30 @@ impl RestoreModule for Recovery {
 }
 
 impl ArchiveCleanupModule for Recovery {
+    /// Starts the cleanup and waits for it a moment only: a long one goes on beside the restores that follow,
+    /// and what it has to say is said at the next restartpoint.
     fn archive_cleanup(&mut self, process: Process, keep: &KeepFrom) -> Result<(), Failure> {
-        let keep_from = *keep;
-        let cleaned = self.ask(
-            process,
-            TIDYING_WAIT_MAX,
-            "could not clean the archive up",
-            move |archive, cancel| archive.clean_up(&keep_from, cancel),
-        )?;
-        process.report(&Report::new(
-            Level::Debug1,
-            format!(
-                "removed {} files before \"{keep}\" from the archive",
-                cleaned.files
-            ),
-        ));
-        Ok(())
+        if let Some(cleanup) = self.cleanup.take()
+            && !self.cleanup_ended(process, cleanup, Duration::ZERO)?
+        {
+            process.report(&Report::new(
+                Level::Debug1,
+                "the previous archive cleanup still goes on; this one is left to the next restartpoint",
+            ));
+            return Ok(());
+        }
+        let settings = ArchiveSettings::now(process)?;
+        let system = process.system_identifier()?;
+        let keep = *keep;
+        let cleanup = Task::start("walden cleanup", move || {
+            Archive::open(&settings.location, settings.options)?.clean_up(
+                &keep,
+                Some(system),
+                &Cancel::new(),
+            )
+        })?;
+        self.cleanup_ended(process, cleanup, CLEANUP_WAIT_MAX)
+            .map(drop)
     }
 }
 
@@ -96,12 +116,10 @@ impl RecoveryEndModule for Recovery {
     /// A directory archive needs nothing at the end of recovery but what any opening does: staged files of
     /// dead writers go.
     fn recovery_end(&mut self, process: Process, _: &KeepFrom) -> Result<(), Failure> {
-        let removed = self.ask(
-            process,
-            TIDYING_WAIT_MAX,
-            "could not tidy the archive",
-            |archive, _| archive.remove_leftovers(),
-        )?;
+        let what = "could not tidy the archive";
+        let removed = self.ask(process, RECOVERY_END_WAIT_MAX, what, |archive, _| {
+            archive.remove_leftovers()
+        })?;
         process.report(&Report::new(
             Level::Debug1,
             format!("recovery has ended; removed {removed} staged files of dead writers from the archive"),
@@ -111,6 +129,33 @@ impl RecoveryEndModule for Recovery {
 }
 
 impl Recovery {
+    /// Whether the cleanup has ended; if not within `wait_max` it is kept.
+    fn cleanup_ended(
+        &mut self,
+        process: Process,
+        mut cleanup: Task<Result<Cleaned, archive::Error>>,
+        wait_max: Duration,
+    ) -> Result<bool, Failure> {
+        match cleanup.wait(process, Instant::now() + wait_max)? {
+            Waited::Done(Ok(cleaned)) => {
+                let Cleaned { files, bytes } = cleaned;
+                process.report(&Report::new(
+                    Level::Debug1,
+                    format!("removed {files} files, {bytes} bytes, from the archive"),
+                ));
+                Ok(true)
+            }
+            Waited::Done(Err(error)) => Err(failure::while_doing(
+                "could not clean the archive up",
+                &error,
+            )),
+            Waited::NotYet(_) => {
+                self.cleanup = Some(cleanup);
+                Ok(false)
+            }
+        }
+    }
+
     /// Runs `work` on the open archive, on a helper thread, for at most `wait_max`.
     fn ask<T: Send + 'static>(
         &mut self,
@@ -120,54 +165,96 @@ impl Recovery {
         work: impl FnOnce(&Archive, &Cancel) -> Result<T, archive::Error> + Send + 'static,
     ) -> Result<T, Failure> {
         let settings = ArchiveSettings::now(process)?;
+        self.stuck.retain(|stuck| !stuck.thread.is_finished());
+        if self.stuck.len() >= STUCK_MAX {
+            return Err(Failure::new(format!(
+                "{what}: archive \"{}\" still has not answered {STUCK_MAX} earlier requests",
+                settings.location
+            )));
+        }
         let known = match &self.open {
             Some((opened, archive)) if *opened == settings => Some(Arc::clone(archive)),
             _ => None,
         };
         let cancel = Cancel::new();
         let (asked, to_open) = (cancel.clone(), settings.clone());
-        let mut task = Task::start("walden recovery", move || {
-            let archive = match known {
-                Some(archive) => archive,
-                None => Arc::new(Archive::open(&to_open.location, to_open.options)?),
-            };
-            let answer = work(&archive, &asked)?;
-            Ok::<_, archive::Error>((archive, answer))
-        })?;
-        // A reload is no reason to give up here: the answer is about this request, with these settings.
+        let (tell, answer) = sync_channel(1);
+        // The answer travels beside the task, so that tasks of all kinds of work can be kept together.
+        let mut asking = Asking {
+            cancel,
+            thread: Task::start("walden recovery", move || {
+                let archive = match known {
+                    Some(archive) => Ok(archive),
+                    None => Archive::open(&to_open.location, to_open.options).map(Arc::new),
+                };
+                let answer = archive.and_then(|archive| {
+                    let answer = work(&archive, &asked)?;
+                    Ok::<_, archive::Error>((archive, answer))
+                });
+                let _ = tell.send(answer);
+            })?,
+        };
+        match asking.wait(process, wait_max) {
+            Ok(()) => {}
+            Err(why) => {
+                asking.cancel.cancel();
+                self.stuck.push(asking);
+                return Err(Failure {
+                    message: format!("{what}: {}", why.message),
+                    ..why
+                });
+            }
+        }
+        match answer.try_recv() {
+            Ok(Ok((archive, answer))) => {
+                self.open = Some((settings, archive));
+                Ok(answer)
+            }
+            Ok(Err(error)) => {
+                // What was wrong may be the open archive itself (a stale handle, another mount).
+                self.open = None;
+                Err(failure::while_doing(what, &error))
+            }
+            Err(_) => Err(Failure::new(format!(
+                "{what}: the work ended without an answer"
+            ))),
+        }
+    }
+}
+
+/// Work on a helper thread, and how to tell it that nobody waits any more.
+struct Asking {
+    cancel: Cancel,
+    thread: Task<()>,
+}
+
+impl Asking {
+    /// Waits for the end of the work.  A reload is no reason to give up: the answer is about this request, with
+    /// the settings it was made with.
+    fn wait(&mut self, process: Process, wait_max: Duration) -> Result<(), Failure> {
         let deadline = Instant::now() + wait_max;
         loop {
-            match task.wait(process, deadline)? {
-                Waited::Done(Ok((archive, answer))) => {
-                    self.open = Some((settings, archive));
-                    return Ok(answer);
+            match self.thread.wait(process, deadline)? {
+                Waited::Done(()) => return Ok(()),
+                Waited::NotYet(Woken::Reload) if Instant::now() < deadline => {}
+                Waited::NotYet(Woken::Shutdown | Woken::PostmasterGone) => {
+                    return Err(Failure::new("the server is shutting down"));
                 }
-                Waited::Done(Err(error)) => {
-                    // What was wrong may be the open archive itself (a stale handle, another mount).
-                    self.open = None;
-                    return Err(failure::while_doing(what, &error));
-                }
-                Waited::NotYet(module::Woken::Reload) if Instant::now() < deadline => {}
-                Waited::NotYet(why) => {
-                    cancel.cancel();
-                    return Err(gave_up(what, why, wait_max));
+                Waited::NotYet(_) => {
+                    let waited = wait_max.as_secs();
+                    return Err(Failure::new(format!("no answer within {waited} s")));
                 }
             }
         }
     }
 }
 
-fn gave_up(what: &str, why: module::Woken, wait_max: Duration) -> Failure {
-    match why {
-        module::Woken::Deadline => {
-            Failure::new(format!("{what}: no answer within {} s", wait_max.as_secs()))
-        }
-        _ => Failure::new(format!("{what}: the server is shutting down")),
-    }
-}
-
 /// Absent: or missing from the middle?
-fn absent(archive: &Archive, name: &WalFileName) -> Result<Found, archive::Error> {
+fn absent(
+    archive: &Archive,
+    name: &WalFileName,
+    size: SegmentSize,
+) -> Result<Found, archive::Error> {
     let WalFileName::Segment(segment) = name else {
         return Ok(Found::Absent);
     };
@@ -175,7 +262,9 @@ fn absent(archive: &Archive, name: &WalFileName) -> Result<Found, archive::Error
         // The server looks there next, so recovery does not end here (xlogrecovery.c, XLogFileRead).
         return Ok(Found::Absent);
     }
-    Ok(archive.hole_at(segment)?.map_or(Found::Absent, Found::Hole))
+    Ok(archive
+        .hole_at(segment, Some(size))?
+        .map_or(Found::Absent, Found::Hole))
 }
 
 fn in_pg_wal(segment: &SegmentName) -> bool {

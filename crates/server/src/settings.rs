@@ -1,9 +1,8 @@
 //! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
 
-use abi::guc::Unit;
 use archive::{Compression, Location, MissingSegment, Options, Verify};
-use module::boundary::settings::{
-    About, Check, Context, EnumSetting, IntSetting, Setting, StringSetting,
+use module::settings::{
+    About, Check, Context, DurationSetting, EnumSetting, Setting, StringSetting, TimeUnit,
 };
 use module::{Failure, Process};
 use std::ffi::CStr;
@@ -46,7 +45,7 @@ static COMPRESSION: StringSetting = StringSetting::checked::<CompressionCheck>(
 /// An hour: a longer deadline would be none, and the recovery worker's client waits a little longer than it.
 const TIMEOUT_S_MAX: i32 = 3600;
 
-static ARCHIVE_TIMEOUT: IntSetting = IntSetting::new(
+static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.archive_timeout",
         Context::Reload,
@@ -54,22 +53,21 @@ static ARCHIVE_TIMEOUT: IntSetting = IntSetting::new(
         c"The server then tries again, and the attempt that is still going on is joined.",
     ),
     60,
-    1,
-    TIMEOUT_S_MAX,
-    Unit::Seconds,
+    1..=TIMEOUT_S_MAX,
+    TimeUnit::Seconds,
 );
 
-static VERIFY: EnumSetting = EnumSetting::new(
+static VERIFY: EnumSetting<Verify> = EnumSetting::new(
     about(
         c"walden.verify",
         Context::Reload,
         c"Sets what is checked before a segment is archived and before it is handed to replay.",
         c"",
     ),
-    &[c"header", c"off"],
+    &[(c"header", Verify::Header), (c"off", Verify::Off)],
 );
 
-static RESTORE_TIMEOUT: IntSetting = IntSetting::new(
+static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.restore_timeout",
         Context::Reload,
@@ -77,19 +75,21 @@ static RESTORE_TIMEOUT: IntSetting = IntSetting::new(
         c"On a standby it is reported at once, because the standby itself tries again.",
     ),
     60,
-    1,
-    TIMEOUT_S_MAX,
-    Unit::Seconds,
+    1..=TIMEOUT_S_MAX,
+    TimeUnit::Seconds,
 );
 
-static MISSING_SEGMENT: EnumSetting = EnumSetting::new(
+static MISSING_SEGMENT: EnumSetting<MissingSegment> = EnumSetting::new(
     about(
         c"walden.missing_segment",
         Context::Reload,
         c"Sets what happens when recovery needs a segment that is missing while later ones exist.",
         c"error: recovery does not go on. end: recovery ends there, with a warning.",
     ),
-    &[c"error", c"end"],
+    &[
+        (c"error", MissingSegment::Error),
+        (c"end", MissingSegment::End),
+    ],
 );
 
 static RESTORE_LIBRARY: StringSetting = StringSetting::new(
@@ -180,11 +180,7 @@ impl ArchiveSettings {
             .map_err(crate::failure::of_archive)?;
         let compression = COMPRESSION.get(process).parse::<Compression>();
         let compression = compression.map_err(crate::failure::of_archive)?;
-        let verify = if VERIFY.get(process) == 0 {
-            Verify::Header
-        } else {
-            Verify::Off
-        };
+        let verify = VERIFY.get(process);
         Ok(Self {
             location,
             options: Options {
@@ -202,25 +198,17 @@ pub(crate) fn archive_text(process: Process) -> String {
 
 /// One file's deadline.
 pub(crate) fn archive_timeout(process: Process) -> Duration {
-    seconds(ARCHIVE_TIMEOUT.get(process))
+    ARCHIVE_TIMEOUT.get(process)
 }
 
 /// How long "could not tell" is retried.
 pub(crate) fn restore_timeout(process: Process) -> Duration {
-    seconds(RESTORE_TIMEOUT.get(process))
+    RESTORE_TIMEOUT.get(process)
 }
 
 /// What a hole means.
 pub(crate) fn missing_segment(process: Process) -> MissingSegment {
-    if MISSING_SEGMENT.get(process) == 0 {
-        MissingSegment::Error
-    } else {
-        MissingSegment::End
-    }
-}
-
-fn seconds(number: i32) -> Duration {
-    Duration::from_secs(u64::try_from(number).unwrap_or_default())
+    MISSING_SEGMENT.get(process)
 }
 
 /// The three jobs of recovery modules, each with its parameter and the command it stands in for.

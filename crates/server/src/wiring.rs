@@ -7,9 +7,8 @@
 use crate::command::{self, Through};
 use crate::settings::{self, Job};
 use archive::ServerConf;
-use module::boundary::load::{Loading, library_path};
-use module::boundary::worker::Registration;
-use module::{Failure, Level, Process, Report};
+use module::{Failure, Level, Loading, Process, Registration, Report, library_path};
+use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,12 +44,23 @@ pub(crate) fn on_load(loading: Loading) -> Result<(), Failure> {
     if loading.single_user() {
         return Ok(());
     }
+    let library = library_for_workers();
     loading.register_worker(Registration {
         name: c"walden recovery worker",
-        library: c"walden",
+        library: &library,
         function: c"walden_recovery_worker",
         restart_after: WORKER_RESTART_AFTER,
     })
+}
+
+/// What the server shall load to start the worker: this very file, which it may have been given by a path that
+/// its search does not cover; or the name, where the path does not fit (bgworker.h, 15 and 16).
+fn library_for_workers() -> CString {
+    let path = library_path()
+        .map(|path| path.into_os_string().into_encoded_bytes())
+        .filter(|path| path.len() < abi::worker::BGW_MAXLEN)
+        .and_then(|path| CString::new(path).ok());
+    path.unwrap_or_else(|| c"walden".to_owned())
 }
 
 fn wire(loading: Loading, jobs: &[(Job, String)]) -> Result<(), Failure> {

@@ -1,15 +1,16 @@
 //! The worker's front desk: a thread that takes requests and gives answers back, while the main thread alone
 //! talks to modules.
 //!
-//! Guarantees: every client gets an answer within the deadline, even when a module hangs; a request whose
-//! client has gone or was answered otherwise is marked as no longer wanted; at most [`CLIENTS_MAX`] are served
-//! at once.  The threads have all signals blocked and never call the server.
+//! Guarantees: every client gets an answer within a deadline, even when a module hangs, counted from the moment
+//! its request is taken up: a healthy restore is not punished for the slow job in front of it.  A request whose
+//! client has gone or was answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once.
+//! The threads have all signals blocked and never call the server.
 
 use module::Failure;
-use module::boundary::signals::spawn_with_signals_blocked;
+use module::spawn_with_signals_blocked;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use wire::{
 const CLIENTS_MAX: usize = 16;
 /// What a module may take beyond the time its retries have, before its client is told that nobody can tell.
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// How often a client's thread looks at the clock while it waits.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A pause after the socket failed (no descriptors left, say), so that the thread does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// A wait for clients that never ends by itself is cut into hours.
@@ -29,7 +32,8 @@ const ACCEPT_WAIT: Duration = Duration::from_secs(3600);
 /// One request, on its way to the module.
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    reply: SyncSender<Answer>,
+    reply: SyncSender<Reply>,
+    front: Arc<Front>,
     client: Arc<Mutex<Connection>>,
     answered: Arc<AtomicBool>,
 }
@@ -41,10 +45,37 @@ impl Asked {
         !self.answered.load(Ordering::Acquire) && !client.client_gone()
     }
 
+    /// Takes the request up, for at most `time_limit`: from now on its client's clock runs.
+    pub(crate) fn take_up(&self, time_limit: Duration) {
+        let until = Instant::now() + time_limit.saturating_add(ANSWER_GRACE);
+        self.front.set(until);
+        let _ = self.reply.send(Reply::TakenUp { until });
+    }
+
     /// Gives the answer.
     pub(crate) fn answer(self, answer: Answer) {
         // The client's thread may have answered by itself already; then this one comes too late.
-        let _ = self.reply.send(answer);
+        let _ = self.reply.send(Reply::Answer(answer));
+    }
+}
+
+/// From the main thread to a client's.
+enum Reply {
+    TakenUp { until: Instant },
+    Answer(Answer),
+}
+
+/// Until when the job in front may take, for those who wait behind it.
+#[derive(Default)]
+struct Front(Mutex<Option<Instant>>);
+
+impl Front {
+    fn set(&self, until: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
+    fn until(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -52,13 +83,12 @@ impl Asked {
 pub(crate) struct Desk {
     asked: Receiver<Asked>,
     bell: Arc<OwnedFd>,
-    time_limit_ms: Arc<AtomicU64>,
     stop: Stop,
 }
 
 impl Desk {
     /// Listens on the socket and starts the thread.
-    pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
+    pub(crate) fn open() -> Result<Self, Failure> {
         let listener =
             Listener::bind(SOCKET_PATH).map_err(|error| Failure::new(error.to_string()))?;
         let stop = listener.stop_handle();
@@ -67,29 +97,15 @@ impl Desk {
         })?;
         let (ask, asked) = channel();
         let bell = Arc::new(bell);
-        let desk = Self {
-            asked,
-            bell: Arc::clone(&bell),
-            time_limit_ms: Arc::default(),
-            stop,
-        };
-        desk.set_time_limit(time_limit);
         let clerk = Clerk {
             ask,
-            bell,
-            time_limit_ms: Arc::clone(&desk.time_limit_ms),
+            bell: Arc::clone(&bell),
+            front: Arc::default(),
             clients: Arc::default(),
         };
         spawn_with_signals_blocked("walden desk", move || clerk.serve(&listener))
             .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
-        Ok(desk)
-    }
-
-    /// How long a client waits before it is told that nobody can tell.
-    pub(crate) fn set_time_limit(&self, time_limit: Duration) {
-        let limit = time_limit.saturating_add(ANSWER_GRACE).as_millis();
-        self.time_limit_ms
-            .store(u64::try_from(limit).unwrap_or(u64::MAX), Ordering::Relaxed);
+        Ok(Self { asked, bell, stop })
     }
 
     /// Readable when there is something to do.
@@ -119,8 +135,17 @@ fn ring(bell: &OwnedFd) {
 struct Clerk {
     ask: Sender<Asked>,
     bell: Arc<OwnedFd>,
-    time_limit_ms: Arc<AtomicU64>,
+    front: Arc<Front>,
     clients: Arc<AtomicUsize>,
+}
+
+/// One client less when dropped, also when its thread panics.
+struct Seat(Arc<AtomicUsize>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 impl Clerk {
@@ -137,24 +162,22 @@ impl Clerk {
     }
 
     fn take(&self, mut client: Connection) {
-        if self.clients.fetch_add(1, Ordering::AcqRel) >= CLIENTS_MAX {
-            self.clients.fetch_sub(1, Ordering::AcqRel);
+        let others = self.clients.fetch_add(1, Ordering::AcqRel);
+        let seat = Seat(Arc::clone(&self.clients));
+        if others >= CLIENTS_MAX {
             let busy = format!("the recovery worker serves {CLIENTS_MAX} clients already");
             let _ = client.answer(&Answer::CouldNotTell(busy));
             return;
         }
         let clerk = self.clone();
-        // The new thread inherits the blocked signals of this one.
-        let started = std::thread::Builder::new()
+        // The new thread inherits the blocked signals of this one.  If it cannot be started the connection is
+        // closed unanswered, and the client asks again.
+        let _ = std::thread::Builder::new()
             .name("walden client".to_owned())
             .spawn(move || {
+                let _seat = seat;
                 clerk.attend(client);
-                clerk.clients.fetch_sub(1, Ordering::AcqRel);
             });
-        if started.is_err() {
-            // The connection is closed unanswered, and the client asks again.
-            self.clients.fetch_sub(1, Ordering::AcqRel);
-        }
     }
 
     fn attend(&self, mut client: Connection) {
@@ -163,11 +186,12 @@ impl Clerk {
             return;
         };
         let client = Arc::new(Mutex::new(client));
-        let (reply, answer) = sync_channel(1);
+        let (reply, replies) = sync_channel(2);
         let answered = Arc::new(AtomicBool::new(false));
         let asked = Asked {
             request,
             reply,
+            front: Arc::clone(&self.front),
             client: Arc::clone(&client),
             answered: Arc::clone(&answered),
         };
@@ -176,17 +200,37 @@ impl Clerk {
             return;
         }
         ring(&self.bell);
-        let limit = Duration::from_millis(self.time_limit_ms.load(Ordering::Relaxed));
-        let answer = match answer.recv_timeout(limit) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout) => Answer::CouldNotTell(format!(
-                "the recovery module has not answered within {} s",
-                limit.as_secs()
-            )),
-            Err(RecvTimeoutError::Disconnected) => return,
+        // Dropped unanswered by a worker that is leaving: closed unanswered too.
+        let Some(answer) = self.wait_for_answer(&replies) else {
+            return;
         };
         answered.store(true, Ordering::Release);
         let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = client.answer(&answer);
+    }
+
+    /// Waits for the turn, then for the answer; each for no longer than it may take.
+    fn wait_for_answer(&self, replies: &Receiver<Reply>) -> Option<Answer> {
+        let arrived = Instant::now();
+        let mut taken_up_until = None;
+        loop {
+            match replies.recv_timeout(LOOK_EVERY) {
+                Ok(Reply::TakenUp { until }) => taken_up_until = Some(until),
+                Ok(Reply::Answer(answer)) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // Nobody in front yet: the main thread is about to take this one up.
+            let until = taken_up_until
+                .or_else(|| self.front.until().map(|until| until + ANSWER_GRACE))
+                .unwrap_or(arrived + ANSWER_GRACE)
+                .max(arrived + ANSWER_GRACE);
+            if Instant::now() > until {
+                let waited = arrived.elapsed().as_secs();
+                return Some(Answer::CouldNotTell(format!(
+                    "the recovery module has not answered within {waited} s"
+                )));
+            }
+        }
     }
 }

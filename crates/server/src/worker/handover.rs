@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// pg_basebackup and pg_rewind leave out whatever begins with `pgsql_tmp` (basebackup.c, filemap.c).
-const PREFIX: &str = "pgsql_tmp_walden_worker";
+const PREFIX: &str = "pgsql_tmp_walden_host";
 
 /// A private name beside the asked-for one.
 pub(crate) struct Handover {

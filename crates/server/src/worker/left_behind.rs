@@ -5,67 +5,86 @@
 
 use module::{Failure, Level, Process, Report, WalFileName};
 use std::time::Duration;
+use wal::{SegmentName, TimelineId};
 
 /// How often an open question is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// At most one open question: the latest.
+/// The open questions: the one about the last segment in question, and the latest about a timeline history file.
 #[derive(Debug, Default)]
 pub(crate) struct LeftBehind {
-    file: Option<WalFileName>,
+    segment: Option<SegmentName>,
+    timeline: Option<TimelineId>,
 }
 
 impl LeftBehind {
     /// The standby was told that nobody can tell about `file`.
     pub(crate) fn could_not_tell(&mut self, file: WalFileName) {
-        self.file = Some(file);
+        match file {
+            // The last one counts: a server that is being promoted asks for what it has replayed once more.
+            WalFileName::Segment(now) => {
+                let last = self.segment.filter(|open| open.position() > now.position());
+                self.segment = Some(last.unwrap_or(now));
+            }
+            WalFileName::TimelineHistory(timeline) => self.timeline = Some(timeline),
+            // Never asked for by recovery.
+            WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => {}
+        }
     }
 
-    /// The archive has answered about `file`: whatever was open before it is settled.
+    /// The archive has answered about `file`: that settles an open question about it or, for segments, about
+    /// what lies before it.
     pub(crate) fn answered(&mut self, file: WalFileName) {
-        let settled = match (self.file, file) {
-            (Some(open), _) if open == file => true,
-            (Some(WalFileName::Segment(open)), WalFileName::Segment(now)) => {
-                now.position() >= open.position()
+        match file {
+            WalFileName::Segment(now) => {
+                self.segment = self.segment.filter(|open| now.position() < open.position());
             }
-            _ => false,
-        };
-        if settled {
-            self.file = None;
+            WalFileName::TimelineHistory(now) => {
+                self.timeline = self.timeline.filter(|open| *open != now);
+            }
+            WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => {}
         }
     }
 
     /// Whether there is something to look at again.
     pub(crate) fn is_open(&self) -> bool {
-        self.file.is_some()
+        self.segment.is_some() || self.timeline.is_some()
     }
 
-    /// Warns if recovery has ended with the question open.
+    /// Warns if recovery has ended with a question open.
     pub(crate) fn look(&mut self, process: Process, recovery_has_ended: bool) {
-        let Some(file) = self.file else {
-            return;
-        };
-        if !recovery_has_ended && process.in_recovery().unwrap_or(true) {
+        if !self.is_open() || (!recovery_has_ended && process.in_recovery().unwrap_or(true)) {
             return;
         }
-        self.file = None;
-        if arrived_otherwise(process, &file) {
-            return;
+        if let Some(segment) = self.segment.take()
+            && !arrived_otherwise(process, &segment)
+        {
+            let text = Failure::new("archived WAL may have been left behind")
+                .detail(format!(
+                    "When recovery ended it could not be told whether the archive holds file \"{segment}\"."
+                ))
+                .hint(
+                    "See whether the archive holds the file; WAL in it was not replayed on this server.",
+                );
+            process.report(&Report::of(Level::Warning, text));
         }
-        let text = Failure::new("archived WAL may have been left behind")
-            .detail(format!(
-                "When recovery ended it could not be told whether the archive holds file \"{file}\"."
-            ))
-            .hint("See whether the archive holds the file; WAL in it was not replayed on this server.");
-        process.report(&Report::of(Level::Warning, text));
+        if let Some(timeline) = self.timeline.take() {
+            let file = WalFileName::TimelineHistory(timeline);
+            let text = Failure::new("the new timeline may have the number of one that exists already")
+                .detail(format!(
+                    "When recovery ended it could not be told whether the archive holds file \"{file}\"."
+                ))
+                .hint(
+                    "See whether the archive holds the file; if so, and another server wrote it, this server \
+                     cannot archive its WAL there.",
+                );
+            process.report(&Report::of(Level::Warning, text));
+        }
     }
 }
 
 /// Whether replay went past the segment all the same, by streaming.
-fn arrived_otherwise(process: Process, file: &WalFileName) -> bool {
-    let WalFileName::Segment(segment) = file else {
-        return false;
-    };
+fn arrived_otherwise(process: Process, segment: &SegmentName) -> bool {
     let size = process.segment_size();
     let end = segment
         .start(size)
@@ -96,6 +115,15 @@ mod tests {
             question.answered(file(answered));
             assert_eq!(question.is_open(), open, "{answered}");
         }
+    }
+
+    #[test]
+    fn a_question_about_an_earlier_segment_does_not_replace_one_about_a_later() {
+        let mut question = LeftBehind::default();
+        question.could_not_tell(file("000000010000000000000006"));
+        question.could_not_tell(file("000000010000000000000005"));
+        question.answered(file("000000010000000000000005"));
+        assert!(question.is_open());
     }
 
     #[test]

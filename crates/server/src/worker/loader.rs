@@ -10,7 +10,7 @@ use abi::process::{
     ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE, ALLOCSET_DEFAULT_MINSIZE, MemoryContext,
 };
 use abi::recovery_module::{RecoveryModuleCallbacks, RecoveryModuleInit, RecoveryModuleState};
-use module::boundary::guard;
+use module::guard;
 use module::{Failure, Process, ServerError};
 use std::ffi::{CStr, CString};
 use std::ptr;

@@ -24,7 +24,8 @@ use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use wire::{Answer, Request};
+use wal::TimelineId;
+use wire::{Answer, Phase, Request};
 
 /// First pause between tries; doubled each time.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -32,6 +33,11 @@ const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long the same trouble is not reported again: a standby asks every few seconds.
 const SAME_REPORT_PAUSE: Duration = Duration::from_secs(60);
+/// How many different troubles are remembered for that.  A standby asks for a few names in turn.
+const REPORTED_MAX: usize = 32;
+/// How long archive cleanup and the end of recovery may take, before their clients are told that it has failed
+/// and those who wait behind them give up too.
+const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// The worker's main function.
 pub(crate) fn main(process: Process) -> Result<(), Failure> {
@@ -39,9 +45,9 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
     let mut worker = Worker {
         process,
         libraries: Libraries::load(process),
-        desk: Desk::open(settings::restore_timeout(process))?,
+        desk: Desk::open()?,
         left_behind: LeftBehind::default(),
-        last_report: None,
+        reported: Vec::new(),
     };
     worker.serve()?;
     worker.libraries.shutdown(process);
@@ -53,7 +59,7 @@ struct Worker {
     libraries: Libraries,
     desk: Desk,
     left_behind: LeftBehind,
-    last_report: Option<(String, Instant)>,
+    reported: Vec<(String, Instant)>,
 }
 
 impl Worker {
@@ -81,8 +87,6 @@ impl Worker {
 
     fn reload(&mut self) -> Result<(), Failure> {
         self.process.reload_configuration()?;
-        self.desk
-            .set_time_limit(settings::restore_timeout(self.process));
         wiring::warn_of_commands(self.process);
         Ok(())
     }
@@ -94,14 +98,24 @@ impl Worker {
                 path,
                 last_restartpoint,
             } => {
+                asked.take_up(settings::restore_timeout(self.process));
                 let wanted = || asked.is_wanted();
                 self.restore(file, path, last_restartpoint, &wanted)
             }
             Request::ArchiveCleanup { last_restartpoint } => {
+                asked.take_up(TIDYING_WAIT_MAX);
                 self.archive_cleanup(last_restartpoint)
             }
-            Request::RecoveryEnd { last_restartpoint } => self.recovery_end(last_restartpoint),
+            Request::RecoveryEnd { last_restartpoint } => {
+                asked.take_up(TIDYING_WAIT_MAX);
+                self.recovery_end(last_restartpoint)
+            }
         };
+        // A worker that was told to end answers nothing it did not finish: the client then looks for another,
+        // as after a crash, instead of taking the end of this worker for trouble with the file.
+        if self.process.shutdown_requested() && answer == Answer::Reported {
+            return;
+        }
         asked.answer(answer);
     }
 
@@ -110,6 +124,11 @@ impl Worker {
         let Ok(name) = file.parse::<WalFileName>() else {
             return Answer::CouldNotTell(format!("{file:?} is not the name of a WAL file"));
         };
+        if name == WalFileName::TimelineHistory(TimelineId::FIRST) {
+            // No server writes one: timeline 1 has no ancestors.  It is asked for at the end of every recovery
+            // on timeline 1, which must not depend on any archive (timeline.c, writeTimeLineHistory).
+            return Answer::Absent;
+        }
         let give_up = Instant::now() + settings::restore_timeout(self.process);
         let mut pause = RETRY_PAUSE_MIN;
         loop {
@@ -125,22 +144,24 @@ impl Worker {
                 Err(failure) => failure,
             };
             // The end of the server is no trouble worth a report; its clients are ending too.
-            if !self.process.shutdown_requested() {
-                self.report_once(&failure);
+            if self.process.shutdown_requested() {
+                return Answer::Reported;
             }
-            // A standby tries again by itself, and streams meanwhile.
-            let standby = wire::standby_requested(Path::new("."));
-            if standby || Instant::now() >= give_up || !wanted() {
-                if standby {
+            self.report_once(&failure);
+            if has_own_copy(&name) {
+                return Answer::Absent;
+            }
+            // A standby tries again by itself, and streams meanwhile; the end of a recovery must not be held up.
+            let phase = Phase::of(Path::new("."));
+            if !phase.stops() || Instant::now() >= give_up || !wanted() {
+                if phase == Phase::Standby {
                     self.left_behind.could_not_tell(name);
                 }
                 return Answer::Reported;
             }
             let left = give_up.saturating_duration_since(Instant::now());
             match self.process.pause(pause.min(left)) {
-                Ok(Woken::Shutdown | Woken::PostmasterGone) | Err(_) => {
-                    return Answer::Reported;
-                }
+                Ok(Woken::Shutdown | Woken::PostmasterGone) | Err(_) => return Answer::Reported,
                 Ok(_) => {}
             }
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
@@ -214,16 +235,29 @@ impl Worker {
 
     /// Reports trouble, but the same trouble only once in a while.
     fn report_once(&mut self, failure: &Failure) {
-        if let Some((message, when)) = &self.last_report
-            && *message == failure.message
-            && when.elapsed() < SAME_REPORT_PAUSE
+        self.reported
+            .retain(|(_, when)| when.elapsed() < SAME_REPORT_PAUSE);
+        if self
+            .reported
+            .iter()
+            .any(|(message, _)| *message == failure.message)
         {
             return;
         }
-        self.last_report = Some((failure.message.clone(), Instant::now()));
+        if self.reported.len() < REPORTED_MAX {
+            self.reported
+                .push((failure.message.clone(), Instant::now()));
+        }
         self.process
             .report(&Report::of(Level::Warning, failure.clone()));
     }
+}
+
+/// Whether the server keeps its own copy of this timeline history file.  Such a file never changes, and "absent"
+/// makes the server take that copy (xlogarchive.c, RestoreArchivedFile, 15 to 18).
+fn has_own_copy(name: &WalFileName) -> bool {
+    matches!(name, WalFileName::TimelineHistory(_))
+        && Path::new("pg_wal").join(name.to_string()).is_file()
 }
 
 fn not_configured(job: Job) -> Failure {
