@@ -1,0 +1,76 @@
+# Walden: build, install, test, show.
+#
+# Everything here is a thin layer over cargo. Servers of the tests run as the user "postgres" when make
+# is run by root, else as the user who runs make.
+
+PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+CARGO     ?= cargo
+
+# Asked only when needed: most targets, help among them, work without PostgreSQL.
+pkglibdir      = $(shell $(PG_CONFIG) --pkglibdir)
+pg_bindir      = $(shell $(PG_CONFIG) --bindir)
+includedir     = $(shell $(PG_CONFIG) --includedir-server)
+target         = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+release        = $(target)/release
+recovery_header = crates/abi/include/walden/recovery_module.h
+
+# Servers wait more than they compute.
+TEST_THREADS ?= $(shell expr $$(nproc) + 1)
+
+# Empty, and so the default of the tests, while there is no server yet.
+export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help prerequisites build install uninstall lint test demo clean
+
+help: ## list the targets
+	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+prerequisites: ## install PostgreSQL 15 and what the build needs when missing (Debian, as root)
+	@scripts/prerequisites
+
+build: ## build libwalden.so and walden, optimised
+	$(CARGO) build --release --locked --workspace
+
+install: build ## install walden.so and walden for the server of PG_CONFIG (DESTDIR is honoured)
+	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
+	install -d "$(DESTDIR)$(pkglibdir)" "$(DESTDIR)$(pg_bindir)" "$(DESTDIR)$(PREFIX)/bin"
+	@# install(1) writes a new file and renames nothing over the old one, so a library that a running
+	@# server has mapped is removed first and never written into.
+	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
+	install -m 755 $(release)/libwalden.so "$(DESTDIR)$(pkglibdir)/walden.so"
+	install -m 755 $(release)/walden "$(DESTDIR)$(pg_bindir)/walden"
+	ln -sfn "$(pg_bindir)/walden" "$(DESTDIR)$(PREFIX)/bin/walden"
+	@if [ -f $(recovery_header) ]; then set -x; \
+	    install -d "$(DESTDIR)$(includedir)/walden"; \
+	    install -m 644 $(recovery_header) "$(DESTDIR)$(includedir)/walden/"; \
+	fi
+
+uninstall: ## remove what install put there
+	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
+	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
+	rm -f "$(DESTDIR)$(includedir)/walden/recovery_module.h"
+	-rmdir "$(DESTDIR)$(includedir)/walden" 2>/dev/null
+	@# Only our own link: somebody else's program of that name stays.
+	@if [ "$$(readlink "$(DESTDIR)$(PREFIX)/bin/walden")" = "$(pg_bindir)/walden" ]; then set -x; \
+	    rm -f "$(DESTDIR)$(PREFIX)/bin/walden"; \
+	fi
+
+lint: ## check the formatting, and clippy with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
+
+test: prerequisites build ## run every test, real servers included
+	RUST_LIB_BACKTRACE=0 \
+	    $(CARGO) test --workspace --release --locked --no-fail-fast -- --test-threads $(TEST_THREADS)
+	@# What a panic leads to can be asked for in debug builds only.
+	$(CARGO) test --package walden-cli --locked
+
+demo: prerequisites build ## lose a server and get it back, told step by step
+	@$(release)/demo
+
+clean: ## remove what cargo built
+	$(CARGO) clean

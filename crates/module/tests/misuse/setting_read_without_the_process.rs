@@ -1,0 +1,11 @@
+//! The server changes values on its main thread; whoever has no `Process` may be on another.
+// error: E0061
+// says: argument
+
+use module::settings::{About, BoolSetting};
+
+static LOUD: BoolSetting = BoolSetting::new(About::reload(c"m.loud", c"Says more."), false);
+
+fn is_loud() -> bool {
+    LOUD.get()
+}

@@ -1,0 +1,207 @@
+//! What the tests of the examples share: a primary with a ledger, a backup, a recovery from an archive.
+//!
+//! Servers and directories come from the harness; see there for where they are looked for.  Leaves to the
+//! tests which module does which job.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use walden_tests::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown, run};
+
+/// The smallest segment size: makes many segments quick.
+pub const SEGMENT_MB: u32 = 1;
+
+/// How long "could not tell" is retried where a test wants to see it reported.
+const RESTORE_TIMEOUT: &str = "2s";
+
+/// The restore point that recoveries go to.
+const GOAL: &str = "goal";
+
+/// Settings of a server that archives with `library`, which finds its directory in `parameter`.
+///
+/// # Errors
+/// When the library is not built.
+pub fn archiving(
+    lab: &Lab,
+    library: &str,
+    parameter: &str,
+    archive: &ArchiveDir,
+) -> Result<Settings> {
+    if lab.require_library(library).is_err() {
+        ensure!(
+            is_in_server(library)?,
+            "{library}.so was not built: run `make build`"
+        );
+    }
+    Ok(lab
+        .settings()
+        .with("archive_mode", "on")
+        .with("archive_library", library)
+        .with(parameter, &archive.text()))
+}
+
+/// Settings of a server that recovers with `library` in all three jobs, hosted by Walden.
+///
+/// # Errors
+/// When Walden is not built.
+pub fn recovering(
+    lab: &Lab,
+    library: &str,
+    parameter: &str,
+    archive: &ArchiveDir,
+) -> Result<Settings> {
+    lab.require_library("walden")?;
+    Ok(lab
+        .settings()
+        .with("shared_preload_libraries", "walden")
+        .with("walden.restore_library", library)
+        .with("walden.archive_cleanup_library", library)
+        .with("walden.recovery_end_library", library)
+        .with("walden.restore_timeout", RESTORE_TIMEOUT)
+        .with(parameter, &archive.text()))
+}
+
+/// A running primary with an empty ledger.
+///
+/// # Errors
+/// When it does not start.
+pub fn primary(lab: &Lab, settings: Settings) -> Result<Cluster<'_>> {
+    // Enough for a test that has a file archived once more.
+    let settings = settings.with("wal_keep_size", "32MB");
+    let primary = lab.cluster("primary", SEGMENT_MB, settings)?;
+    primary.start()?;
+    primary.sql("create table ledger(entry int primary key)")?;
+    Ok(primary)
+}
+
+/// Writes one entry into a segment of its own for each number in the range; answers with the segments.
+///
+/// # Errors
+/// When the server refuses.
+pub fn write_segments(
+    cluster: &Cluster,
+    entries: std::ops::RangeInclusive<u32>,
+) -> Result<Vec<String>> {
+    let statements: String = entries
+        .map(|entry| {
+            format!(
+                "insert into ledger values ({entry});\nselect pg_walfile_name(pg_switch_wal());\n"
+            )
+        })
+        .collect();
+    Ok(cluster
+        .sql(&statements)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+/// A server that was lost: what is left of it is a base backup, and what its archive holds.
+pub struct Lost {
+    /// The base backup.
+    pub backup: PathBuf,
+    /// What its database held when the restore point was made.
+    pub contents: Contents,
+    /// The segments written since the backup.
+    pub segments: Vec<String>,
+}
+
+/// Runs a primary with these settings, has it archive six segments, and loses it.
+///
+/// # Errors
+/// When one of the steps fails.
+pub fn archive_and_lose(lab: &Lab, settings: Settings) -> Result<Lost> {
+    let primary = primary(lab, settings)?;
+    let backup = primary.base_backup("backup")?;
+    let segments = write_segments(&primary, 1..=6)?;
+    primary.sql(&format!("select pg_create_restore_point('{GOAL}')"))?;
+    let contents = primary.contents()?;
+    primary.sql("drop table ledger")?;
+    primary.archive_everything()?;
+    ensure!(
+        primary.archive_failures()? == 0,
+        "archiving failed meanwhile"
+    );
+    primary.stop(Shutdown::Immediate)?;
+    Ok(Lost {
+        backup,
+        contents,
+        segments,
+    })
+}
+
+/// A server about to recover what was lost up to the restore point, not started.
+///
+/// # Errors
+/// When its files cannot be made.
+pub fn recovery_of<'lab>(lab: &'lab Lab, lost: &Lost, settings: Settings) -> Result<Cluster<'lab>> {
+    let settings = settings
+        .with("recovery_target_name", GOAL)
+        .with("recovery_target_action", "promote");
+    let cluster = lab.restored("recovered", &lost.backup, settings)?;
+    cluster.touch("recovery.signal")?;
+    Ok(cluster)
+}
+
+/// Recovers what was lost, and fails unless it is what the primary had.
+///
+/// # Errors
+/// When the recovery does not complete or the contents differ.
+pub fn recover<'lab>(lab: &'lab Lab, lost: &Lost, settings: Settings) -> Result<Cluster<'lab>> {
+    let recovered = recovery_of(lab, lost, settings)?;
+    recovered.start()?;
+    recovered.wait_until_promoted()?;
+    ensure!(
+        recovered.contents()? == lost.contents,
+        "other contents were recovered"
+    );
+    Ok(recovered)
+}
+
+/// What the server's `pg_config` says.
+///
+/// # Errors
+/// When it cannot be run.
+pub fn pg_config(what: &str) -> Result<PathBuf> {
+    let program = pg_bindir().join("pg_config");
+    let answer = run(Command::new(&program).arg(what))?.success()?;
+    Ok(PathBuf::from(answer.trim()))
+}
+
+/// The server's `pg_config` itself.
+#[must_use]
+pub fn pg_bindir() -> PathBuf {
+    std::env::var_os("WALDEN_PG_BINDIR")
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(
+            || PathBuf::from("/usr/lib/postgresql/15/bin"),
+            PathBuf::from,
+        )
+}
+
+/// Whether the server comes with a library of this name; not every build has contrib.
+///
+/// # Errors
+/// When the server cannot be asked.
+pub fn is_in_server(library: &str) -> Result<bool> {
+    Ok(pg_config("--pkglibdir")?
+        .join(format!("{library}.so"))
+        .exists())
+}
+
+/// Says why a test has nothing to show on this server.
+#[expect(clippy::print_stdout, reason = "the test runner collects it")]
+pub fn nothing_to_show(why: &str) {
+    println!("nothing to show: {why}");
+}
+
+/// The folder of the examples.
+///
+/// # Errors
+/// Never, unless this package has been moved.
+pub fn examples() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .context("no parent folder")
+}

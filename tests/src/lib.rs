@@ -1,0 +1,31 @@
+//! The harness of the end-to-end tests: throwaway PostgreSQL servers, and Walden laid out beside them.
+//!
+//! It guarantees that each scenario has a directory of its own which is gone afterwards, that every
+//! server it started is stopped by its own process id even when a scenario fails or panics, that no
+//! wait is without a deadline, and that a failure comes with the tails of the servers' logs.
+//! It leaves to the scenarios (`tests/server/`) what to expect of Walden, and to `make` the building
+//! of `libwalden.so` and `walden`: see [`Lab`] for where they are looked for.
+//!
+//! Run by root, servers and their tools run as the operating system's user `postgres`, because a
+//! server refuses to run as root; run by anybody else, everything runs as that user.
+
+mod archive_dir;
+mod cluster;
+mod contents;
+mod control;
+mod lab;
+mod log;
+mod process;
+mod program;
+mod settings;
+mod wait;
+
+pub use archive_dir::ArchiveDir;
+pub use cluster::{Cluster, Shutdown};
+pub use contents::{Contents, TableContents};
+pub use lab::{Lab, scenario, seed};
+pub use log::{Entry, Mark};
+pub use process::Process;
+pub use program::{Outcome, run, run_for};
+pub use settings::Settings;
+pub use wait::{DEADLINE, wait_for, wait_until};

@@ -1,0 +1,174 @@
+//! What the scenarios share: a primary with a ledger, base backups, standbys, recoveries.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use walden_tests::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
+
+/// The smallest segment size: makes many segments quick.
+pub(crate) const SMALL_MB: u32 = 1;
+
+/// How long a test waits for "could not tell" where an outage is what it wants to see.
+pub(crate) const SHORT_RESTORE_TIMEOUT: &str = "2s";
+
+/// A running primary that archives through Walden, with an empty ledger.
+pub(crate) fn primary<'lab>(
+    lab: &'lab Lab,
+    archive: &ArchiveDir,
+    mb: u32,
+) -> Result<Cluster<'lab>> {
+    primary_with(lab, mb, lab.walden_settings(archive)?)
+}
+
+/// The same with settings of the test's own.
+pub(crate) fn primary_with(lab: &Lab, mb: u32, settings: Settings) -> Result<Cluster<'_>> {
+    let primary = lab.cluster("primary", mb, settings)?;
+    primary.start()?;
+    primary.sql(
+        "create table ledger(entry int primary key, written timestamptz default clock_timestamp())",
+    )?;
+    Ok(primary)
+}
+
+/// Writes one entry.
+pub(crate) fn write(cluster: &Cluster, entry: u32) -> Result<()> {
+    cluster.sql(&format!("insert into ledger(entry) values ({entry})"))?;
+    Ok(())
+}
+
+/// Writes one entry into a segment of its own for each number up to `last`; answers with the segments.
+pub(crate) fn write_segments(cluster: &Cluster, last: u32) -> Result<Vec<String>> {
+    // One psql for all: starting it for each entry would take longer than everything else.
+    let mut statements = String::new();
+    for entry in 1..=last {
+        statements.push_str(&format!("insert into ledger(entry) values ({entry});\n"));
+        statements.push_str("select pg_walfile_name(pg_switch_wal());\n");
+    }
+    Ok(cluster
+        .sql(&statements)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Settings of a server that recovers through Walden, and archives through it afterwards.
+pub(crate) fn recovery_settings(lab: &Lab, archive: &ArchiveDir) -> Result<Settings> {
+    Ok(lab
+        .walden_settings(archive)?
+        .with("walden.restore_library", "walden"))
+}
+
+/// A server about to recover from a base backup to a named restore point, not started.
+pub(crate) fn recovery_to<'lab>(
+    lab: &'lab Lab,
+    backup: &Path,
+    settings: Settings,
+    restore_point: &str,
+) -> Result<Cluster<'lab>> {
+    let settings = settings
+        .with("recovery_target_name", restore_point)
+        .with("recovery_target_action", "promote");
+    let cluster = lab.restored("recovered", backup, settings)?;
+    cluster.touch("recovery.signal")?;
+    Ok(cluster)
+}
+
+/// A running standby.
+pub(crate) fn standby<'lab>(
+    lab: &'lab Lab,
+    name: &str,
+    backup: &Path,
+    settings: Settings,
+) -> Result<Cluster<'lab>> {
+    let cluster = lab.restored(name, backup, settings)?;
+    cluster.touch("standby.signal")?;
+    cluster.start()?;
+    Ok(cluster)
+}
+
+/// Waits until a standby, or a recovered server, shows exactly this number of entries.
+pub(crate) fn wait_for_entries(cluster: &Cluster, count: u32) -> Result<()> {
+    cluster.wait_for_sql("select count(*) from ledger", &count.to_string())
+}
+
+/// Starts a recovery and stops its startup process once it has restored `segments` segments.
+///
+/// The answer is to be continued with SIGCONT.
+pub(crate) fn start_and_hold(cluster: &Cluster, segments: usize) -> Result<Process> {
+    let mark = cluster.mark()?;
+    cluster.launch()?;
+    wait_for("recovery to get under way", DEADLINE, || {
+        Ok((restored_since(cluster, mark)?.len() >= segments).then_some(()))
+    })?;
+    let startup = cluster.wait_for_process("startup")?;
+    startup.signal(Signal::STOP)?;
+    Ok(startup)
+}
+
+/// The files that the server says it restored, in order.
+pub(crate) fn restored_since(cluster: &Cluster, since: Mark) -> Result<Vec<String>> {
+    let entries = cluster.logged(since, &["restored log file"])?;
+    Ok(entries
+        .iter()
+        .filter_map(|entry| entry.text.split('"').nth(1).map(str::to_owned))
+        .collect())
+}
+
+/// Starts a recovery that must end with the server's FATAL about a file that it could not restore, and
+/// with no other: "recovery ended before configured recovery target was reached" would mean that it
+/// took a failure for the end of WAL. Answers with the log.
+pub(crate) fn start_could_not_restore(cluster: &Cluster, file: &str) -> Result<String> {
+    let mark = cluster.mark()?;
+    let log = cluster.start_refused()?;
+    let fatal = cluster.logged(mark, &["FATAL", "could not restore file", file])?;
+    ensure!(
+        !fatal.is_empty(),
+        "the server ended without saying that it could not restore {file:?}"
+    );
+    Ok(log)
+}
+
+/// Fails unless the server, which is stopped, is still in recovery on the first timeline.
+pub(crate) fn check_not_promoted(lab: &Lab, cluster: &Cluster, archive: &ArchiveDir) -> Result<()> {
+    ensure!(
+        cluster.data().join("recovery.signal").exists(),
+        "recovery.signal is gone"
+    );
+    ensure!(
+        !cluster.data().join("pg_wal/00000002.history").exists(),
+        "there is a second timeline"
+    );
+    ensure!(
+        !archive.has("00000002.history")?,
+        "there is a second timeline in the archive"
+    );
+    let control = run(lab
+        .server_command("pg_controldata")
+        .arg("-D")
+        .arg(cluster.data()))?
+    .success()?;
+    ensure!(
+        control.contains("in archive recovery"),
+        "the server is not in archive recovery: {control}"
+    );
+    Ok(())
+}
+
+/// Fetches a file from an archive with `walden restore`, and answers with its bytes.
+pub(crate) fn fetch(lab: &Lab, archive: &ArchiveDir, name: &str) -> Result<Vec<u8>> {
+    let dest: PathBuf = lab.dir().join(format!("fetched-{name}"));
+    let mut command = lab.command("walden");
+    command
+        .args(["restore", "-A"])
+        .arg(archive.path())
+        .arg(name)
+        .arg(&dest);
+    run(&mut command)?
+        .success()
+        .with_context(|| format!("could not fetch \"{name}\""))?;
+    let bytes = fs::read(&dest)?;
+    fs::remove_file(&dest)?;
+    Ok(bytes)
+}

@@ -1,0 +1,492 @@
+//! The rules of style that a program can check, held as ordinary tests over the repository's own files.
+//!
+//! Each rule names what it protects.  A place that a rule exempts is listed with its reason, so that the list
+//! of exceptions is short, in one place, and visible in a review.
+
+#![expect(clippy::expect_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const FILE_LINES_MAX: usize = 500;
+const FUNCTION_LINES_MAX: usize = 70;
+const COLUMNS_MAX: usize = 130;
+
+/// Which of our crates each may use.
+const EDGES: [(&str, &[&str]); 14] = [
+    ("crates/wal", &[]),
+    ("crates/abi", &[]),
+    ("crates/wire", &[]),
+    ("crates/module", &["abi", "wal"]),
+    ("crates/archive", &["wal"]),
+    (
+        "crates/server",
+        &["abi", "archive", "module", "wal", "wire"],
+    ),
+    ("crates/cli", &["archive", "wal", "wire"]),
+    ("tests", &[]),
+    ("tests/modules/misbehave", &["module"]),
+    ("tests/modules/every_setting", &["module"]),
+    ("examples/basic_archive", &["module"]),
+    ("examples/heartbeat", &["module"]),
+    ("examples/thirty_lines", &["module"]),
+    ("examples/tests", &[]),
+];
+
+/// Where `unsafe` may stand: the three places of STYLE U1.
+const UNSAFE_PLACES: [&str; 3] = [
+    "crates/abi/",
+    "crates/module/src/boundary/",
+    "crates/server/src/worker/loader.rs",
+];
+
+/// Where the lint against it may be switched off: the loader, and what the export line of a library expands to.
+const UNSAFE_ALLOWED: [&str; 2] = [
+    "crates/module/src/boundary/export.rs",
+    "crates/server/src/worker/loader.rs",
+];
+
+/// Who may link, rename, sync or unlink (STYLE D1), and why the others are no danger to WAL.
+const MAY_CHANGE_NAMES: [&str; 4] = [
+    // The one place for the archive.
+    "crates/archive/src/durable.rs",
+    // The worker's socket: no data, need not survive a power cut.
+    "crates/wire/src/listener.rs",
+    // From a private name to the server's own temporary one, which the server syncs and renames itself.
+    "crates/server/src/worker/handover.rs",
+    // Templates that stand by themselves; each has its own promises and tests.
+    "examples/",
+];
+
+/// Who may sleep: loops that poll with a deadline, and tests in which somebody is late on purpose.
+const MAY_SLEEP: [&str; 10] = [
+    "crates/archive/src/put.rs",
+    "crates/wire/src/ask.rs",
+    "crates/server/src/worker/desk.rs",
+    "crates/cli/src/restore.rs",
+    "tests/src/wait.rs",
+    "tests/tests/tidy.rs",
+    // Late on purpose: a slow module, a worker that starts late, a repair that comes late.
+    "tests/modules/misbehave/src/lib.rs",
+    "crates/wire/tests/conversation.rs",
+    "crates/cli/tests/client.rs",
+    "crates/cli/tests/restore.rs",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("a parent")
+        .to_path_buf()
+}
+
+/// Every Rust file of the repository with its path from the root.
+fn sources() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for folder in ["crates", "examples", "tests"] {
+        walk(&root().join(folder), &mut found);
+    }
+    assert!(
+        found.len() > 40,
+        "only {} files found: the walk is blind",
+        found.len()
+    );
+    found
+}
+
+fn walk(folder: &Path, found: &mut BTreeMap<String, String>) {
+    for entry in fs::read_dir(folder).expect("a folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() && entry.file_name() != "target" {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path
+                .strip_prefix(root())
+                .expect("below the root")
+                .display()
+                .to_string();
+            found.insert(name, fs::read_to_string(&path).expect("a text"));
+        }
+    }
+}
+
+/// The file without its unit tests, which stand at its end.
+fn product(text: &str) -> &str {
+    text.split("\n#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text)
+}
+
+/// A line without what follows `//`.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+fn is_product(path: &str) -> bool {
+    path.contains("/src/") && !path.starts_with("tests/") && !path.ends_with("/tests.rs")
+}
+
+fn none(rule: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{rule}:\n  {}", found.join("\n  "));
+}
+
+/// `path:line: text` for each line of code for which `is_bad` holds.
+fn lines_where(
+    sources: &BTreeMap<String, String>,
+    exempt: &[&str],
+    is_bad: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut found = Vec::new();
+    for (path, text) in sources {
+        if !is_product(path) || exempt.iter().any(|place| path.starts_with(place)) {
+            continue;
+        }
+        for (number, line) in product(text).lines().enumerate() {
+            if is_bad(code(line)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_')
+        .any(|part| part == word)
+}
+
+#[test]
+fn crates_use_each_other_only_along_the_edges_of_the_design() {
+    let ours = ["abi", "archive", "module", "server", "wal", "wire"];
+    for (folder, allowed) in EDGES {
+        let manifest =
+            fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+        let used: BTreeSet<&str> = dependencies
+            .lines()
+            .filter_map(|line| line.split(['.', ' ', '=']).next())
+            .filter(|name| ours.contains(name))
+            .collect();
+        let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
+        assert_eq!(used, allowed, "{folder} (left: used, right: design)");
+    }
+    let members = fs::read_dir(root().join("crates"))
+        .expect("crates")
+        .flatten()
+        .count();
+    let listed = EDGES
+        .iter()
+        .filter(|(folder, _)| folder.starts_with("crates/"))
+        .count();
+    assert_eq!(members, listed, "a crate is not listed in EDGES");
+}
+
+#[test]
+fn every_crate_takes_the_workspace_lints_or_states_its_own() {
+    for (folder, _) in EDGES {
+        let manifest =
+            fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
+        let own = [
+            "crates/abi",
+            "crates/module",
+            "crates/server",
+            "tests/modules/misbehave",
+            "tests/modules/every_setting",
+            "examples/basic_archive",
+            "examples/heartbeat",
+            "examples/thirty_lines",
+        ];
+        let expected = if own.contains(&folder) {
+            "[lints.rust]"
+        } else {
+            "[lints]\nworkspace = true"
+        };
+        assert!(manifest.contains(expected), "{folder} has no {expected:?}");
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_its_three_places_only() {
+    let sources = sources();
+    let found = lines_where(&sources, &UNSAFE_PLACES, |line| {
+        // `unsafe_code` is a word of its own, so naming the lint is no use of the keyword.
+        has_word(line, "unsafe")
+    });
+    none("unsafe outside its places (U1)", found);
+    let mut allowing = Vec::new();
+    for (path, text) in &sources {
+        let allows = text
+            .lines()
+            .any(|line| code(line).contains("allow(unsafe_code)"));
+        if allows && !UNSAFE_ALLOWED.contains(&path.as_str()) && !path.ends_with("tidy.rs") {
+            allowing.push(path.clone());
+        }
+    }
+    none("the lint against unsafe is switched off (U1)", allowing);
+}
+
+#[test]
+fn nobody_uses_a_private_door_of_the_kit() {
+    let found = sources()
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with("crates/module/") && !path.ends_with("tidy.rs"))
+        .filter(|(_, text)| {
+            text.lines()
+                .any(|line| code(line).contains("module::boundary"))
+        })
+        .map(|(path, _)| path);
+    none(
+        "reaches past the front page of the kit, where module authors cannot follow",
+        found.collect(),
+    );
+}
+
+#[test]
+fn nothing_in_the_library_can_end_the_process() {
+    let banned = [
+        "process::exit",
+        "process::abort",
+        "panic = \"abort\"",
+        "libc::abort",
+        "mmap",
+        "todo!(",
+    ];
+    let found = lines_where(
+        &sources(),
+        &["crates/cli/src/exit.rs", "crates/cli/src/main.rs"],
+        |line| banned.iter().any(|word| line.contains(word)),
+    );
+    none("ends or can end the process (U3)", found);
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    assert!(
+        manifest.contains("panic = \"unwind\""),
+        "the release profile must unwind (U3)"
+    );
+}
+
+#[test]
+fn only_durable_rs_changes_names_or_syncs() {
+    let banned = [
+        "rename(",
+        "renameat(",
+        "renameat_with(",
+        "hard_link(",
+        "linkat(",
+        "unlink(",
+        "unlinkat(",
+        "remove_file(",
+        "sync_all(",
+        "sync_data(",
+        "fsync(",
+        "fdatasync(",
+        "syncfs(",
+        "set_len(",
+    ];
+    let found = lines_where(&sources(), &MAY_CHANGE_NAMES, |line| {
+        banned.iter().any(|word| line.contains(word))
+    });
+    none(
+        "links, renames, syncs or unlinks outside durable.rs (D1)",
+        found,
+    );
+}
+
+#[test]
+fn nobody_sleeps_but_loops_that_poll_with_a_deadline() {
+    let mut found = Vec::new();
+    for (path, text) in &sources() {
+        if MAY_SLEEP.contains(&path.as_str()) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            if code(line).contains("sleep(") && !code(line).contains("pg_sleep(") {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    none("sleeps (T1, A3)", found);
+}
+
+#[test]
+fn every_file_opens_with_its_job() {
+    let found = sources()
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "));
+    none(
+        "does not open with its job (C1)",
+        found.map(|(path, _)| path).collect(),
+    );
+}
+
+#[test]
+fn files_functions_and_lines_keep_their_limits() {
+    let mut found = Vec::new();
+    for (path, text) in &sources() {
+        let header: String = text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
+        let excused = header.contains("long because");
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX && !excused {
+            found.push(format!("{path}: {lines} lines"));
+        }
+        for (number, line) in text.lines().enumerate() {
+            if line.chars().count() > COLUMNS_MAX && !path.ends_with("abi/tests/headers.rs") {
+                found.push(format!(
+                    "{path}:{}: {} columns",
+                    number + 1,
+                    line.chars().count()
+                ));
+            }
+        }
+        if !excused {
+            found.extend(long_functions(path, text));
+        }
+    }
+    none("over the limit without a reason in the header (C3)", found);
+}
+
+/// Functions over the limit.  rustfmt puts a function's closing brace under its first letter.
+fn long_functions(path: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let body = line.trim_start();
+        if !has_word(code(body), "fn") || body.starts_with("//") || body.contains("fn(") {
+            continue;
+        }
+        let indent = " ".repeat(line.len() - body.len());
+        let end = lines
+            .iter()
+            .skip(start)
+            .position(|line| line.starts_with(&indent) && line.get(indent.len()..) == Some("}"));
+        let own_line = body.ends_with('{') || body.ends_with('(') || body.ends_with(',');
+        if let Some(length) = end
+            && own_line
+            && length + 1 > FUNCTION_LINES_MAX
+        {
+            found.push(format!(
+                "{path}:{}: function of {} lines",
+                start + 1,
+                length + 1
+            ));
+        }
+    }
+    found
+}
+
+#[test]
+fn tests_are_named_as_sentences() {
+    let mut found = Vec::new();
+    let mut seen = 0;
+    for (path, text) in &sources() {
+        let mut is_test = false;
+        for line in text.lines() {
+            if line.trim() == "#[test]" {
+                is_test = true;
+            } else if is_test && line.trim_start().starts_with("fn ") {
+                is_test = false;
+                seen += 1;
+                let name = line.trim_start().trim_start_matches("fn ");
+                let name = name.split('(').next().unwrap_or_default();
+                if name.matches('_').count() < 2 || name.starts_with("test_") {
+                    found.push(format!("{path}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} tests found: the search is blind");
+    none("is no sentence about behaviour (T1)", found);
+}
+
+#[test]
+fn architecture_names_every_file_of_the_product() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let missing = sources()
+        .into_keys()
+        .filter(|path| is_product(path))
+        .filter(|path| {
+            let (_, file) = path.split_once("/src/").expect("a source");
+            // `lib.rs` and `mod.rs` are the folder itself.
+            !file.ends_with("lib.rs")
+                && !file.ends_with("mod.rs")
+                && !page.contains(&format!("`{file}`"))
+        });
+    none("is not named in ARCHITECTURE.md", missing.collect());
+}
+
+#[test]
+fn safety_argues_every_callback() {
+    let page = fs::read_to_string(root().join("SAFETY.md")).expect("SAFETY.md");
+    for callback in [
+        "Pg_magic_func",
+        "_PG_init",
+        "_PG_archive_module_init",
+        "startup_cb",
+        "check_configured_cb",
+        "archive_file_cb",
+        "shutdown_cb",
+        "_PG_recovery_module_init",
+        "restore_cb",
+        "archive_cleanup_cb",
+        "recovery_end_cb",
+        "walden_recovery_worker",
+    ] {
+        assert!(
+            page.contains(callback),
+            "SAFETY.md does not argue {callback}"
+        );
+    }
+}
+
+#[test]
+fn nothing_unfinished_and_no_word_the_field_does_not_use_is_left() {
+    let words = [
+        concat!("FIX", "ME"),
+        concat!("TO", "DO"),
+        concat!("X", "XX"),
+        concat!("HA", "CK"),
+    ];
+    let mut found = Vec::new();
+    for (path, text) in &sources() {
+        for (number, line) in text.lines().enumerate() {
+            if words.iter().any(|word| has_word(line, word)) {
+                found.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    none("left unfinished", found);
+    let unsaid = [
+        concat!("xlog", "s"),
+        concat!("fail", "over"),
+        concat!("sla", "ve"),
+        concat!("redo ", "log"),
+    ];
+    let found = lines_where(&sources(), &[], |line| {
+        unsaid.iter().any(|word| line.contains(word))
+    });
+    none("is not the field's word (N1)", found);
+}
+
+#[test]
+fn the_checks_above_see_what_they_look_for() {
+    // The planted faults: a check that is blind to them would pass anything.
+    let planted = |text: &str| BTreeMap::from([("crates/x/src/x.rs".to_owned(), text.to_owned())]);
+    let sees = |text: &str, word: &str| {
+        !lines_where(&planted(text), &[], |line| line.contains(word)).is_empty()
+    };
+    assert!(sees("//! A\nfs::rename(a, b)", "fs::rename"));
+    assert!(!sees("//! A\n// fs::rename(a, b)", "fs::rename"));
+    assert!(!sees(
+        "//! A\n#[cfg(test)]\nmod tests {\nfs::rename",
+        "fs::rename"
+    ));
+    assert!(has_word("let x = unsafe { y };", "unsafe"));
+    assert!(!has_word("#![allow(unsafe_code)]", "unsafe"));
+    let long = format!("fn x() {{\n{}}}\n", "    y();\n".repeat(FUNCTION_LINES_MAX));
+    assert_eq!(long_functions("x.rs", &long).len(), 1);
+    assert!(long_functions("x.rs", "fn x() {\n    y();\n}\n").is_empty());
+}
