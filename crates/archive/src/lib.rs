@@ -20,6 +20,8 @@ mod directory;
 mod durable;
 mod error;
 mod faulty_store;
+#[cfg(test)]
+mod forks;
 mod get;
 mod hole;
 mod key;

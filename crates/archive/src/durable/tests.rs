@@ -12,6 +12,7 @@ use tempfile::{TempDir, tempdir};
 use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
 use super::*;
+use crate::forks;
 use crate::suite::forge;
 use crate::{Archive, Cancel, Compression, DirStore, ErrorKind, Got, Options, Put, Store, Verify};
 
@@ -108,6 +109,7 @@ fn failing_at(step: u64) -> (Hook, Arc<Mutex<Vec<Step>>>) {
 
 #[test]
 fn whatever_step_fails_the_file_is_not_acknowledged_and_the_next_attempt_succeeds() {
+    let _calm = forks::none();
     for staging in EVERY_STAGING {
         let mut failures = 0;
         for step in 0.. {
@@ -196,6 +198,7 @@ fn contents_are_synced_before_the_name_appears_and_the_directory_after() {
 
 #[test]
 fn a_lost_directory_entry_is_not_success_and_the_name_is_taken_back() {
+    let _calm = forks::none();
     let (dir, scratch) = (tempdir().unwrap(), tempdir().unwrap());
     put(&archive(dir.path(), Disk::default()), scratch.path(), 1).unwrap();
     let struck = AtomicU64::new(0);
@@ -226,6 +229,7 @@ fn a_lost_directory_entry_is_not_success_and_the_name_is_taken_back() {
 
 #[test]
 fn after_a_failed_sync_the_same_file_is_not_believed_again() {
+    let _calm = forks::none();
     let (dir, scratch) = (tempdir().unwrap(), tempdir().unwrap());
     put(&archive(dir.path(), Disk::default()), scratch.path(), 1).unwrap();
     let failed = AtomicU64::new(0);
@@ -260,6 +264,7 @@ fn after_a_failed_sync_the_same_file_is_not_believed_again() {
 
 #[test]
 fn staged_names_of_living_writers_stay_and_those_of_dead_ones_go() {
+    let _calm = forks::none();
     let dir = tempdir().unwrap();
     let store = DirStore::open_with_named_staging(dir.path()).unwrap();
     let mut living = store.stage("000000010000000000000001").unwrap();
@@ -282,6 +287,7 @@ fn staged_names_of_living_writers_stay_and_those_of_dead_ones_go() {
 
 #[test]
 fn a_living_writer_taken_for_dead_publishes_nothing_and_can_try_again() {
+    let _calm = forks::none();
     let dir = tempdir().unwrap();
     let store = DirStore::open_with_named_staging(dir.path()).unwrap();
     let staged = store.stage("000000010000000000000001").unwrap();
@@ -300,6 +306,7 @@ fn a_living_writer_taken_for_dead_publishes_nothing_and_can_try_again() {
 
 #[test]
 fn a_crash_between_link_and_unlink_costs_the_published_file_nothing() {
+    let _calm = forks::none();
     let dir = tempdir().unwrap();
     let key = dir.path().join("000000010000000000000001");
     fs::write(&key, b"whole").unwrap();
@@ -343,6 +350,7 @@ fn published_files_are_for_their_owner_alone() {
 
 #[test]
 fn restoring_with_named_staged_files_publishes_whole_files_and_removes_what_the_dead_left() {
+    let _calm = forks::none();
     let (dir, scratch, pg_wal) = (tempdir().unwrap(), tempdir().unwrap(), tempdir().unwrap());
     for staging in EVERY_STAGING {
         let mut archive = archive(dir.path(), Disk::default());
@@ -403,6 +411,7 @@ fn spawn(dir: &TempDir, staging: usize, step: u64) -> Child {
         fs::create_dir_all(dir.path().join(sub)).unwrap();
     }
     let child = "durable::tests::child_that_archives_until_it_is_killed";
+    let _alone = forks::one();
     Command::new(std::env::current_exe().unwrap())
         .args([child, "--exact", "--nocapture", "--test-threads=1"])
         .env(CHILD_DIR, dir.path())

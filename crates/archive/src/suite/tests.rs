@@ -62,6 +62,7 @@ fn report(subject: &mut dyn Subject) -> Report {
 }
 
 fn report_with(subject: &mut dyn Subject, seed: u64) -> Report {
+    let _calm = crate::forks::none();
     let scratch = tempdir().unwrap();
     let report = run(subject, scratch.path(), seed);
     println!("{report}");
