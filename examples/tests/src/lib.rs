@@ -190,12 +190,6 @@ pub fn is_in_server(library: &str) -> Result<bool> {
         .exists())
 }
 
-/// Says why a test has nothing to show on this server.
-#[expect(clippy::print_stdout, reason = "the test runner collects it")]
-pub fn nothing_to_show(why: &str) {
-    println!("nothing to show: {why}");
-}
-
 /// The folder of the examples.
 ///
 /// # Errors

@@ -3,12 +3,17 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use walden_tests::{ArchiveDir, Lab, Mark, Shutdown, scenario};
+use walden_tests::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario};
 
 use crate::common::{
-    SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to, start_could_not_restore,
-    wait_for_entries, write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to,
+    start_could_not_restore, wait_for_entries, write_segments,
 };
+
+/// Settings with which a refusal does not take a minute: a hole is looked at again until the timeout.
+fn settings(lab: &Lab, archive: &ArchiveDir) -> Result<Settings> {
+    Ok(recovery_settings(lab, archive)?.with("walden.restore_timeout", SHORT_RESTORE_TIMEOUT))
+}
 
 /// Archives nine segments with one entry each, loses the primary and the fifth segment; answers with
 /// the base backup and the names of the nine.
@@ -33,7 +38,7 @@ fn recovery_refuses_a_hole_naming_the_missing_segment_and_those_after_it() -> Re
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let (backup, segments) = archive_with_a_hole(lab, &archive)?;
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
+        let recovered = lab.restored("recovered", &backup, settings(lab, &archive)?)?;
         recovered.touch("recovery.signal")?;
         let log = start_could_not_restore(&recovered, &segments[4])?;
         for segment in &segments[4..] {
@@ -48,7 +53,7 @@ fn recovery_to_a_restore_point_beyond_a_hole_refuses_too() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let (backup, segments) = archive_with_a_hole(lab, &archive)?;
-        let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
+        let recovered = recovery_to(lab, &backup, settings(lab, &archive)?, "goal")?;
         start_could_not_restore(&recovered, &segments[4])?;
         check_not_promoted(lab, &recovered, &archive)
     })
@@ -59,7 +64,7 @@ fn with_missing_segment_end_recovery_ends_at_a_hole_with_a_warning() -> Result<(
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let (backup, segments) = archive_with_a_hole(lab, &archive)?;
-        let settings = recovery_settings(lab, &archive)?.with("walden.missing_segment", "end");
+        let settings = settings(lab, &archive)?.with("walden.missing_segment", "end");
         let recovered = lab.restored("recovered", &backup, settings)?;
         recovered.touch("recovery.signal")?;
         recovered.start()?;
@@ -81,8 +86,7 @@ fn a_standby_waits_at_a_hole_and_goes_on_when_it_is_filled() -> Result<()> {
         primary.wait_until_archived()?;
         let (stored, aside) = (archive.stored(&segments[4])?, lab.dir().join("aside"));
         std::fs::rename(&stored, &aside)?;
-        let standby =
-            crate::common::standby(lab, "standby", &backup, recovery_settings(lab, &archive)?)?;
+        let standby = crate::common::standby(lab, "standby", &backup, settings(lab, &archive)?)?;
         wait_for_entries(&standby, 4)?;
         standby.wait_for_log(Mark::default(), &[&segments[4], &segments[5]])?;
         std::fs::rename(&aside, &stored)?;

@@ -5,8 +5,8 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use walden_examples_tests::{
-    Lost, archive_and_lose, archiving, is_in_server, nothing_to_show, primary, recover, recovering,
-    recovery_of, write_segments,
+    Lost, archive_and_lose, archiving, is_in_server, primary, recover, recovering, recovery_of,
+    write_segments,
 };
 use walden_tests::{Cluster, Mark, Shutdown, scenario, seed, wait_until};
 
@@ -44,10 +44,10 @@ fn it_archives_and_cp_restores() -> Result<()> {
 
 #[test]
 fn contribs_basic_archive_archives_and_it_restores() -> Result<()> {
-    if !is_in_server("basic_archive")? {
-        nothing_to_show("this server comes without contrib's basic_archive");
-        return Ok(());
-    }
+    ensure!(
+        is_in_server("basic_archive")?,
+        "this server comes without contrib's basic_archive: install PostgreSQL with contrib"
+    );
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let contrib = archiving(
