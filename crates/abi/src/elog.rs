@@ -97,8 +97,6 @@ unsafe extern "C-unwind" {
     pub fn errdetail_internal(fmt: *const c_char, ...) -> c_int;
     /// Sets the hint.
     pub fn errhint(fmt: *const c_char, ...) -> c_int;
-    /// Writes the caught error to the log.
-    pub fn EmitErrorReport();
     /// Copies the caught error into the current memory context, which must not be `ErrorContext`.
     pub fn CopyErrorData() -> *mut ErrorData;
     /// Frees what [`CopyErrorData`] made.

@@ -1,6 +1,5 @@
 //! The process a module finds itself in: interrupts, memory, clean-up after an ERROR, what the server knows.
 
-use crate::Datum;
 use core::ffi::{c_char, c_int, c_void};
 
 /// Opaque `MemoryContextData`.
@@ -26,8 +25,6 @@ unsafe extern "C-unwind" {
     pub fn ProcessInterrupts();
     /// Ends the process in an orderly way.
     pub fn proc_exit(code: c_int) -> !;
-    /// Calls back while shared memory is still attached.
-    pub fn before_shmem_exit(function: unsafe extern "C-unwind" fn(c_int, Datum), arg: Datum);
     /// Loads a library by the server's search and finds a function in it.
     pub fn load_external_function(
         filename: *const c_char,
@@ -88,16 +85,12 @@ unsafe extern "C" {
     pub static mut CurrentMemoryContext: MemoryContext;
     /// Memory of the process's lifetime.
     pub static TopMemoryContext: MemoryContext;
-    /// True in children of a postmaster.
-    pub static IsUnderPostmaster: bool;
     /// True in a postmaster and its children, false in single-user mode.
     pub static IsPostmasterEnvironment: bool;
     /// True while `shared_preload_libraries` are being loaded.
     pub static process_shared_preload_libraries_in_progress: bool;
     /// The server program's own path, NUL-terminated.
     pub static my_exec_path: [c_char; MAXPGPATH];
-    /// The data directory.
-    pub static DataDir: *const c_char;
     /// What the process waits for, as `pg_stat_activity` shows it; 0 for nothing.
     pub static mut my_wait_event_info: *mut u32;
     /// Bytes of a segment.

@@ -58,7 +58,6 @@ FUNCTION(errcode, int (int));
 FUNCTION(errmsg_internal, int (const char *, ...));
 FUNCTION(errdetail_internal, int (const char *, ...));
 FUNCTION(errhint, int (const char *, ...));
-FUNCTION(EmitErrorReport, void (void));
 FUNCTION(CopyErrorData, ErrorData *(void));
 FUNCTION(FreeErrorData, void (ErrorData *));
 FUNCTION(FlushErrorState, void (void));
@@ -89,7 +88,6 @@ VARIABLE(MyLatch, Latch *);
 
 FUNCTION(ProcessInterrupts, void (void));
 _Static_assert(_Generic(&proc_exit, void (*)(int): 1, default: 0), "proc_exit");
-FUNCTION(before_shmem_exit, void (pg_on_exit_callback, Datum));
 FUNCTION(load_external_function, void *(const char *, const char *, bool, void **));
 FUNCTION(AllocSetContextCreateInternal, MemoryContext (MemoryContext, const char *, Size, Size, Size));
 FUNCTION(MemoryContextReset, void (MemoryContext));
@@ -111,10 +109,8 @@ VARIABLE(ProcDiePending, volatile sig_atomic_t);
 _Static_assert(sizeof(sig_atomic_t) == sizeof(int), "sig_atomic_t");
 VARIABLE(CurrentMemoryContext, MemoryContext);
 VARIABLE(TopMemoryContext, MemoryContext);
-VARIABLE(IsUnderPostmaster, bool);
 VARIABLE(IsPostmasterEnvironment, bool);
 VARIABLE(process_shared_preload_libraries_in_progress, bool);
-VARIABLE(DataDir, char *);
 VARIABLE(wal_segment_size, int);
 VARIABLE(my_wait_event_info, uint32 *);
 

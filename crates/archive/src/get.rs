@@ -8,7 +8,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use wal::{SystemIdentifier, TimelineId, WalFileName};
+use wal::{SystemIdentifier, WalFileName};
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
@@ -35,10 +35,8 @@ pub(crate) fn get(
     system: Option<SystemIdentifier>,
     cancel: &Cancel,
 ) -> Result<Got, Error> {
-    // Timeline 1 has no ancestors and so no history file; no server ever writes one. It is asked for all the
-    // same, at the end of every recovery on timeline 1 (`writeTimeLineHistory`, timeline.c, 15 to 18), when
-    // there is no way back any more: that end must not depend on an archive that cannot be reached.
-    if *name == WalFileName::TimelineHistory(TimelineId::FIRST) {
+    // The end of a recovery must not depend on an archive that cannot be reached.
+    if name.is_never_written() {
         return Ok(Got::Absent);
     }
     let bound = binding::read(archive)?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wal::{SegmentName, SystemIdentifier, TimelineId, WalFileName};
+use wal::{SegmentName, SystemIdentifier, WalFileName};
 use wire::Request;
 
 /// The first pause before trying again: a mount or a network hiccup is often over by then.
@@ -46,10 +46,8 @@ pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
     if caller::is_servers_own(&flags.dest) {
         caller::die_with_parent();
     }
-    if flags.name == WalFileName::TimelineHistory(TimelineId::FIRST) {
-        // No server writes one: timeline 1 has no ancestors. So no archive needs to be asked, which is good
-        // where it cannot be: the server asks for it at the end of every recovery on timeline 1, when there
-        // is no way back any more (`writeTimeLineHistory`, `timeline.c`, 15 to 18).
+    if flags.name.is_never_written() {
+        // Before the archive is even chosen: the end of a recovery must not depend on it.
         return Outcome::Absent;
     }
     match restore(flags, global) {

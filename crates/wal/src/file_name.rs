@@ -37,6 +37,17 @@ pub enum WalFileName {
 }
 
 impl WalFileName {
+    /// Whether no server ever writes a file of this name: the history file of timeline 1, which has no
+    /// ancestors.
+    ///
+    /// It is asked for all the same, at the end of every recovery on timeline 1, when there is no way back
+    /// any more (`writeTimeLineHistory`, timeline.c, 15 to 18). So it is absent without asking any archive,
+    /// which may be out of reach just then.
+    #[must_use]
+    pub fn is_never_written(&self) -> bool {
+        *self == Self::TimelineHistory(TimelineId::FIRST)
+    }
+
     /// The most characters a name has.
     pub const CHARS_MAX: usize = 40;
 
@@ -160,6 +171,21 @@ pub struct InvalidWalFileName {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_history_file_of_the_first_timeline_is_never_written() {
+        for (name, never) in [
+            ("00000001.history", true),
+            ("00000002.history", false),
+            ("000000010000000000000001", false),
+        ] {
+            assert_eq!(
+                name.parse::<WalFileName>().unwrap().is_never_written(),
+                never,
+                "{name}"
+            );
+        }
+    }
 
     fn name(text: &str) -> WalFileName {
         text.parse().unwrap()

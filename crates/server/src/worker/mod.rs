@@ -24,7 +24,6 @@ use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use wal::TimelineId;
 use wire::{Answer, Phase, Request};
 
 /// First pause between tries; doubled each time.
@@ -124,9 +123,8 @@ impl Worker {
         let Ok(name) = file.parse::<WalFileName>() else {
             return Answer::CouldNotTell(format!("{file:?} is not the name of a WAL file"));
         };
-        if name == WalFileName::TimelineHistory(TimelineId::FIRST) {
-            // No server writes one: timeline 1 has no ancestors.  It is asked for at the end of every recovery
-            // on timeline 1, which must not depend on any archive (timeline.c, writeTimeLineHistory).
+        if name.is_never_written() {
+            // Before any module is asked: the end of a recovery must not depend on it.
             return Answer::Absent;
         }
         let give_up = Instant::now() + settings::restore_timeout(self.process);
