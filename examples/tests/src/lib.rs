@@ -4,10 +4,9 @@
 //! tests which module does which job.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use walden_tests::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown, run};
+use lab::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown};
 
 /// The smallest segment size: makes many segments quick.
 pub const SEGMENT_MB: u32 = 1;
@@ -28,12 +27,7 @@ pub fn archiving(
     parameter: &str,
     archive: &ArchiveDir,
 ) -> Result<Settings> {
-    if lab.require_library(library).is_err() {
-        ensure!(
-            is_in_server(library)?,
-            "{library}.so was not built: run `make build`"
-        );
-    }
+    lab.require_library(library)?;
     Ok(lab
         .settings()
         .with("archive_mode", "on")
@@ -157,37 +151,6 @@ pub fn recover<'lab>(lab: &'lab Lab, lost: &Lost, settings: Settings) -> Result<
         "other contents were recovered"
     );
     Ok(recovered)
-}
-
-/// What the server's `pg_config` says.
-///
-/// # Errors
-/// When it cannot be run.
-pub fn pg_config(what: &str) -> Result<PathBuf> {
-    let program = pg_bindir().join("pg_config");
-    let answer = run(Command::new(&program).arg(what))?.success()?;
-    Ok(PathBuf::from(answer.trim()))
-}
-
-/// The server's `pg_config` itself.
-#[must_use]
-pub fn pg_bindir() -> PathBuf {
-    std::env::var_os("WALDEN_PG_BINDIR")
-        .filter(|dir| !dir.is_empty())
-        .map_or_else(
-            || PathBuf::from("/usr/lib/postgresql/15/bin"),
-            PathBuf::from,
-        )
-}
-
-/// Whether the server comes with a library of this name; not every build has contrib.
-///
-/// # Errors
-/// When the server cannot be asked.
-pub fn is_in_server(library: &str) -> Result<bool> {
-    Ok(pg_config("--pkglibdir")?
-        .join(format!("{library}.so"))
-        .exists())
 }
 
 /// The folder of the examples.

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use walden_tests::{ArchiveDir, Contents, Lab, Mark, Shutdown};
+use lab::{ArchiveDir, Contents, Lab, Mark, Shutdown};
 
 /// pgbench's scale: 100 000 accounts and some 15 MB each.
 const SCALE: u32 = 5;

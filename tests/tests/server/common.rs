@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
 use rustix::process::Signal;
-use walden_tests::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
 
 /// The smallest segment size: makes many segments quick.
 pub(crate) const SMALL_MB: u32 = 1;

@@ -1,7 +1,7 @@
 //! A command and a library for the same recovery job exclude each other.
 
 use anyhow::Result;
-use walden_tests::scenario;
+use lab::scenario;
 
 use crate::common::{SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write};
 
@@ -37,7 +37,7 @@ fn a_server_with_a_command_and_a_library_for_one_job_refuses_to_start_naming_bot
             // Either of them alone is fine.
             server.configure(|settings| settings.remove(command))?;
             server.start()?;
-            server.stop(walden_tests::Shutdown::Fast)?;
+            server.stop(lab::Shutdown::Fast)?;
             server.configure(|settings| {
                 settings.set(command, "true");
                 settings.remove(library);
@@ -117,7 +117,7 @@ fn waldens_own_client_as_the_command_is_no_conflict() -> Result<()> {
         write(&primary, 2)?;
         primary.archive_everything()?;
         wait_for_entries(&standby, 2)?;
-        let conflicts = standby.logged(walden_tests::Mark::default(), &["both"])?;
+        let conflicts = standby.logged(lab::Mark::default(), &["both"])?;
         assert!(conflicts.is_empty(), "{conflicts:?}");
         Ok(())
     })

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use walden_tests::{run, scenario, wait_until};
+use lab::{run, scenario, wait_until};
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, standby, start_could_not_restore, write_segments,
@@ -19,7 +19,7 @@ fn a_foreign_cluster_is_refused_before_it_writes_anything() -> Result<()> {
         write_segments(&primary, 3)?;
         primary.wait_until_archived()?;
         let owner = primary.sql(SYSTEM_IDENTIFIER)?;
-        primary.stop(walden_tests::Shutdown::Fast)?;
+        primary.stop(lab::Shutdown::Fast)?;
         let before = archive.snapshot()?;
         let binding = fs::read_to_string(archive.path().join("walden.json"))?;
         assert!(binding.contains(&owner), "{binding}");

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use walden_tests::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario};
+use lab::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario};
 
 use crate::common::{
     SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to,

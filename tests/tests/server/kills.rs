@@ -4,10 +4,8 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Shutdown, scenario, seed, wait_for};
 use rustix::process::Signal;
-use walden_tests::{
-    ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Shutdown, scenario, seed, wait_for,
-};
 
 use crate::common::{
     SMALL_MB, fetch, primary, primary_with, recovery_settings, recovery_to, standby,

@@ -6,8 +6,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use lab::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
-use walden_tests::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 
 use crate::common::{
     SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary_with, recovery_to, standby,

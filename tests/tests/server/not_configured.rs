@@ -1,7 +1,7 @@
 //! `archive_library = 'walden'` without a usable `walden.archive`.
 
 use anyhow::Result;
-use walden_tests::{Settings, scenario};
+use lab::{Settings, scenario};
 
 use crate::common::{SMALL_MB, primary_with, write};
 
@@ -20,7 +20,7 @@ fn starts_once_the_setting_is_right(
         }
         change(&mut settings);
         let server = primary_with(lab, SMALL_MB, settings)?;
-        let mark = walden_tests::Mark::default();
+        let mark = lab::Mark::default();
         write(&server, 1)?;
         let segment = server.switch_segment()?;
         server.wait_for_log(

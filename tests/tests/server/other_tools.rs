@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use walden_tests::{Shutdown, run, scenario};
+use lab::{Shutdown, run, scenario};
 
 use crate::common::{
     SHORT_RESTORE_TIMEOUT, SMALL_MB, primary, recovery_settings, recovery_to, standby,

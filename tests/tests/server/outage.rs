@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
+use lab::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
-use walden_tests::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown, scenario, wait_until};
 
 use crate::common::{
     SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to,
@@ -59,7 +59,7 @@ fn outage_in_the_middle(change: impl FnOnce(&mut Settings)) -> Result<()> {
         recovered.wait_for_end()?;
         archive.set_mode(READABLE)?;
 
-        let restored = restored_since(&recovered, walden_tests::Mark::default())?;
+        let restored = restored_since(&recovered, lab::Mark::default())?;
         assert!(
             restored.len() < segments.len(),
             "recovery was over before the outage began"
@@ -174,7 +174,7 @@ fn a_standby_stays_up_through_an_outage_and_goes_on_by_itself() -> Result<()> {
         wait_for_entries(&standby, 3)?;
         assert!(standby.is_running()?);
         assert_eq!(standby.sql("select pg_is_in_recovery()")?, "t");
-        let fatal = standby.logged(walden_tests::Mark::default(), &["FATAL"])?;
+        let fatal = standby.logged(lab::Mark::default(), &["FATAL"])?;
         assert!(fatal.is_empty(), "{fatal:?}");
         Ok(())
     })

@@ -1,7 +1,7 @@
 //! Point-in-time recovery with nothing set but the preload, the archive, the library and the target.
 
 use anyhow::Result;
-use walden_tests::{Mark, Shutdown, run, scenario};
+use lab::{Mark, Shutdown, run, scenario};
 
 use crate::common::{
     SMALL_MB, primary, primary_with, recovery_settings, recovery_to, restored_since,

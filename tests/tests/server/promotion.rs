@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use walden_tests::{ArchiveDir, Cluster, Lab, Mark, Shutdown, scenario};
+use lab::{ArchiveDir, Cluster, Lab, Mark, Shutdown, scenario};
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write, write_segments,

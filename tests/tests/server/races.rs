@@ -1,7 +1,7 @@
 //! The worker starts beside the startup process and loses the race to the first request now and then.
 
 use anyhow::Result;
-use walden_tests::{Shutdown, scenario};
+use lab::{Shutdown, scenario};
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, restored_since, standby, wait_for_entries, write_segments,

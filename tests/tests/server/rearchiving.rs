@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::Result;
-use walden_tests::{Cluster, Shutdown, scenario, wait_until};
+use lab::{Cluster, Shutdown, scenario, wait_until};
 
 use crate::common::{SMALL_MB, fetch, primary, primary_with, write, write_segments};
 

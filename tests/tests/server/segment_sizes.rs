@@ -1,7 +1,7 @@
 //! Other segment sizes than the default, and two servers on one archive.
 
 use anyhow::Result;
-use walden_tests::{Shutdown, scenario, wait_until};
+use lab::{Shutdown, scenario, wait_until};
 
 use crate::common::{
     SMALL_MB, fetch, primary, recovery_settings, recovery_to, standby, wait_for_entries, write,

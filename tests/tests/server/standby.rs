@@ -1,7 +1,7 @@
 //! A standby fed only by the archive: it follows, cleans up, is promoted.
 
 use anyhow::Result;
-use walden_tests::{ArchiveDir, Lab, Settings, Shutdown, scenario, wait_until};
+use lab::{ArchiveDir, Lab, Settings, Shutdown, scenario, wait_until};
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write, write_segments,

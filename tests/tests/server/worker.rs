@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use anyhow::Result;
+use lab::{Mark, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
-use walden_tests::{Mark, Shutdown, scenario, wait_until};
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, recovery_to, restored_since, standby, start_and_hold,

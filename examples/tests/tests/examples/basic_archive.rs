@@ -3,12 +3,11 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use lab::{Cluster, Mark, Shutdown, scenario, seed, wait_until};
 use rustix::process::Signal;
 use walden_examples_tests::{
-    Lost, archive_and_lose, archiving, is_in_server, primary, recover, recovering, recovery_of,
-    write_segments,
+    Lost, archive_and_lose, archiving, primary, recover, recovering, recovery_of, write_segments,
 };
-use walden_tests::{Cluster, Mark, Shutdown, scenario, seed, wait_until};
 
 const LIBRARY: &str = "basic_archive_rs";
 const PARAMETER: &str = "basic_archive_rs.archive_directory";
@@ -44,11 +43,9 @@ fn it_archives_and_cp_restores() -> Result<()> {
 
 #[test]
 fn contribs_basic_archive_archives_and_it_restores() -> Result<()> {
-    ensure!(
-        is_in_server("basic_archive")?,
-        "this server comes without contrib's basic_archive: install PostgreSQL with contrib"
-    );
     scenario(|lab| {
+        lab.require_library("basic_archive")
+            .context("install PostgreSQL with contrib")?;
         let archive = lab.archive("archive")?;
         let contrib = archiving(
             lab,

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use lab::{ArchiveDir, Lab, Mark, Settings, Shutdown, run, scenario, wait_until};
 use walden_examples_tests::{
-    Lost, archive_and_lose, archiving, examples, pg_bindir, pg_config, primary, recover,
-    recovering, recovery_of, write_segments,
+    Lost, archive_and_lose, archiving, examples, primary, recover, recovering, recovery_of,
+    write_segments,
 };
-use walden_tests::{ArchiveDir, Lab, Mark, Settings, Shutdown, run, scenario, wait_until};
 
 const PARAMETER: &str = "c_recovery.archive_directory";
 
@@ -20,7 +20,7 @@ fn include_dir() -> Result<PathBuf> {
 
 /// Builds the module.  A server without its headers fails here: a test that looked at nothing must not pass.
 fn built(lab: &Lab) -> Result<PathBuf> {
-    let headers = pg_config("--includedir-server")?;
+    let headers = lab.installation().pg_config("--includedir-server")?;
     ensure!(
         headers.join("postgres.h").exists(),
         "no server headers in \"{}\": install postgresql-server-dev",
@@ -34,7 +34,7 @@ fn built(lab: &Lab) -> Result<PathBuf> {
     make.arg("-C").arg(&folder);
     make.arg(format!(
         "PG_CONFIG={}",
-        pg_bindir().join("pg_config").display()
+        lab.installation().pg_bin_dir().join("pg_config").display()
     ));
     make.arg(format!("WALDEN_INCLUDEDIR={}", include_dir()?.display()));
     // The flags of the server's own build are those of its compiler, which may be another one.

@@ -4,11 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
 use walden_examples_tests::{archiving, primary, write_segments};
-use walden_tests::{
-    ArchiveDir, Cluster, DEADLINE, Lab, Mark, Settings, Shutdown, scenario, wait_until,
-};
 
 const PARAMETER: &str = "heartbeat.archive_directory";
 

@@ -1,8 +1,8 @@
 //! The kit's settings as a server sees them: shown, converted, checked, fixed at start.
 
 use anyhow::Result;
+use lab::{Cluster, Lab, Mark, scenario};
 use walden_examples_tests::SEGMENT_MB;
-use walden_tests::{Cluster, Lab, Mark, scenario};
 
 /// A running server with the library of all kinds of parameters preloaded.
 fn server(lab: &Lab) -> Result<Cluster<'_>> {

@@ -1,8 +1,8 @@
 //! The module on the front page of the kit.
 
 use anyhow::Result;
+use lab::{Mark, scenario, wait_until};
 use walden_examples_tests::{archive_and_lose, archiving, primary, recover, write_segments};
-use walden_tests::{Mark, scenario, wait_until};
 
 const PARAMETER: &str = "thirty_lines.directory";
 

@@ -1,10 +1,10 @@
-//! The harness of the end-to-end tests: throwaway PostgreSQL servers, and Walden laid out beside them.
+//! Throwaway PostgreSQL servers: for the end-to-end tests, the conformance suite and the demonstration.
 //!
-//! It guarantees that each scenario has a directory of its own which is gone afterwards, that every
+//! Guarantees that each scenario has a directory of its own which is gone afterwards, that every
 //! server it started is stopped by its own process id even when a scenario fails or panics, that no
 //! wait is without a deadline, and that a failure comes with the tails of the servers' logs.
-//! It leaves to the scenarios (`tests/server/`) what to expect of Walden, and to `make` the building
-//! of `libwalden.so` and `walden`: see [`Lab`] for where they are looked for.
+//! Leaves to its users what to expect of a server and of the modules in it. See [`Installation`] for
+//! where the server's programs and the libraries are looked for.
 //!
 //! Run by root, servers and their tools run as the operating system's user `postgres`, because a
 //! server refuses to run as root; run by anybody else, everything runs as that user.
@@ -13,6 +13,7 @@ mod archive_dir;
 mod cluster;
 mod contents;
 mod control;
+mod installation;
 mod lab;
 mod log;
 mod process;
@@ -23,6 +24,7 @@ mod wait;
 pub use archive_dir::ArchiveDir;
 pub use cluster::{Cluster, Shutdown};
 pub use contents::{Contents, TableContents};
+pub use installation::Installation;
 pub use lab::{Lab, scenario, seed};
 pub use log::{Entry, Mark};
 pub use process::Process;

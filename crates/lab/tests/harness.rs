@@ -1,8 +1,8 @@
 //! The harness itself, proved on plain PostgreSQL without Walden: what fails here is no fault of Walden.
 
 use anyhow::Result;
+use lab::{ArchiveDir, Lab, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
-use walden_tests::{ArchiveDir, Lab, Settings, Shutdown, scenario, wait_until};
 
 fn copying_settings(lab: &Lab, archive: &ArchiveDir) -> Settings {
     let dir = archive.text();
