@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -141,13 +142,14 @@ configured_directory(void)
 }
 
 /*
- * Copies what is left of one file to another.  A file opened through the
- * server is closed by it after an ERROR.
+ * Copies what is left of one file to another, and returns how many bytes that
+ * were.  A file opened through the server is closed by it after an ERROR.
  */
-static void
+static uint64
 copy_contents(int from, const char *fromname, int to, const char *toname)
 {
 	char	   *buffer = palloc(COPY_BYTES);
+	uint64		copied = 0;
 
 	for (;;)
 	{
@@ -177,9 +179,11 @@ copy_contents(int from, const char *fromname, int to, const char *toname)
 					(errcode_for_file_access(),
 					 errmsg("could not write file \"%s\": %m", toname)));
 		}
+		copied += got;
 	}
 
 	pfree(buffer);
+	return copied;
 }
 
 /*
@@ -192,6 +196,7 @@ c_recovery_restore(RecoveryModuleState *state, const char *file,
 {
 	CRecovery  *me = (CRecovery *) state->private_data;
 	char	   *source = psprintf("%s/%s", configured_directory(), file);
+	uint64		copied;
 	int			from;
 	int			to;
 
@@ -215,7 +220,14 @@ c_recovery_restore(RecoveryModuleState *state, const char *file,
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", path)));
 
-	copy_contents(from, source, to, path);
+	copied = copy_contents(from, source, to, path);
+
+	/* Whoever copied it into the archive may have been cut off half way. */
+	if (IsXLogFileName(file) && copied != (uint64) wal_segment_size)
+		ereport(ERROR,
+				(errmsg("archive file \"%s\" has the wrong size: " UINT64_FORMAT
+						" bytes instead of %d",
+						source, copied, wal_segment_size)));
 
 	if (CloseTransientFile(to) != 0)
 		ereport(ERROR,

@@ -63,6 +63,11 @@ pub struct ArchiveModuleCallbacks15 {
 pub type ArchiveModuleInit =
     unsafe extern "C-unwind" fn(*mut ArchiveModuleCallbacks15) -> *const ArchiveModuleCallbacks16;
 
+/// `_PG_archive_module_init` as 15 declares it: fills the struct, which its host has zeroed.
+pub type ArchiveModuleInit15 = unsafe extern "C-unwind" fn(*mut ArchiveModuleCallbacks15);
+/// `_PG_archive_module_init` as 16 and later declare it: returns callbacks of server lifetime.
+pub type ArchiveModuleInit16 = unsafe extern "C-unwind" fn() -> *const ArchiveModuleCallbacks16;
+
 const _: () = assert!(size_of::<ArchiveModuleState>() == 8);
 const _: () = assert!(size_of::<ArchiveModuleCallbacks15>() == 24);
 const _: () = assert!(offset_of!(ArchiveModuleCallbacks15, archive_file_cb) == 8);

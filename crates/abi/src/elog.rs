@@ -99,8 +99,6 @@ unsafe extern "C-unwind" {
     pub fn errhint(fmt: *const c_char, ...) -> c_int;
     /// Copies the caught error into the current memory context, which must not be `ErrorContext`.
     pub fn CopyErrorData() -> *mut ErrorData;
-    /// Frees what [`CopyErrorData`] made.
-    pub fn FreeErrorData(edata: *mut ErrorData);
     /// Forgets the caught error.
     pub fn FlushErrorState();
 }

@@ -1,5 +1,6 @@
 //! The process a module finds itself in: interrupts, memory, clean-up after an ERROR, what the server knows.
 
+use crate::Datum;
 use core::ffi::{c_char, c_int, c_void};
 
 /// Opaque `MemoryContextData`.
@@ -10,6 +11,9 @@ pub struct MemoryContextData {
 }
 /// `MemoryContext`.
 pub type MemoryContext = *mut MemoryContextData;
+
+/// `pg_on_exit_callback`: the exit status, and what was given with the function (`storage/ipc.h`).
+pub type ExitCallback = unsafe extern "C-unwind" fn(c_int, Datum);
 
 /// `ALLOCSET_DEFAULT_MINSIZE`, bytes.
 pub const ALLOCSET_DEFAULT_MINSIZE: usize = 0;
@@ -25,6 +29,8 @@ unsafe extern "C-unwind" {
     pub fn ProcessInterrupts();
     /// Ends the process in an orderly way.
     pub fn proc_exit(code: c_int) -> !;
+    /// Has a function called while the process ends in an orderly way; the last one named is called first.
+    pub fn before_shmem_exit(function: ExitCallback, arg: Datum);
     /// Loads a library by the server's search and finds a function in it.
     pub fn load_external_function(
         filename: *const c_char,

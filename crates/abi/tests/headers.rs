@@ -3,7 +3,7 @@
 //! A C probe is compiled for each: it asserts the types of the functions and variables, and prints sizes,
 //! offsets and constants, which must be the ones in Rust.  Servers are found under `/usr/lib/postgresql` and
 //! through `WALDEN_PG_CONFIGS` (`pg_config` programs, separated by colons).  Without the headers of the oldest
-//! supported major the test fails: it must not pass by looking at nothing.
+//! supported major, or of a server that was named, the test fails: it must not pass by looking at nothing.
 //!
 //! One function is long because it is a table.
 
@@ -59,7 +59,6 @@ FUNCTION(errmsg_internal, int (const char *, ...));
 FUNCTION(errdetail_internal, int (const char *, ...));
 FUNCTION(errhint, int (const char *, ...));
 FUNCTION(CopyErrorData, ErrorData *(void));
-FUNCTION(FreeErrorData, void (ErrorData *));
 FUNCTION(FlushErrorState, void (void));
 VARIABLE(PG_exception_stack, sigjmp_buf *);
 VARIABLE(error_context_stack, ErrorContextCallback *);
@@ -88,6 +87,8 @@ VARIABLE(MyLatch, Latch *);
 
 FUNCTION(ProcessInterrupts, void (void));
 _Static_assert(_Generic(&proc_exit, void (*)(int): 1, default: 0), "proc_exit");
+FUNCTION(before_shmem_exit, void (pg_on_exit_callback, Datum));
+_Static_assert(_Generic((pg_on_exit_callback) 0, void (*)(int, Datum): 1, default: 0), "exit callback");
 FUNCTION(load_external_function, void *(const char *, const char *, bool, void **));
 FUNCTION(AllocSetContextCreateInternal, MemoryContext (MemoryContext, const char *, Size, Size, Size));
 FUNCTION(MemoryContextReset, void (MemoryContext));
@@ -231,10 +232,16 @@ fn facts(major: Major) -> Vec<Fact> {
     facts
 }
 
-fn pg_configs() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::env::var_os("WALDEN_PG_CONFIGS")
+/// The servers that have to be looked at.
+fn named() -> Vec<PathBuf> {
+    std::env::var_os("WALDEN_PG_CONFIGS")
         .map(|list| std::env::split_paths(&list).collect())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// Those, and the ones that happen to be installed.
+fn pg_configs() -> Vec<PathBuf> {
+    let mut found = Vec::new();
     if let Ok(majors) = std::fs::read_dir("/usr/lib/postgresql") {
         found.extend(
             majors
@@ -242,7 +249,8 @@ fn pg_configs() -> Vec<PathBuf> {
                 .map(|major| major.path().join("bin/pg_config")),
         );
     }
-    found.retain(|pg_config| pg_config.is_file());
+    found.retain(|pg_config: &PathBuf| pg_config.is_file());
+    found.extend(named());
     found
 }
 
@@ -318,6 +326,13 @@ fn declarations_agree_with_the_headers_of_every_installed_server() {
         let major = major_of(&pg_config);
         let headers = PathBuf::from(ask(&pg_config, "--includedir-server"));
         if !major.is_supported() || !headers.join("postgres.h").is_file() {
+            assert!(
+                !named().contains(&pg_config),
+                "{} was named, but its major {} is not supported or there is no \"{}/postgres.h\"",
+                pg_config.display(),
+                major.0,
+                headers.display()
+            );
             println!(
                 "{}: major {}, no headers here or not supported",
                 pg_config.display(),

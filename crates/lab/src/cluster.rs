@@ -126,9 +126,14 @@ impl Cluster<'_> {
 
     fn write_settings(&self) -> Result<()> {
         let path = self.data().join("postgresql.conf");
-        fs::write(&path, self.settings().render())
-            .with_context(|| format!("could not write \"{}\"", path.display()))?;
-        self.lab.own(&path)
+        // In one step: a process that still carries out the last reload must not read half a file, in which
+        // `archive_library` is not set, say.
+        let staged = self.data().join("postgresql.conf.staged");
+        fs::write(&staged, self.settings().render())
+            .with_context(|| format!("could not write \"{}\"", staged.display()))?;
+        self.lab.own(&staged)?;
+        fs::rename(&staged, &path)
+            .with_context(|| format!("could not replace \"{}\"", path.display()))
     }
 
     /// Makes an empty file in the data directory, e.g. `recovery.signal` or `standby.signal`.

@@ -21,6 +21,9 @@ use crate::program::{ServerUser, run};
 /// Debian's place for PostgreSQL 15.
 const PG_BIN_DIR: &str = "/usr/lib/postgresql/15/bin";
 
+/// Where labs are by default: a short path, which the servers' user can walk.
+const PLACE: &str = "/tmp";
+
 /// A server's programs and a private prefix beside them.
 pub struct Installation {
     dir: TempDir,
@@ -73,6 +76,16 @@ impl Installation {
     ///
     /// When there is no server, or the prefix cannot be made.
     pub fn new(pg_bin_dir: &Path) -> Result<Installation> {
+        Installation::below(pg_bin_dir, Path::new(PLACE))
+    }
+
+    /// As [`Installation::new`], with everything below this directory, whose path has to be short (that of a
+    /// socket must stay below 108 bytes) and open to the servers' user, e.g. `/dev/shm` for speed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Installation::new`].
+    pub fn below(pg_bin_dir: &Path, place: &Path) -> Result<Installation> {
         if !pg_bin_dir.join("postgres").exists() {
             bail!(
                 "there is no PostgreSQL server in \"{}\": run `make prerequisites` as root, \
@@ -80,11 +93,10 @@ impl Installation {
                 pg_bin_dir.display()
             );
         }
-        // Directly below /tmp: the path of a socket must stay below 108 bytes, and the servers' user
-        // must be able to walk there.
         let mut dir = tempfile::Builder::new()
             .prefix("walden-")
-            .tempdir_in("/tmp")?;
+            .tempdir_in(place)
+            .with_context(|| format!("could not make a directory in \"{}\"", place.display()))?;
         dir.disable_cleanup(std::env::var_os("WALDEN_TEST_KEEP").is_some());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let user = ServerUser::find()?;

@@ -164,7 +164,11 @@ impl Lab {
     }
 
     /// Gives a file to the servers' user.
-    pub(crate) fn own(&self, path: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn own(&self, path: &Path) -> Result<()> {
         self.installation.user().own(path)
     }
 

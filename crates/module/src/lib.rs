@@ -159,6 +159,15 @@ pub trait ArchiveModule: Module {
         Ok(())
     }
 
+    /// Whether the archiver has to be started anew first, because of a change that a running module cannot
+    /// follow.  Asked before each [`ArchiveModule::check_configured`].  Answered with a report, that is made,
+    /// [`Module::shutdown`] runs, and the archiver ends with status 0, as it does by itself when
+    /// `archive_library` is changed (pgarch.c, 15 to 18); the server starts another one, ten seconds after
+    /// the start of this one at the earliest.
+    fn restart(&mut self, _process: Process) -> Option<Report> {
+        None
+    }
+
     /// One attempt at one file.  `path` is relative to the data directory, the working directory.
     ///
     /// # Errors

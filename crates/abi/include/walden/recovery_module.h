@@ -12,7 +12,10 @@
  *
  * Every callback runs in the worker, with the data directory as the working
  * directory and in a memory context that is reset after each call.  A
- * callback may raise ERROR; the worker reports it and goes on.
+ * callback may raise ERROR; the worker reports it and goes on.  One that takes
+ * longer than walden.restore_timeout is no longer waited for, and what it then
+ * restores is thrown away; it should check for interrupts, because the worker
+ * can neither be ended nor serve others before it returns.
  *
  * SPDX-License-Identifier: PostgreSQL
  *

@@ -8,7 +8,7 @@ use super::guard::guard;
 use super::process::Process;
 use super::speech::{Speech, Text};
 use super::{alleged, load, panics};
-use crate::{ArchiveModule, Archived, Failure};
+use crate::{ArchiveModule, Archived, Failure, Level, Report};
 use abi::Major;
 use abi::archive_module::{ArchiveModuleCallbacks15, ArchiveModuleCallbacks16, ArchiveModuleState};
 use core::ffi::{c_char, c_void};
@@ -81,7 +81,7 @@ impl<M: crate::Module> Hosted<M> {
 
     /// Ends the module, unless it is in the middle of something or was never started.
     pub(super) fn end(&'static self, process: Process) {
-        let _ = panics::caught(|| {
+        let ended = panics::caught(|| {
             let module = self
                 .0
                 .try_borrow_mut()
@@ -91,6 +91,9 @@ impl<M: crate::Module> Hosted<M> {
                 module.shutdown(process);
             }
         });
+        if let Err(panic) = ended {
+            process.report(&Report::of(Level::Warning, panic));
+        }
     }
 }
 
@@ -166,6 +169,13 @@ unsafe fn check_configured<M: ArchiveModule>(slot: Slot) -> bool {
     let process = unsafe { Process::in_callback() };
     // SAFETY: the slot belongs to this module.
     let hosted = unsafe { Hosted::<M>::at(slot) };
+    if let Some(speech) = asks_for_restart(process, hosted) {
+        let speech = &speech;
+        // SAFETY: below ERROR and under the guard.
+        let _ = guard(process, move || unsafe { speech.speak() });
+        // SAFETY: this frame owns nothing, nor does the archiver's, which ends like this itself (pgarch.c).
+        unsafe { abi::process::proc_exit(0) };
+    }
     match hosted.with(process, |module| module.check_configured(process)) {
         Ok(()) => true,
         Err(failure) => {
@@ -173,6 +183,16 @@ unsafe fn check_configured<M: ArchiveModule>(slot: Slot) -> bool {
             false
         }
     }
+}
+
+/// What the module gives as the reason for a restart; nothing is owned any more when this returns.
+fn asks_for_restart<M: ArchiveModule>(
+    process: Process,
+    hosted: &'static Hosted<M>,
+) -> Option<Speech> {
+    // A module that could not be started is asked, and started, once more by the check.
+    let reason = hosted.with(process, |module| Ok(module.restart(process)));
+    reason.ok().flatten().as_ref().map(Speech::of_report)
 }
 
 /// Tells the administrator why: as detail of the server's own WARNING where it has room for one (17 and

@@ -7,8 +7,10 @@
 
 use super::process::Process;
 use super::speech::Speech;
+use abi::process::{ALLOCSET_DEFAULT_INITSIZE, ALLOCSET_DEFAULT_MAXSIZE, ALLOCSET_DEFAULT_MINSIZE};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 unsafe extern "C-unwind" {
     fn walden_guard(body: unsafe extern "C-unwind" fn(*mut c_void), arg: *mut c_void) -> bool;
@@ -102,14 +104,46 @@ fn take_error(process: Process) -> ServerError {
 unsafe extern "C-unwind" fn copy_error(arg: *mut c_void) {
     // SAFETY: `take_error` passes its own speech.
     let speech = unsafe { &mut *arg.cast::<Speech>() };
-    // SAFETY: an error is pending and the current context is the caller's, not ErrorContext.
+    // SAFETY: under the guard of `take_error`, on the main thread.
+    let context = unsafe { error_copies() };
+    // SAFETY: a plain variable of the server; the context is alive.  `take_error` puts the caller's back.
+    unsafe { abi::process::CurrentMemoryContext = context };
+    // SAFETY: an error is pending and the current context is ours, not ErrorContext.
     let data = unsafe { abi::elog::CopyErrorData() };
     // SAFETY: the copy is ours; its strings are NUL-terminated or null (elog.c, CopyErrorData).
     unsafe { speech.take_from(data) };
-    // SAFETY: made by CopyErrorData, freed once.
-    unsafe { abi::elog::FreeErrorData(data) };
     // SAFETY: the pending error has been copied.
     unsafe { abi::elog::FlushErrorState() };
+    // SAFETY: nothing of the copy is used any more.
+    unsafe { abi::process::MemoryContextReset(context) };
+}
+
+/// Where errors are copied to: a memory context of our own, reset after each.  `FreeErrorData` leaves behind some of
+/// the strings that `CopyErrorData` makes (elog.c: file, function and domain; 15.20, 16.14, 17.10), and the archiver
+/// calls most callbacks in a context that it never resets.
+///
+/// # Safety
+/// On the server's main thread, where an ERROR may be raised.
+unsafe fn error_copies() -> abi::process::MemoryContext {
+    static CONTEXT: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
+    let made = CONTEXT.load(Ordering::Relaxed);
+    if !made.is_null() {
+        return made.cast();
+    }
+    // SAFETY: a plain variable of the server, written once at its start.
+    let top = unsafe { abi::process::TopMemoryContext };
+    // SAFETY: the parent lives as long as the process, the name is static.
+    let made = unsafe {
+        abi::process::AllocSetContextCreateInternal(
+            top,
+            c"walden errors".as_ptr(),
+            ALLOCSET_DEFAULT_MINSIZE,
+            ALLOCSET_DEFAULT_INITSIZE,
+            ALLOCSET_DEFAULT_MAXSIZE,
+        )
+    };
+    CONTEXT.store(made.cast(), Ordering::Relaxed);
+    made
 }
 
 /// What the server's own loops do after an ERROR outside any transaction.

@@ -7,7 +7,7 @@ use super::guard::{ServerError, guard};
 use super::process::Process;
 use super::settings::{Context, Setting};
 use super::speech::Speech;
-use crate::Failure;
+use crate::{Failure, Level, Report};
 use abi::Major;
 use abi::guc::{PGC_POSTMASTER, PGC_S_OVERRIDE};
 use abi::magic::{ABI_EXTRA_BYTES, AbiValues, Magic15, Magic18};
@@ -16,6 +16,7 @@ use core::ops::Deref;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A library's own `_PG_init`, after its settings have been defined.
 pub type OnLoad = fn(Loading) -> Result<(), Failure>;
@@ -126,8 +127,8 @@ unsafe impl Sync for Block {}
 
 /// The magic block for the server that asks.
 ///
-/// A server newer than the newest known one gets that one's block and refuses the library itself, naming both
-/// versions (dfmgr.c, `incompatible_module_error`).
+/// A server that is not known gets the block of the nearest known one and refuses the library itself, naming
+/// both versions (dfmgr.c, `incompatible_module_error`); that this is meant is said in a WARNING just before.
 ///
 /// # Safety
 /// Called by the server right after it opened the library, on the main thread.
@@ -137,9 +138,33 @@ pub unsafe fn magic(name: &'static CStr, version: &'static CStr) -> *const c_voi
     let process = unsafe { Process::loading() };
     let made = super::panics::caught(|| {
         let block = BLOCK.get_or_init(|| Block(magic_block(process, name, version)));
+        if let Some(report) = unknown_major(major(process), &this_library(name)) {
+            process.report(&report);
+        }
         (&raw const block.0).cast()
     });
     made.unwrap_or(core::ptr::null())
+}
+
+/// What the administrator is told when this library is not for the server that loads it.
+fn unknown_major(major: Major, library: &str) -> Option<Report> {
+    if major.is_supported() {
+        return None;
+    }
+    let (Major(oldest), Major(newest), Major(major)) = (Major::OLDEST, Major::NEWEST, major);
+    let message = format!(
+        "library \"{library}\" was tested with PostgreSQL {oldest} to {newest}, and cannot be used with {major}"
+    );
+    let hint = format!("Install a release of it that supports PostgreSQL {major}.");
+    Some(Report::of(Level::Warning, Failure::new(message).hint(hint)))
+}
+
+/// The file this library was loaded from, or the name it was built under.
+fn this_library(name: &CStr) -> String {
+    library_path().map_or_else(
+        || name.to_string_lossy().into_owned(),
+        |path| path.display().to_string(),
+    )
 }
 
 fn magic_block(process: Process, name: &'static CStr, version: &'static CStr) -> Magic18 {
@@ -183,8 +208,9 @@ fn abi_extra(text: &str) -> [c_char; ABI_EXTRA_BYTES] {
 
 /// `_PG_init`: defines the settings, then lets the library do its own.
 ///
-/// A failure while the postmaster loads the library keeps the server from starting, as a wrong parameter
-/// would; elsewhere it ends the session or is retried by the archiver's restart.
+/// A failure is an ERROR of whoever loads the library: the postmaster does not start, as with a wrong parameter;
+/// the archiver ends and is started again; a session, and the recovery worker, go on without the library and may
+/// load it again.
 ///
 /// # Safety
 /// Called by the server, once per process, on the main thread.
@@ -195,19 +221,23 @@ pub unsafe fn init(settings: &'static [&'static dyn Setting], on_load: Option<On
     unsafe { define(process, settings) };
     // What the frame below owned is gone by the time this one speaks.
     if let Some(speech) = loaded(process, on_load) {
-        // SAFETY: this frame owns nothing; FATAL does not return.
+        // SAFETY: this frame owns nothing; ERROR does not return.
         unsafe { speech.speak() };
     }
 }
 
 unsafe fn define(process: Process, settings: &'static [&'static dyn Setting]) {
+    // After an ERROR from here the library stays in the process and is initialised again when it is loaded again
+    // (dfmgr.c, internal_load_library, 15 to 18), but no parameter can be defined a second time.
+    static DEFINED: AtomicUsize = AtomicUsize::new(0);
     let major = major(process);
     let preloading = Loading { process }.preloading();
-    for setting in settings {
+    for setting in settings.iter().skip(DEFINED.load(Ordering::Relaxed)) {
         if preloading || setting.about().context == Context::Reload {
             // SAFETY: the library is being loaded, promised by the caller.
             unsafe { setting.define(major) };
         }
+        DEFINED.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -215,5 +245,27 @@ fn loaded(process: Process, on_load: Option<OnLoad>) -> Option<Speech> {
     let on_load = on_load?;
     let outcome = super::panics::caught(|| on_load(Loading { process }));
     let failure = outcome.and_then(|outcome| outcome).err()?;
-    Some(Speech::of_failure(abi::elog::FATAL, &failure))
+    Some(Speech::of_failure(abi::elog::ERROR, &failure).about_configuration())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_was_not_tested_is_refused_in_so_many_words_and_the_others_are_not() {
+        for major in 15..=18 {
+            assert!(unknown_major(Major(major), "x").is_none(), "{major}");
+        }
+        for major in [14, 19, 20] {
+            let text = unknown_major(Major(major), "/lib/x.so").unwrap().text;
+            assert_eq!(
+                text.message,
+                format!(
+                    "library \"/lib/x.so\" was tested with PostgreSQL 15 to 18, and cannot be used with {major}"
+                )
+            );
+            assert!(text.hint.unwrap().contains(&major.to_string()));
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Panics stop here: none leaves Rust, none prints a raw line into the server's log.
 
 use crate::Failure;
+use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, PanicHookInfo};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
@@ -16,16 +17,24 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
     static HOOK: Once = Once::new();
     // The hook belongs to this library's own copy of the standard library: no other module is affected.
     HOOK.call_once(|| std::panic::set_hook(Box::new(remember)));
-    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        // A payload whose own destructor panics must not get a second chance to do so here.
-        std::mem::forget(payload);
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let what = LAST.with(|last| last.borrow_mut().take());
+        discard(payload);
         Failure::new(format!(
             "panic in the module: {}",
             what.as_deref().unwrap_or("no message")
         ))
         .hint("This is a bug in the module; the server goes on.")
     })
+}
+
+/// Drops a payload, which a module may have made as large as it likes.  Its destructor may panic too; what that
+/// second panic carries is forgotten and not dropped, or there would be no end to it.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+        LAST.with(|last| last.borrow_mut().take());
+    }
 }
 
 fn remember(info: &PanicHookInfo<'_>) {
@@ -52,6 +61,34 @@ mod tests {
         let failure = caught(|| panic!("the {} broke", "thing")).unwrap_err();
         assert!(failure.message.contains("the thing broke"), "{failure:?}");
         assert!(failure.message.contains("panics.rs:"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_payload_that_is_no_text_is_dropped_and_the_place_is_named() {
+        let shared = std::sync::Arc::new(());
+        let payload = std::sync::Arc::clone(&shared);
+        let failure = caught(|| std::panic::panic_any(payload)).unwrap_err();
+        assert_eq!(
+            std::sync::Arc::strong_count(&shared),
+            1,
+            "the payload leaks"
+        );
+        assert!(failure.message.contains("no message ("), "{failure:?}");
+        assert!(failure.message.contains("panics.rs:"), "{failure:?}");
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_it_is_dropped_ends_here_too() {
+        struct Spiteful;
+        impl Drop for Spiteful {
+            fn drop(&mut self) {
+                panic!("once more");
+            }
+        }
+        let failure = caught(|| std::panic::panic_any(Spiteful)).unwrap_err();
+        assert!(!failure.message.contains("once more"), "{failure:?}");
+        let next = caught(|| std::panic::resume_unwind(Box::new(7))).unwrap_err();
+        assert!(next.message.ends_with("no message"), "{next:?}");
     }
 
     #[test]

@@ -77,13 +77,18 @@ impl Speech {
             level,
             sqlstate: match level {
                 abi::elog::ERROR => abi::elog::ERRCODE_IO_ERROR,
-                abi::elog::FATAL => abi::elog::ERRCODE_CONFIG_FILE_ERROR,
                 _ => 0,
             },
             message: Text::of(&failure.message),
             detail: Text::of(failure.detail.as_deref().unwrap_or_default()),
             hint: Text::of(failure.hint.as_deref().unwrap_or_default()),
         }
+    }
+
+    /// The same with the error code of a wrong configuration.
+    pub(crate) fn about_configuration(mut self) -> Self {
+        self.sqlstate = abi::elog::ERRCODE_CONFIG_FILE_ERROR;
+        self
     }
 
     pub(crate) fn of_report(report: &Report) -> Self {

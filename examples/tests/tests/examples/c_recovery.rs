@@ -88,6 +88,10 @@ fn its_error_is_could_not_tell_and_not_the_end_of_wal() -> Result<()> {
             log.contains("could not stat archive directory \"/nowhere\""),
             "{log}"
         );
+        // Absent would end the recovery, and the server too, because it has not reached its target.
+        let fatal = recovered.logged(Mark::default(), &["FATAL", "could not restore file"])?;
+        assert_eq!(fatal.len(), 1, "{log}");
+        assert!(!log.contains("recovery ended before"), "{log}");
         assert!(recovered.data().join("recovery.signal").exists());
 
         recovered.configure(|settings| settings.set(PARAMETER, &archive.text()))?;
