@@ -18,12 +18,16 @@ use crate::{cleanup, recovery_end, restore, say, settings};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
-use wire::{Answer, AskError, Request, SOCKET_PATH};
+use wire::{Answer, AskError, Phase, Request, SOCKET_PATH};
 
 /// How long Walden's own module is given to be answered for by the worker.  Usually the worker is there
 /// within milliseconds of the first request; where it is not, after a crash say, this is lost once per file,
 /// and no file is lost for it: the client does the job itself.
 const OWN_WORKER_START_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How long somebody else's module is waited for where nothing stops over it: a standby asks again by itself, and
+/// a promotion, which asks several times, must not be held up by a worker that cannot start.
+const IMPATIENT_WORKER_START_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A command line as the library writes it.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +102,13 @@ pub(crate) fn run(call: &Call) -> Outcome {
         // nothing is lost by cleaning up later.
         Request::ArchiveCleanup { .. } => Duration::ZERO,
         Request::Restore { .. } | Request::RecoveryEnd { .. } if own => OWN_WORKER_START_WAIT_MAX,
-        Request::Restore { .. } | Request::RecoveryEnd { .. } => worker_start_wait_max(),
+        Request::Restore { .. } | Request::RecoveryEnd { .. } => {
+            let wait_max = worker_start_wait_max();
+            match Phase::of(Path::new(".")).stops() {
+                true => wait_max,
+                false => wait_max.min(IMPATIENT_WORKER_START_WAIT_MAX),
+            }
+        }
     };
     let answer = wire::ask(
         Path::new(SOCKET_PATH),

@@ -111,6 +111,11 @@ impl ArchiveModule for Archiver {
 }
 
 impl Archiver {
+    /// The settings that files are archived by now; `None` before the archive is open.
+    pub(crate) fn settings(&self) -> Option<&ArchiveSettings> {
+        self.open.as_ref().map(|open| &open.settings)
+    }
+
     /// Opens the archive on a helper thread too: even looking at a directory can hang for minutes.
     fn open(&mut self, process: Process, settings: ArchiveSettings) -> Result<(), Failure> {
         self.open = None;

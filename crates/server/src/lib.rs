@@ -6,6 +6,7 @@
 //! | parameters | every process | [`settings`] |
 //! | wiring of the three commands, mutual exclusion | postmaster | [`wiring`], [`command`] |
 //! | archive module | archiver | [`archiver`] |
+//! | host of several archive modules | archiver | [`several`] |
 //! | host of recovery modules | recovery worker | [`worker`] |
 //! | Walden's own recovery module | recovery worker | [`recovery`] |
 //!
@@ -14,8 +15,10 @@
 mod archiver;
 mod command;
 mod failure;
+mod loader;
 mod recovery;
 mod settings;
+mod several;
 mod wiring;
 mod worker;
 
@@ -23,7 +26,7 @@ mod worker;
 module::export! {
     settings: settings::ALL,
     load: wiring::on_load,
-    archive: archiver::Archiver,
+    archive: several::Archivers,
     recovery: recovery::Recovery { restore, archive_cleanup, recovery_end },
     worker: walden_recovery_worker => worker::main,
 }

@@ -32,6 +32,18 @@ static ARCHIVE: StringSetting = StringSetting::checked::<LocationCheck>(
     c"",
 );
 
+/// Read by [`crate::several`], which explains why nothing is refused here.
+static ARCHIVE_LIBRARIES: StringSetting = StringSetting::new(
+    about(
+        c"walden.archive_libraries",
+        Context::Reload,
+        c"Sets the archive modules that every WAL file is archived by.",
+        c"Library names, separated by commas; \"walden\" is Walden's own. A file counts as archived once \
+          all of them have it. An empty string means Walden alone.",
+    ),
+    c"",
+);
+
 static COMPRESSION: StringSetting = StringSetting::checked::<CompressionCheck>(
     about(
         c"walden.compression",
@@ -72,7 +84,8 @@ static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
         c"walden.restore_timeout",
         Context::Reload,
         c"Sets how long \"could not tell\" is retried before it is reported to recovery.",
-        c"On a standby it is reported at once, because the standby itself tries again.",
+        c"On a standby it is reported at once, because the standby itself tries again. A recovery module that \
+          does not come back is given up after this time, too.",
     ),
     60,
     1..=TIMEOUT_S_MAX,
@@ -125,6 +138,7 @@ static RECOVERY_END_LIBRARY: StringSetting = StringSetting::new(
 /// All of them, for the server.
 pub(crate) static ALL: &[&dyn Setting] = &[
     &ARCHIVE,
+    &ARCHIVE_LIBRARIES,
     &COMPRESSION,
     &ARCHIVE_TIMEOUT,
     &VERIFY,
@@ -194,6 +208,16 @@ impl ArchiveSettings {
 /// `walden.archive` as it is written; empty when not set.
 pub(crate) fn archive_text(process: Process) -> String {
     ARCHIVE.get(process)
+}
+
+/// `walden.archive_libraries` as it is written; empty for Walden alone.
+pub(crate) fn archive_libraries(process: Process) -> String {
+    ARCHIVE_LIBRARIES.get(process)
+}
+
+/// The parameter's name, for messages.
+pub(crate) fn archive_libraries_name() -> &'static str {
+    "walden.archive_libraries"
 }
 
 /// One file's deadline.

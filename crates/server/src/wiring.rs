@@ -23,6 +23,7 @@ pub(crate) fn on_load(loading: Loading) -> Result<(), Failure> {
         return Ok(());
     }
     loading.reserve_prefix(c"walden")?;
+    warn_of_list_without_host(*loading)?;
     let jobs: Vec<(Job, String)> = Job::ALL
         .into_iter()
         .filter_map(|job| job.library(*loading).map(|library| (job, library)))
@@ -131,6 +132,19 @@ fn both_set(job: Job) -> Failure {
         text(job.command()),
         text(job.parameter())
     ))
+}
+
+/// The archiver loads one library, and only if that is Walden the others are loaded too.
+fn warn_of_list_without_host(process: Process) -> Result<(), Failure> {
+    let host = process.parameter(c"archive_library")?.unwrap_or_default();
+    if settings::archive_libraries(process).is_empty() || wire::is_own_library(&host) {
+        return Ok(());
+    }
+    let name = settings::archive_libraries_name();
+    let text = Failure::new(format!("{name:?} has no effect"))
+        .hint("Set \"archive_library\" to \"walden\" and reload.");
+    process.report(&Report::of(Level::Warning, text));
+    Ok(())
 }
 
 fn warn_of_libraries_without_preloading(process: Process) {

@@ -78,7 +78,8 @@ fn an_error_of_c_in_recovery_end_is_a_warning_and_the_standby_is_promoted() -> R
 }
 
 #[test]
-fn an_error_of_c_at_shutdown_is_a_warning_and_the_next_worker_restores() -> Result<()> {
+fn an_error_of_c_at_shutdown_is_fatal_to_a_worker_that_ends_and_the_next_one_restores() -> Result<()>
+{
     scenario(|lab| at_shutdown(&mut pair(lab)?, &C))
 }
 

@@ -168,7 +168,12 @@ pub(crate) fn at_shutdown(pair: &mut Pair, culprit: &Culprit) -> Result<()> {
         culprit.at(&pair.standby, "shutdown", way)?;
         worker.signal(Signal::TERM)?;
         wait_until("the worker to end", || Ok(!worker.is_alive()))?;
-        pair.wait_for_warning(mark, words)?;
+        // While a process ends the server makes FATAL of an ERROR, which nobody but the server catches there.
+        let level = match *way {
+            "error" | "late" => "FATAL",
+            _ => "WARNING",
+        };
+        pair.standby.wait_for_log(mark, &[level, words])?;
         let ended = ["walden recovery worker", "exited with exit code 1"];
         pair.standby.wait_for_log(mark, &ended)?;
         culprit.behaves(&pair.standby)?;

@@ -3,11 +3,17 @@
 //! One module for each promise; each test has a server, and an archive, of its own. See
 //! `crates/lab` for where servers and libraries are looked for.
 
+mod c_module;
 mod common;
 mod exclusive;
 mod foreign;
+mod hanging;
 mod hole;
+mod injected;
+mod injected_c;
+mod injected_recovery;
 mod kills;
+mod leaks;
 mod misbehaving;
 mod not_configured;
 mod other_tools;
@@ -16,6 +22,10 @@ mod point_in_time;
 mod promotion;
 mod races;
 mod rearchiving;
+mod seeds;
 mod segment_sizes;
+mod several;
 mod standby;
+mod unloadable;
+mod witness;
 mod worker;

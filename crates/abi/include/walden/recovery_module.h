@@ -60,7 +60,11 @@ typedef void (*RecoveryArchiveCleanupCB) (RecoveryModuleState *state,
 typedef void (*RecoveryRecoveryEndCB) (RecoveryModuleState *state,
 									   const char *lastRestartPointFileName);
 
-/* The worker is leaving in an orderly way. */
+/*
+ * The worker is leaving in an orderly way: it was told to end, or a callback
+ * ended it with FATAL, perhaps one of this module's own.  Interrupts are held,
+ * and an ERROR is FATAL, after which the next module is told.
+ */
 typedef void (*RecoveryShutdownCB) (RecoveryModuleState *state);
 
 /* Each callback is optional but the one for the job the library is named for. */

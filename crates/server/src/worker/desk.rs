@@ -2,26 +2,33 @@
 //! talks to modules.
 //!
 //! Guarantees: every client gets an answer within a deadline, even when a module hangs, counted from the moment
-//! its request is taken up: a healthy restore is not punished for the slow job in front of it.  A request whose
-//! client has gone or was answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once.
-//! The threads have all signals blocked and never call the server.
+//! its request is taken up: a healthy restore is not punished for the slow job in front of it.  While a module
+//! does not come back from a call, even from one that ignores all interrupts, every request is answered "could
+//! not tell" at once; the worker itself goes on when the module does.  A request whose client has gone or was
+//! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once.  The threads have all
+//! signals blocked and never call the server.
 
 use module::Failure;
 use module::spawn_with_signals_blocked;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wire::{
-    Accepted, Answer, Connection, Listener, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH, Stop,
+    Accepted, Answer, Connection, Listener, Phase, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH,
+    Stop,
 };
 
 /// The startup process and the checkpointer each have one client at a time; the rest is for people.
 const CLIENTS_MAX: usize = 16;
-/// What a module may take beyond the time its retries have, before its client is told that nobody can tell.
-const ANSWER_GRACE: Duration = Duration::from_secs(5);
+/// What the main thread may take beyond a job's time to say that it has failed, before the client is told by
+/// the desk.  A promotion waits for it, so it is short.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+/// How long the main thread may take to take up a request while no other is being served.
+const TAKING_UP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How often a client's thread looks at the clock while it waits.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A pause after the socket failed (no descriptors left, say), so that the thread does not spin.
@@ -45,10 +52,14 @@ impl Asked {
         !self.answered.load(Ordering::Acquire) && !client.client_gone()
     }
 
-    /// Takes the request up, for at most `time_limit`: from now on its client's clock runs.
-    pub(crate) fn take_up(&self, time_limit: Duration) {
+    /// Takes the request up, for at most `time_limit`: from now on its client's clock runs.  `patience` is how
+    /// long a restore may be kept waiting where nothing is lost by giving up.
+    pub(crate) fn take_up(&self, time_limit: Duration, patience: Duration) {
         let until = Instant::now() + time_limit.saturating_add(ANSWER_GRACE);
-        self.front.set(until);
+        self.front.change(|job| {
+            job.until = Some(until);
+            job.patience = Some(patience);
+        });
         let _ = self.reply.send(Reply::TakenUp { until });
     }
 
@@ -59,23 +70,70 @@ impl Asked {
     }
 }
 
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.front.change(|job| {
+            job.until = None;
+            job.free_since = Some(Instant::now());
+        });
+    }
+}
+
 /// From the main thread to a client's.
 enum Reply {
     TakenUp { until: Instant },
     Answer(Answer),
 }
 
-/// Until when the job in front may take, for those who wait behind it.
-#[derive(Default)]
-struct Front(Mutex<Option<Instant>>);
+/// The job in front, for those who wait behind it.  The first one is to load the libraries.
+struct Front(Mutex<Job>);
+
+#[derive(Clone, Copy, Default)]
+struct Job {
+    /// Until when it may take; `None` between two jobs.
+    until: Option<Instant>,
+    free_since: Option<Instant>,
+    patience: Option<Duration>,
+    /// The libraries are not loaded yet.
+    loading: bool,
+    /// Somebody has been told that they are not.
+    told: bool,
+}
 
 impl Front {
-    fn set(&self, until: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    /// The main thread loads the libraries, for which requests wait as long as for a job.
+    fn loading(time_limit: Duration) -> Self {
+        Self(Mutex::new(Job {
+            until: Some(Instant::now() + time_limit.saturating_add(ANSWER_GRACE)),
+            loading: true,
+            ..Job::default()
+        }))
     }
 
-    fn until(&self) -> Option<Instant> {
+    fn change(&self, change: impl FnOnce(&mut Job)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn job(&self) -> Job {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is said of a module that does not come back.  Once is enough where the same is asked again and again.
+    fn not_answered(&self, arrived: Instant, itself: bool) -> Answer {
+        let Job { loading, told, .. } = self.job();
+        let news = itself || (loading && !told);
+        if !news && !Phase::of(Path::new(".")).stops() {
+            return Answer::Reported;
+        }
+        if loading {
+            self.change(|job| job.told = true);
+        }
+        let waited = arrived.elapsed().as_secs();
+        Answer::CouldNotTell(match (itself, loading) {
+            (true, _) => format!("the recovery module has not answered within {waited} s"),
+            (_, true) => "the recovery modules are still being loaded".to_owned(),
+            (_, false) => "the recovery module has not answered an earlier request yet".to_owned(),
+        })
     }
 }
 
@@ -83,12 +141,14 @@ impl Front {
 pub(crate) struct Desk {
     asked: Receiver<Asked>,
     bell: Arc<OwnedFd>,
+    front: Arc<Front>,
     stop: Stop,
 }
 
 impl Desk {
-    /// Listens on the socket and starts the thread.
-    pub(crate) fn open() -> Result<Self, Failure> {
+    /// Listens on the socket and starts the thread.  Libraries are loaded behind its back: whoever asks meanwhile
+    /// is told after `time_limit` that they are not, for one may hang in that, too.
+    pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
         let listener =
             Listener::bind(SOCKET_PATH).map_err(|error| Failure::new(error.to_string()))?;
         let stop = listener.stop_handle();
@@ -97,15 +157,31 @@ impl Desk {
         })?;
         let (ask, asked) = channel();
         let bell = Arc::new(bell);
+        let front = Arc::new(Front::loading(time_limit));
         let clerk = Clerk {
             ask,
             bell: Arc::clone(&bell),
-            front: Arc::default(),
+            front: Arc::clone(&front),
             clients: Arc::default(),
         };
         spawn_with_signals_blocked("walden desk", move || clerk.serve(&listener))
             .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
-        Ok(Self { asked, bell, stop })
+        Ok(Self {
+            asked,
+            bell,
+            front,
+            stop,
+        })
+    }
+
+    /// The libraries are loaded, or it is known that they cannot be: from now on requests are taken up.
+    pub(crate) fn is_ready(&self) {
+        self.front.change(|job| {
+            *job = Job {
+                free_since: Some(Instant::now()),
+                ..Job::default()
+            };
+        });
     }
 
     /// Readable when there is something to do.
@@ -187,6 +263,7 @@ impl Clerk {
         };
         let client = Arc::new(Mutex::new(client));
         let (reply, replies) = sync_channel(2);
+        let restores = matches!(request, Request::Restore { .. });
         let answered = Arc::new(AtomicBool::new(false));
         let asked = Asked {
             request,
@@ -201,7 +278,7 @@ impl Clerk {
         }
         ring(&self.bell);
         // Dropped unanswered by a worker that is leaving: closed unanswered too.
-        let Some(answer) = self.wait_for_answer(&replies) else {
+        let Some(answer) = self.wait_for_answer(&replies, restores) else {
             return;
         };
         answered.store(true, Ordering::Release);
@@ -210,26 +287,34 @@ impl Clerk {
     }
 
     /// Waits for the turn, then for the answer; each for no longer than it may take.
-    fn wait_for_answer(&self, replies: &Receiver<Reply>) -> Option<Answer> {
+    fn wait_for_answer(&self, replies: &Receiver<Reply>, restores: bool) -> Option<Answer> {
         let arrived = Instant::now();
         let mut taken_up_until = None;
         loop {
-            match replies.recv_timeout(LOOK_EVERY) {
+            let job = self.front.job();
+            let until = taken_up_until.or(job.until).unwrap_or_else(|| {
+                // Nobody in front: the main thread is about to take this one up.
+                job.free_since.map_or(arrived, |free| free.max(arrived)) + TAKING_UP_WAIT_MAX
+            });
+            let wait = until
+                .saturating_duration_since(Instant::now())
+                .min(LOOK_EVERY);
+            match replies.recv_timeout(wait) {
                 Ok(Reply::TakenUp { until }) => taken_up_until = Some(until),
                 Ok(Reply::Answer(answer)) => return Some(answer),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            // Nobody in front yet: the main thread is about to take this one up.
-            let until = taken_up_until
-                .or_else(|| self.front.until().map(|until| until + ANSWER_GRACE))
-                .unwrap_or(arrived + ANSWER_GRACE)
-                .max(arrived + ANSWER_GRACE);
-            if Instant::now() > until {
-                let waited = arrived.elapsed().as_secs();
-                return Some(Answer::CouldNotTell(format!(
-                    "the recovery module has not answered within {waited} s"
-                )));
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= until => {
+                    return Some(self.front.not_answered(arrived, taken_up_until.is_some()));
+                }
+                // A standby asks again, and the end of a recovery has its own copy: neither must be held up by
+                // somebody else's slow job.  Targeted recovery can wait, and would be stopped otherwise.
+                Err(RecvTimeoutError::Timeout) => {
+                    let impatient = job.patience.is_some_and(|most| arrived.elapsed() > most);
+                    let behind = restores && taken_up_until.is_none();
+                    if behind && impatient && !Phase::of(Path::new(".")).stops() {
+                        return Some(self.front.not_answered(arrived, false));
+                    }
+                }
             }
         }
     }

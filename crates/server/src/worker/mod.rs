@@ -12,8 +12,9 @@ mod desk;
 mod handover;
 mod left_behind;
 mod libraries;
-mod loader;
 
+use crate::loader::c_text;
+use crate::loader::recovery::Library;
 use crate::settings::{self, Job};
 use crate::wiring;
 use desk::{Asked, Desk};
@@ -21,7 +22,7 @@ use handover::Handover;
 use left_behind::LeftBehind;
 use libraries::Libraries;
 use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wire::{Answer, Phase, Request};
@@ -41,16 +42,17 @@ const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
 /// The worker's main function.
 pub(crate) fn main(process: Process) -> Result<(), Failure> {
     handover::remove_leftovers(Path::new("pg_wal"));
+    let desk = Desk::open(settings::restore_timeout(process))?;
+    let libraries = Libraries::load(process);
+    desk.is_ready();
     let mut worker = Worker {
         process,
-        libraries: Libraries::load(process),
-        desk: Desk::open()?,
+        libraries,
+        desk,
         left_behind: LeftBehind::default(),
         reported: Vec::new(),
     };
-    worker.serve()?;
-    worker.libraries.shutdown(process);
-    Ok(())
+    worker.serve()
 }
 
 struct Worker {
@@ -91,22 +93,27 @@ impl Worker {
     }
 
     fn attend(&mut self, asked: Asked) {
+        let restore_wait_max = settings::restore_timeout(self.process);
         let answer = match &asked.request {
             Request::Restore {
                 file,
                 path,
                 last_restartpoint,
             } => {
-                asked.take_up(settings::restore_timeout(self.process));
+                if !asked.is_wanted() {
+                    // Answered by the desk while a module did not come back.
+                    return;
+                }
+                asked.take_up(restore_wait_max, restore_wait_max);
                 let wanted = || asked.is_wanted();
                 self.restore(file, path, last_restartpoint, &wanted)
             }
             Request::ArchiveCleanup { last_restartpoint } => {
-                asked.take_up(TIDYING_WAIT_MAX);
+                asked.take_up(TIDYING_WAIT_MAX, restore_wait_max);
                 self.archive_cleanup(last_restartpoint)
             }
             Request::RecoveryEnd { last_restartpoint } => {
-                asked.take_up(TIDYING_WAIT_MAX);
+                asked.take_up(TIDYING_WAIT_MAX, restore_wait_max);
                 self.recovery_end(last_restartpoint)
             }
         };
@@ -127,6 +134,8 @@ impl Worker {
             // Before any module is asked: the end of a recovery must not depend on it.
             return Answer::Absent;
         }
+        // The module may be so late that the standby has been promoted meanwhile.
+        let asked_in = Phase::of(Path::new("."));
         let give_up = Instant::now() + settings::restore_timeout(self.process);
         let mut pause = RETRY_PAUSE_MIN;
         loop {
@@ -152,10 +161,14 @@ impl Worker {
             // A standby tries again by itself, and streams meanwhile; the end of a recovery must not be held up.
             let phase = Phase::of(Path::new("."));
             if !phase.stops() || Instant::now() >= give_up || !wanted() {
-                if phase == Phase::Standby {
+                if asked_in == Phase::Standby {
                     self.left_behind.could_not_tell(name);
                 }
-                return Answer::Reported;
+                // What was said at the start only belongs beside the FATAL that it leads to.
+                return match phase.stops() && self.libraries.has_reported(&failure) {
+                    true => Answer::CouldNotTell(failure.message),
+                    false => Answer::Reported,
+                };
             }
             let left = give_up.saturating_duration_since(Instant::now());
             match self.process.pause(pause.min(left)) {
@@ -213,14 +226,14 @@ impl Worker {
         &mut self,
         job: Job,
         last: &str,
-        call: impl Fn(&loader::Library, Process, &CStr) -> Result<(), Failure>,
+        call: impl Fn(&Library, Process, &CStr) -> Result<(), Failure>,
     ) -> Answer {
         let outcome = (|| {
             last.parse::<KeepFrom>()
                 .map_err(|error| Failure::new(error.to_string()))?;
             let library = self.libraries.for_job(self.process, job)?;
             let library = library.ok_or_else(|| not_configured(job))?;
-            call(&library, self.process, &c_text(last)?)
+            call(library, self.process, &c_text(last)?)
         })();
         match outcome {
             Ok(()) => Answer::Done,
@@ -231,8 +244,11 @@ impl Worker {
         }
     }
 
-    /// Reports trouble, but the same trouble only once in a while.
+    /// Reports trouble, but the same trouble only once in a while, and that of libraries at the start only.
     fn report_once(&mut self, failure: &Failure) {
+        if self.libraries.has_reported(failure) {
+            return;
+        }
         self.reported
             .retain(|(_, when)| when.elapsed() < SAME_REPORT_PAUSE);
         if self
@@ -263,8 +279,4 @@ fn not_configured(job: Job) -> Failure {
         "{:?} is not set",
         job.parameter().to_str().unwrap_or_default()
     ))
-}
-
-fn c_text(text: &str) -> Result<CString, Failure> {
-    CString::new(text).map_err(|_| Failure::new(format!("{text:?} contains a NUL byte")))
 }

@@ -238,7 +238,13 @@ impl ArchiveModule for Misbehave {
             Mode::No => return Ok(Archived::NotYet),
             _ => {}
         }
-        std::fs::copy(path, Self::kept(process, file))
+        // Renamed into place: a standby looks for the file meanwhile.
+        let (kept, staged) = (
+            Self::kept(process, file),
+            Self::kept(process, file).with_extension("staged"),
+        );
+        std::fs::copy(path, &staged)
+            .and_then(|_| std::fs::rename(staged, kept))
             .map_err(|error| Failure::new(format!("could not copy file \"{file}\": {error}")))?;
         self.archived += 1;
         Ok(Archived::Durably)
