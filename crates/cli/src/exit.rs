@@ -89,12 +89,13 @@ pub(crate) fn leave(args: &[OsString], run: impl FnOnce(&[OsString]) -> Outcome)
 /// Only a first word that is certainly another command leads away from the restore column: it may be
 /// preceded by flags that are known, and by nothing else.
 fn column_of(args: &[OsString]) -> Column {
-    const OTHERS: [&str; 5] = [
+    const OTHERS: [&str; 6] = [
         "archive",
         "archive-cleanup",
         "recovery-end",
         "list",
         "check",
+        "conformance",
     ];
     const WITH_VALUE: [&str; 5] = ["-A", "--archive", "-D", "--pgdata", "--compression"];
     const WITHOUT_VALUE: [&str; 2] = ["-v", "--verbose"];

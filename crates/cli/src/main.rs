@@ -10,6 +10,7 @@ mod check;
 mod check_server;
 mod cleanup;
 mod client;
+mod conformance;
 mod exit;
 mod flags;
 mod list;
@@ -43,5 +44,6 @@ fn run(args: &[OsString]) -> Outcome {
         Job::RecoveryEnd(job) => recovery_end::run(job, &flags.global),
         Job::List(job) => list::run(job, &flags.global),
         Job::Check(job) => check::run(job, &flags.global),
+        Job::Conformance(job) => conformance::run(job),
     }
 }

@@ -58,7 +58,7 @@ impl ArchiveDir {
         let keys = self.keys()?;
         Ok(keys
             .iter()
-            .map(|key| plain(key))
+            .map(|key| wal_file(key))
             .filter(|name| is_wal_file_name(name))
             .map(str::to_owned)
             .collect())
@@ -83,7 +83,7 @@ impl ArchiveDir {
     ///
     /// As [`ArchiveDir::keys`].
     pub fn strangers(&self) -> Result<Vec<String>> {
-        let known = |key: &String| is_wal_file_name(plain(key)) || key == "walden.json";
+        let known = |key: &String| is_wal_file_name(wal_file(key)) || key == "walden.json";
         Ok(self.keys()?.into_iter().filter(|key| !known(key)).collect())
     }
 
@@ -94,7 +94,7 @@ impl ArchiveDir {
     /// When the directory cannot be listed or holds no such file.
     pub fn stored(&self, name: &str) -> Result<PathBuf> {
         let keys = self.keys()?;
-        let key = keys.iter().find(|key| plain(key) == name);
+        let key = keys.iter().find(|key| wal_file(key) == name);
         Ok(self
             .0
             .join(key.with_context(|| format!("\"{name}\" is not in the archive {keys:?}"))?))
@@ -143,11 +143,16 @@ impl ArchiveDir {
     }
 }
 
+/// What programs that compress append to a name.
+const SUFFIXES: [&str; 5] = [".zst", ".lz4", ".gz", ".bz2", ".xz"];
+
 /// A stored name without the suffix of its compression.
-fn plain(key: &str) -> &str {
-    key.strip_suffix(".zst")
-        .or_else(|| key.strip_suffix(".lz4"))
-        .unwrap_or(key)
+#[must_use]
+pub fn wal_file(key: &str) -> &str {
+    let mut plain = SUFFIXES
+        .iter()
+        .filter_map(|suffix| key.strip_suffix(suffix));
+    plain.next().unwrap_or(key)
 }
 
 fn is_hex(text: &str) -> bool {

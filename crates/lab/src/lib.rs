@@ -21,7 +21,7 @@ mod program;
 mod settings;
 mod wait;
 
-pub use archive_dir::ArchiveDir;
+pub use archive_dir::{ArchiveDir, wal_file};
 pub use cluster::{Cluster, Shutdown};
 pub use contents::{Contents, TableContents};
 pub use installation::Installation;

@@ -61,7 +61,7 @@ impl Setting for BoolSetting {
 }
 
 /// The most words an enumerated parameter may have.
-const CHOICES_MAX: usize = 16;
+const CHOICES_MAX: usize = 32;
 
 /// One of several words, each with the value it stands for.
 ///
@@ -101,7 +101,7 @@ const END: ConfigEnumEntry = ConfigEnumEntry {
 };
 
 impl<T: Copy + Sync> EnumSetting<T> {
-    /// One of `choices` (at most sixteen); the first is the default.
+    /// One of `choices` (at most 32); the first is the default.
     #[must_use]
     pub const fn new(about: About, choices: &'static [(&'static CStr, T)]) -> Self {
         assert!(choices.len() <= CHOICES_MAX, "too many choices");

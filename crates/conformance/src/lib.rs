@@ -1,0 +1,32 @@
+//! The conformance suite: what an archive or recovery module has to promise, put to any module, whoever
+//! wrote it, on real servers.
+//!
+//! Guarantees: a module is loaded by a stock server and judged by what can be seen from outside (the
+//! archive's files, the server's log, statistics and contents), never by its source; each promise has
+//! servers and an archive of its own; the same seed makes the same random choices.
+//! Leaves to its caller where servers and libraries are, and how the report is shown.
+//!
+//! | part | file |
+//! |---|---|
+//! | what is put to the test | [`subject`] |
+//! | a promise and its verdict | [`promise`] |
+//! | the promises of archive modules | [`archive`] |
+//! | the promises of recovery modules | [`recovery`] |
+//! | one server's slow disk | [`stall`] |
+//! | whether it can be judged at all | [`first_look`] |
+//! | running all of it | [`suite`] |
+//! | the table | [`report`] |
+
+mod archive;
+mod first_look;
+mod promise;
+mod recovery;
+mod report;
+mod stall;
+mod subject;
+mod suite;
+
+pub use promise::{Kind, Promise, Verdict};
+pub use report::{Line, Report};
+pub use subject::{Library, Plan, quick_place};
+pub use suite::{promises, run};

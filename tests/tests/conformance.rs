@@ -1,0 +1,258 @@
+//! The conformance suite itself, put to the test: a module with one fault fails exactly the promises that the
+//! fault breaks, and one without keeps them all.
+//!
+//! The faults are those of `tests/modules/broken`. All promises of archive modules are looked at for each.
+
+#![expect(clippy::print_stdout)]
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use conformance::{Kind, Library, Plan, Verdict};
+
+/// Promises at a time: most of them wait most of the time.
+const JOBS: usize = 5;
+
+/// The directory that cargo built this program and the module in.
+fn artifacts() -> Result<PathBuf> {
+    if let Some(dir) = std::env::var_os("WALDEN_LIB_DIR") {
+        return Ok(dir.into());
+    }
+    let program = std::env::current_exe()?;
+    let dir = program.ancestors().nth(2);
+    Ok(dir.context("the program is in no directory")?.to_owned())
+}
+
+fn server() -> PathBuf {
+    let dir = std::env::var("WALDEN_PG_BINDIR").unwrap_or_default();
+    if dir.is_empty() {
+        return PathBuf::from("/usr/lib/postgresql/15/bin");
+    }
+    PathBuf::from(dir)
+}
+
+/// All promises of archive modules, put to the module with these parameters.
+fn plan(settings: &[(&str, &str)]) -> Result<Plan> {
+    let artifacts = artifacts()?;
+    let module = artifacts.join("libbroken.so");
+    let seed = lab::seed()?;
+    println!("WALDEN_TEST_SEED={seed}");
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Ok(Plan {
+        servers: vec![server()],
+        archive: Some(Library::new(&module.display().to_string())),
+        recovery: None,
+        host: artifacts.join("libwalden.so"),
+        client: artifacts.join("walden"),
+        settings: settings.collect(),
+        restore_command: "cp {archive}/%f %p".to_owned(),
+        only: Vec::new(),
+        seed,
+        jobs: JOBS,
+        place: conformance::quick_place(),
+    })
+}
+
+/// Runs all promises of archive modules with this fault; those that are broken must be these.
+fn breaks(how: &str, expected: &[&str]) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "the suite holds a module where it opens a file, which needs CAP_SYS_ADMIN: run this test as root"
+    );
+    let plan = plan(&[("broken.how", how), ("broken.directory", "{archive}")])?;
+    let report = conformance::run(&plan, &|_| {})?;
+    let promises = conformance::promises();
+    let looked_at = promises.iter().filter(|it| it.kind == Kind::Archive);
+    assert_eq!(report.lines.len(), looked_at.count());
+    let broken: BTreeSet<&str> = report
+        .lines
+        .iter()
+        .filter(|line| matches!(line.verdict, Verdict::Broken(_)))
+        .map(|line| line.name)
+        .collect();
+    let unclear: Vec<_> = report
+        .lines
+        .iter()
+        .filter(|line| matches!(line.verdict, Verdict::Unclear(_)))
+        .collect();
+    assert!(unclear.is_empty(), "{how}: {}", report.text());
+    assert_eq!(
+        broken,
+        expected.iter().copied().collect(),
+        "{how}: {}",
+        report.text()
+    );
+    assert_eq!(report.is_good(), expected.is_empty());
+    Ok(())
+}
+
+/// The run ends before anything is judged, and says so in these words.
+fn is_not_judged(settings: &[(&str, &str)], words: &str) -> Result<()> {
+    let judged = conformance::run(&plan(settings)?, &|_| {});
+    let error = format!("{:#}", judged.err().context("the module was judged")?);
+    assert!(error.contains(words), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_module_that_is_not_configured_is_not_judged() -> Result<()> {
+    is_not_judged(
+        &[
+            ("broken.how", "none"),
+            ("broken.directory", "{archive}/no/such"),
+        ],
+        "are its parameters given with --set?",
+    )
+}
+
+#[test]
+fn a_server_that_does_not_start_with_the_parameters_judges_nothing() -> Result<()> {
+    is_not_judged(
+        &[
+            ("broken.directory", "{archive}"),
+            ("shared_preload_libraries", "no_such_library"),
+        ],
+        "no_such_library",
+    )
+}
+
+#[test]
+fn a_module_that_archives_into_subdirectories_is_not_judged() -> Result<()> {
+    is_not_judged(
+        &[("broken.how", "nests"), ("broken.directory", "{archive}")],
+        "and the suite looks for a file of that name in the archive's directory itself",
+    )
+}
+
+#[test]
+fn a_module_without_a_fault_keeps_every_promise() -> Result<()> {
+    breaks("none", &[])
+}
+
+#[test]
+fn a_module_that_renames_over_what_is_there_is_caught() -> Result<()> {
+    breaks(
+        "overwrites",
+        &["different-bytes-refused", "nothing-overwritten-in-between"],
+    )
+}
+
+#[test]
+fn a_module_that_looks_before_it_renames_is_caught_by_a_file_that_appears_in_between() -> Result<()>
+{
+    breaks("looks_then_overwrites", &["nothing-overwritten-in-between"])
+}
+
+#[test]
+fn a_module_that_refuses_what_it_has_stored_already_is_caught() -> Result<()> {
+    breaks(
+        "refuses_the_same",
+        &[
+            "same-bytes-succeed",
+            "durable-when-found",
+            "whole-after-kills",
+            "two-servers-one-archive",
+        ],
+    )
+}
+
+#[test]
+fn a_module_that_calls_archived_what_it_could_not_store_is_caught() -> Result<()> {
+    breaks(
+        "lies_after_failures",
+        &[
+            "different-bytes-refused",
+            "nothing-overwritten-in-between",
+            "failure-is-retried",
+        ],
+    )
+}
+
+#[test]
+fn a_module_that_stores_nothing_is_caught_wherever_something_is_looked_for() -> Result<()> {
+    breaks(
+        "lies",
+        &[
+            "restores-the-same-server",
+            "same-bytes-succeed",
+            "different-bytes-refused",
+            "nothing-overwritten-in-between",
+            "visible-only-when-whole",
+            "archived-is-there",
+            "failure-is-retried",
+            "durable-when-archived",
+            "durable-when-found",
+            "configured-later",
+            "library-changed",
+            "fast-shutdown-drains",
+            "whole-after-kills",
+            "timeline-history-first",
+            "every-kind-of-file",
+            "segment-sizes",
+            "two-servers-one-archive",
+        ],
+    )
+}
+
+#[test]
+fn a_module_that_writes_under_the_final_name_is_caught() -> Result<()> {
+    breaks("half_written", &["visible-only-when-whole"])
+}
+
+#[test]
+fn a_module_that_never_syncs_is_caught() -> Result<()> {
+    breaks(
+        "never_syncs",
+        &["durable-when-archived", "durable-when-found"],
+    )
+}
+
+#[test]
+fn a_module_that_blocks_the_archiver_is_caught() -> Result<()> {
+    breaks(
+        "blocks",
+        &[
+            "slow-storage-drop-database",
+            "slow-storage-reload",
+            "slow-storage-promotion",
+        ],
+    )
+}
+
+#[test]
+fn a_module_that_leaves_temporary_files_behind_is_caught() -> Result<()> {
+    breaks("litters", &["nothing-left-behind"])
+}
+
+#[test]
+fn a_module_that_never_tries_again_is_caught() -> Result<()> {
+    breaks("gives_up", &["failure-is-retried"])
+}
+
+#[test]
+fn a_module_that_ends_the_archiver_is_caught() -> Result<()> {
+    breaks("ends", &["failure-ends-nothing"])
+}
+
+#[test]
+fn a_module_that_reads_its_parameter_once_is_caught() -> Result<()> {
+    breaks("reads_once", &["configured-later"])
+}
+
+#[test]
+fn a_module_that_forgets_one_kind_of_file_is_caught() -> Result<()> {
+    breaks("forgets_backups", &["every-kind-of-file"])
+}
+
+#[test]
+fn a_module_that_knows_one_size_of_segments_is_caught() -> Result<()> {
+    breaks("small", &["segment-sizes"])
+}
+
+#[test]
+fn a_module_that_stores_nothing_during_a_shutdown_is_caught() -> Result<()> {
+    breaks("hurries", &["fast-shutdown-drains"])
+}
