@@ -1,7 +1,8 @@
 # Walden: build, install, test, show.
 #
 # Everything here is a thin layer over cargo. Servers of the tests run as the user "postgres" when make
-# is run by root, else as the user who runs make.
+# is run by root, else as the user who runs make. The tests of the conformance suite have to be run by root:
+# they hold a process where it opens a file (CAP_SYS_ADMIN).
 
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PREFIX    ?= /usr/local
@@ -19,18 +20,25 @@ recovery_header = crates/abi/include/walden/recovery_module.h
 # Servers wait more than they compute.
 TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
+# What "make test" runs the tests of real servers on: majors, or directories of a server's programs.
+SERVERS     ?= 15 18
+ALL_SERVERS  = 15 16 17 18
+
 # Empty, and so the default of the tests, while there is no server yet.
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites build install uninstall lint test demo clean
+.PHONY: help prerequisites servers build install uninstall lint test test-all demo conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 prerequisites: ## install PostgreSQL 15 and what the build needs when missing (Debian, as root)
 	@scripts/prerequisites
+
+servers: prerequisites ## fetch PostgreSQL 16, 17 and 18 into .cache/servers when missing
+	@scripts/servers
 
 build: ## build libwalden.so and walden, optimised
 	$(CARGO) build --release --locked --workspace
@@ -63,14 +71,20 @@ lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
 
-test: prerequisites build ## run every test, real servers included
-	RUST_LIB_BACKTRACE=0 \
-	    $(CARGO) test --workspace --release --locked --no-fail-fast -- --test-threads $(TEST_THREADS)
-	@# What a panic leads to can be asked for in debug builds only.
-	$(CARGO) test --package walden-cli --locked
+test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18")
+	@CARGO="$(CARGO)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
+
+test-all: ## the same with 15, 16, 17 and 18
+	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites build ## lose a server and get it back, told step by step
 	@$(release)/demo
+
+conformance: prerequisites build ## put four modules through the conformance suite, for the tables of the book
+	@WALDEN_LIB_DIR="$(abspath $(release))" scripts/conformance $(MODULES)
+
+book: ## make pages of the book in docs/ (installs mdbook into .cache when missing, which takes minutes)
+	@CARGO="$(CARGO)" scripts/book
 
 clean: ## remove what cargo built
 	$(CARGO) clean
