@@ -6,47 +6,29 @@
 #![expect(clippy::print_stdout)]
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use conformance::{Kind, Library, Plan, Verdict};
+use lab::Installation;
 
 /// Promises at a time: most of them wait most of the time.
 const JOBS: usize = 5;
 
-/// The directory that cargo built this program and the module in.
-fn artifacts() -> Result<PathBuf> {
-    if let Some(dir) = std::env::var_os("WALDEN_LIB_DIR") {
-        return Ok(dir.into());
-    }
-    let program = std::env::current_exe()?;
-    let dir = program.ancestors().nth(2);
-    Ok(dir.context("the program is in no directory")?.to_owned())
-}
-
-fn server() -> PathBuf {
-    let dir = std::env::var("WALDEN_PG_BINDIR").unwrap_or_default();
-    if dir.is_empty() {
-        return PathBuf::from("/usr/lib/postgresql/15/bin");
-    }
-    PathBuf::from(dir)
-}
-
 /// All promises of archive modules, put to the module with these parameters.
-fn plan(settings: &[(&str, &str)]) -> Result<Plan> {
-    let artifacts = artifacts()?;
-    let module = artifacts.join("libbroken.so");
+fn plan(installation: &Installation, settings: &[(&str, &str)]) -> Result<Plan> {
+    let libraries = installation.library_dir();
+    let module = libraries.join("broken.so");
     let seed = lab::seed()?;
     println!("WALDEN_TEST_SEED={seed}");
     let settings = settings
         .iter()
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Ok(Plan {
-        servers: vec![server()],
+        servers: vec![installation.pg_bin_dir().to_path_buf()],
         archive: Some(Library::new(&module.display().to_string())),
         recovery: None,
-        host: artifacts.join("libwalden.so"),
-        client: artifacts.join("walden"),
+        host: libraries.join("walden.so"),
+        client: libraries.with_file_name("bin").join("walden"),
         settings: settings.collect(),
         restore_command: "cp {archive}/%f %p".to_owned(),
         only: Vec::new(),
@@ -62,7 +44,9 @@ fn breaks(how: &str, expected: &[&str]) -> Result<()> {
         rustix::process::geteuid().is_root(),
         "the suite holds a module where it opens a file, which needs CAP_SYS_ADMIN: run this test as root"
     );
-    let plan = plan(&[("broken.how", how), ("broken.directory", "{archive}")])?;
+    let installation = Installation::of_environment()?;
+    let settings = [("broken.how", how), ("broken.directory", "{archive}")];
+    let plan = plan(&installation, &settings)?;
     let report = conformance::run(&plan, &|_| {})?;
     let promises = conformance::promises();
     let looked_at = promises.iter().filter(|it| it.kind == Kind::Archive);
@@ -91,7 +75,8 @@ fn breaks(how: &str, expected: &[&str]) -> Result<()> {
 
 /// The run ends before anything is judged, and says so in these words.
 fn is_not_judged(settings: &[(&str, &str)], words: &str) -> Result<()> {
-    let judged = conformance::run(&plan(settings)?, &|_| {});
+    let installation = Installation::of_environment()?;
+    let judged = conformance::run(&plan(&installation, settings)?, &|_| {});
     let error = format!("{:#}", judged.err().context("the module was judged")?);
     assert!(error.contains(words), "{error}");
     Ok(())

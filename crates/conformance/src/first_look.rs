@@ -11,7 +11,7 @@ use lab::{ArchiveDir, Lab, Mark, run, wait_for};
 
 use crate::archive::{complaint, tree};
 use crate::recovery;
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// How long a first segment may take, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,8 +45,8 @@ fn look_at_archive_module(subject: &Subject, lab: &Lab) -> Result<()> {
             said.join("; ")
         );
     }
-    primary.sql("create table ledger(entry int primary key)")?;
-    let segment = write_segments(&primary, 1..=1)?.concat();
+    primary.create_ledger()?;
+    let segment = primary.write_segments(1..=1)?.concat();
     let archived = wait_for("the first segment to be archived", PATIENCE, || {
         Ok(primary.ready()?.is_empty().then_some(()))
     });

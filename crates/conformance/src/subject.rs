@@ -184,7 +184,15 @@ impl<'plan> Subject<'plan> {
     /// Settings of a server that recovers from a directory: through the recovery module, or, where only an
     /// archive module is tested, by the user's command.
     pub(crate) fn recovering(&self, lab: &Lab, archive: &ArchiveDir) -> Settings {
-        let settings = self.configured(lab, archive);
+        self.recovering_with(self.configured(lab, archive), archive)
+    }
+
+    /// Settings of a server that archives into a directory, and recovers from it.
+    pub(crate) fn archiving_and_recovering(&self, lab: &Lab, archive: &ArchiveDir) -> Settings {
+        self.recovering_with(self.archiving(lab, archive), archive)
+    }
+
+    fn recovering_with(&self, settings: Settings, archive: &ArchiveDir) -> Settings {
         // A module may have to be preloaded for its parameters.
         let preloaded = match settings.get("shared_preload_libraries") {
             Some(given) => format!("walden, {given}"),
@@ -204,31 +212,13 @@ impl<'plan> Subject<'plan> {
         self.plan.restore_command.replace(PLACE, &archive.text())
     }
 
-    /// A running primary that archives into the directory, with an empty table `ledger(entry int)`.
+    /// A running primary that archives into the directory, with an empty ledger.
     pub(crate) fn primary<'lab>(
         &self,
         lab: &'lab Lab,
         archive: &ArchiveDir,
         segment_mb: u32,
     ) -> Result<Cluster<'lab>> {
-        let settings = self.archiving(lab, archive);
-        let primary = lab.cluster("primary", segment_mb, settings)?;
-        primary.start()?;
-        primary.sql("create table ledger(entry int primary key)")?;
-        Ok(primary)
+        lab.primary("primary", segment_mb, self.archiving(lab, archive))
     }
-}
-
-/// Writes one entry into a segment of its own for each number; answers with the segments.
-pub(crate) fn write_segments(
-    cluster: &Cluster,
-    entries: std::ops::RangeInclusive<u32>,
-) -> Result<Vec<String>> {
-    let mut statements = String::new();
-    for entry in entries {
-        statements.push_str(&format!("insert into ledger values ({entry});\n"));
-        statements.push_str("select pg_walfile_name(pg_switch_wal());\n");
-    }
-    let answer = cluster.sql(&statements)?;
-    Ok(answer.lines().map(str::to_owned).collect())
 }

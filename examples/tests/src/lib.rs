@@ -3,19 +3,17 @@
 //! Servers and directories come from the harness; see there for where they are looked for.  Leaves to the
 //! tests which module does which job.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use lab::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown};
+pub use lab::Lost;
+use lab::{ArchiveDir, Cluster, Lab, Settings, Shutdown};
 
 /// The smallest segment size: makes many segments quick.
 pub const SEGMENT_MB: u32 = 1;
 
 /// How long "could not tell" is retried where a test wants to see it reported.
 const RESTORE_TIMEOUT: &str = "2s";
-
-/// The restore point that recoveries go to.
-const GOAL: &str = "goal";
 
 /// Settings of a server that archives with `library`, which finds its directory in `parameter`.
 ///
@@ -63,42 +61,7 @@ pub fn recovering(
 pub fn primary(lab: &Lab, settings: Settings) -> Result<Cluster<'_>> {
     // Enough for a test that has a file archived once more.
     let settings = settings.with("wal_keep_size", "32MB");
-    let primary = lab.cluster("primary", SEGMENT_MB, settings)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
-    Ok(primary)
-}
-
-/// Writes one entry into a segment of its own for each number in the range; answers with the segments.
-///
-/// # Errors
-/// When the server refuses.
-pub fn write_segments(
-    cluster: &Cluster,
-    entries: std::ops::RangeInclusive<u32>,
-) -> Result<Vec<String>> {
-    let statements: String = entries
-        .map(|entry| {
-            format!(
-                "insert into ledger values ({entry});\nselect pg_walfile_name(pg_switch_wal());\n"
-            )
-        })
-        .collect();
-    Ok(cluster
-        .sql(&statements)?
-        .lines()
-        .map(str::to_owned)
-        .collect())
-}
-
-/// A server that was lost: what is left of it is a base backup, and what its archive holds.
-pub struct Lost {
-    /// The base backup.
-    pub backup: PathBuf,
-    /// What its database held when the restore point was made.
-    pub contents: Contents,
-    /// The segments written since the backup.
-    pub segments: Vec<String>,
+    lab.primary("primary", SEGMENT_MB, settings)
 }
 
 /// Runs a primary with these settings, has it archive six segments, and loses it.
@@ -108,8 +71,11 @@ pub struct Lost {
 pub fn archive_and_lose(lab: &Lab, settings: Settings) -> Result<Lost> {
     let primary = primary(lab, settings)?;
     let backup = primary.base_backup("backup")?;
-    let segments = write_segments(&primary, 1..=6)?;
-    primary.sql(&format!("select pg_create_restore_point('{GOAL}')"))?;
+    let segments = primary.write_segments(1..=6)?;
+    primary.sql(&format!(
+        "select pg_create_restore_point('{}')",
+        Lost::RESTORE_POINT
+    ))?;
     let contents = primary.contents()?;
     primary.sql("drop table ledger")?;
     primary.archive_everything()?;
@@ -131,7 +97,7 @@ pub fn archive_and_lose(lab: &Lab, settings: Settings) -> Result<Lost> {
 /// When its files cannot be made.
 pub fn recovery_of<'lab>(lab: &'lab Lab, lost: &Lost, settings: Settings) -> Result<Cluster<'lab>> {
     let settings = settings
-        .with("recovery_target_name", GOAL)
+        .with("recovery_target_name", Lost::RESTORE_POINT)
         .with("recovery_target_action", "promote");
     let cluster = lab.restored("recovered", &lost.backup, settings)?;
     cluster.touch("recovery.signal")?;

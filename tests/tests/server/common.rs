@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
+use lab::{ArchiveDir, Cluster, Contents, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
 use rustix::process::Signal;
 
 /// The smallest segment size: makes many segments quick.
@@ -24,33 +24,13 @@ pub(crate) fn primary<'lab>(
 
 /// The same with settings of the test's own.
 pub(crate) fn primary_with(lab: &Lab, mb: u32, settings: Settings) -> Result<Cluster<'_>> {
-    let primary = lab.cluster("primary", mb, settings)?;
-    primary.start()?;
-    primary.sql(
-        "create table ledger(entry int primary key, written timestamptz default clock_timestamp())",
-    )?;
-    Ok(primary)
+    lab.primary("primary", mb, settings)
 }
 
 /// Writes one entry.
 pub(crate) fn write(cluster: &Cluster, entry: u32) -> Result<()> {
     cluster.sql(&format!("insert into ledger(entry) values ({entry})"))?;
     Ok(())
-}
-
-/// Writes one entry into a segment of its own for each number up to `last`; answers with the segments.
-pub(crate) fn write_segments(cluster: &Cluster, last: u32) -> Result<Vec<String>> {
-    // One psql for all: starting it for each entry would take longer than everything else.
-    let mut statements = String::new();
-    for entry in 1..=last {
-        statements.push_str(&format!("insert into ledger(entry) values ({entry});\n"));
-        statements.push_str("select pg_walfile_name(pg_switch_wal());\n");
-    }
-    Ok(cluster
-        .sql(&statements)?
-        .lines()
-        .map(str::to_owned)
-        .collect())
 }
 
 /// Settings of a server that recovers through Walden, and archives through it afterwards.
@@ -70,9 +50,26 @@ pub(crate) fn recovery_to<'lab>(
     let settings = settings
         .with("recovery_target_name", restore_point)
         .with("recovery_target_action", "promote");
+    recovery_of(lab, backup, settings)
+}
+
+/// A server about to recover from a base backup to the end of what is archived, not started.
+pub(crate) fn recovery_of<'lab>(
+    lab: &'lab Lab,
+    backup: &Path,
+    settings: Settings,
+) -> Result<Cluster<'lab>> {
     let cluster = lab.restored("recovered", backup, settings)?;
     cluster.touch("recovery.signal")?;
     Ok(cluster)
+}
+
+/// Starts a recovery, which must go through to its end and come back with these tables.
+pub(crate) fn must_recover(cluster: &Cluster, contents: &Contents) -> Result<()> {
+    cluster.start()?;
+    cluster.wait_until_promoted()?;
+    assert_eq!(cluster.contents()?, *contents);
+    Ok(())
 }
 
 /// A running standby.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use lab::{run, scenario, wait_until};
 
 use crate::common::{
-    SMALL_MB, primary, recovery_settings, standby, start_could_not_restore, write_segments,
+    SMALL_MB, primary, recovery_of, recovery_settings, standby, start_could_not_restore,
 };
 
 const SYSTEM_IDENTIFIER: &str = "select system_identifier from pg_control_system()";
@@ -16,7 +16,7 @@ fn a_foreign_cluster_is_refused_before_it_writes_anything() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         let owner = primary.sql(SYSTEM_IDENTIFIER)?;
         primary.stop(lab::Shutdown::Fast)?;
@@ -66,7 +66,7 @@ fn a_foreign_cluster_is_not_fed_from_the_archive() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        write_segments(&primary, 4)?;
+        primary.write_segments(1..=4)?;
         primary.wait_until_archived()?;
 
         let elsewhere = lab.archive("elsewhere")?;
@@ -75,8 +75,7 @@ fn a_foreign_cluster_is_not_fed_from_the_archive() -> Result<()> {
         stranger.start()?;
         let backup = stranger.base_backup("backup")?;
         let settings = recovery_settings(lab, &archive)?.with("walden.restore_timeout", "2s");
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings)?;
         let log = start_could_not_restore(&recovered, "")?;
         assert!(log.contains(&primary.sql(SYSTEM_IDENTIFIER)?), "{log}");
         Ok(())
@@ -88,7 +87,7 @@ fn a_foreign_standby_removes_nothing_from_the_archive() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let owner = primary(lab, &archive, SMALL_MB)?;
-        write_segments(&owner, 4)?;
+        owner.write_segments(1..=4)?;
         owner.archive_everything()?;
         let before = archive.snapshot()?;
 

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::{Cluster, Lab, Mark, Settings, Shutdown, scenario, wait_until};
+use lab::{Cluster, Lab, Lost, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
 
 use crate::c_module::CModule;
 use crate::common::{
-    SMALL_MB, primary_with, recovery_to, standby, start_could_not_restore, wait_for_entries, write,
-    write_segments,
+    SMALL_MB, must_recover, primary_with, recovery_to, standby, start_could_not_restore,
+    wait_for_entries, write,
 };
 
 /// `walden.restore_timeout` of these tests.
@@ -157,12 +157,11 @@ fn targeted_recovery_with_a_hanging_module_stops_in_time_and_completes_later() -
     scenario(|lab| {
         let module = CModule::build(lab, "plain")?;
         let primary = archiving(lab, &module)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 4)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(4)?;
 
         let recovered = recovery_to(lab, &backup, recovering(lab, &module)?, "goal")?;
         module.misbehave("hang")?;
@@ -182,10 +181,7 @@ fn targeted_recovery_with_a_hanging_module_stops_in_time_and_completes_later() -
             "{recovered_log}"
         );
 
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -194,12 +190,11 @@ fn a_module_that_crashes_takes_no_data_with_it() -> Result<()> {
     scenario(|lab| {
         let module = CModule::build(lab, "plain")?;
         let primary = archiving(lab, &module)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 4)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(4)?;
 
         let settings = recovering(lab, &module)?.with("restart_after_crash", "off");
         let recovered = recovery_to(lab, &backup, settings, "goal")?;
@@ -212,10 +207,7 @@ fn a_module_that_crashes_takes_no_data_with_it() -> Result<()> {
         assert!(!recovered.data().join("pg_wal/00000002.history").exists());
 
         module.behave()?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -225,7 +217,7 @@ fn recovery_with_a_module_that_raises_an_error_from_c_stops_with_its_words() -> 
         let module = CModule::build(lab, "plain")?;
         let primary = archiving(lab, &module)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.sql("select pg_create_restore_point('goal')")?;
         primary.archive_everything()?;
         primary.stop(Shutdown::Immediate)?;

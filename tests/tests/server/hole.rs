@@ -6,8 +6,8 @@ use anyhow::Result;
 use lab::{ArchiveDir, Lab, Mark, Settings, Shutdown, scenario};
 
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to,
-    start_could_not_restore, wait_for_entries, write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_of, recovery_settings,
+    recovery_to, start_could_not_restore, wait_for_entries,
 };
 
 /// Settings with which a refusal does not take a minute: a hole is looked at again until the timeout.
@@ -20,7 +20,7 @@ fn settings(lab: &Lab, archive: &ArchiveDir) -> Result<Settings> {
 fn archive_with_a_hole(lab: &Lab, archive: &ArchiveDir) -> Result<(PathBuf, Vec<String>)> {
     let primary = primary(lab, archive, SMALL_MB)?;
     let backup = primary.base_backup("backup")?;
-    let segments = write_segments(&primary, 9)?;
+    let segments = primary.write_segments(1..=9)?;
     primary.sql("select pg_create_restore_point('goal')")?;
     primary.archive_everything()?;
     primary.stop(Shutdown::Immediate)?;
@@ -38,8 +38,7 @@ fn recovery_refuses_a_hole_naming_the_missing_segment_and_those_after_it() -> Re
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let (backup, segments) = archive_with_a_hole(lab, &archive)?;
-        let recovered = lab.restored("recovered", &backup, settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings(lab, &archive)?)?;
         let log = start_could_not_restore(&recovered, &segments[4])?;
         for segment in &segments[4..] {
             assert!(log.contains(segment), "{segment} is not named:\n{log}");
@@ -65,8 +64,7 @@ fn with_missing_segment_end_recovery_ends_at_a_hole_with_a_warning() -> Result<(
         let archive = lab.archive("archive")?;
         let (backup, segments) = archive_with_a_hole(lab, &archive)?;
         let settings = settings(lab, &archive)?.with("walden.missing_segment", "end");
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings)?;
         recovered.start()?;
         recovered.wait_until_promoted()?;
         wait_for_entries(&recovered, 4)?;
@@ -82,7 +80,7 @@ fn a_standby_waits_at_a_hole_and_goes_on_when_it_is_filled() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        let segments = write_segments(&primary, 9)?;
+        let segments = primary.write_segments(1..=9)?;
         primary.wait_until_archived()?;
         let (stored, aside) = (archive.stored(&segments[4])?, lab.dir().join("aside"));
         std::fs::rename(&stored, &aside)?;

@@ -4,12 +4,14 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Process, Shutdown, scenario, seed, wait_for};
+use lab::{
+    ArchiveDir, Cluster, DEADLINE, Lab, Lost, Mark, Process, Shutdown, scenario, seed, wait_for,
+};
 use rustix::process::Signal;
 
 use crate::common::{
-    SMALL_MB, fetch, primary, primary_with, recovery_settings, recovery_to, standby,
-    wait_for_entries, write, write_segments,
+    SMALL_MB, fetch, must_recover, primary, primary_with, recovery_of, recovery_settings,
+    recovery_to, standby, wait_for_entries, write,
 };
 
 /// How often the archiver is killed: enough that some kills hit the middle of a file.
@@ -92,12 +94,8 @@ fn killing_the_archiver_in_mid_file_loses_nothing_and_leaves_nothing_half_writte
         let before = primary.contents()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
+        must_recover(&recovered, &before)
     })
 }
 
@@ -157,12 +155,11 @@ fn recovery_completes_when_the_worker_is_killed_in_mid_request() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 40)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(40)?;
 
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
         recovered.launch()?;
@@ -182,12 +179,11 @@ fn recovery_completes_after_a_restart_when_the_client_is_killed() -> Result<()> 
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 40)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(40)?;
 
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
         recovered.launch()?;
@@ -200,10 +196,7 @@ fn recovery_completes_after_a_restart_when_the_client_is_killed() -> Result<()> 
         recovered.wait_for_end()?;
         assert!(recovered.data().join("recovery.signal").exists());
 
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -216,13 +209,12 @@ fn a_killed_server_leaves_no_half_restored_file_and_recovery_completes() -> Resu
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 40)?;
+        primary.write_segments(1..=40)?;
         let before = primary.contents()?;
         primary.archive_everything()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
         for _ in 0..5 {
             let mark = recovered.mark()?;
             recovered.launch()?;
@@ -233,9 +225,6 @@ fn a_killed_server_leaves_no_half_restored_file_and_recovery_completes() -> Resu
             })?;
             recovered.kill()?;
         }
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }

@@ -7,12 +7,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lab::{ArchiveDir, Cluster, Lab, Mark, Settings, Shutdown, scenario, wait_until};
+use lab::{ArchiveDir, Cluster, Lab, Lost, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary_with, recovery_to, standby,
-    start_could_not_restore, wait_for_entries, write, write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, must_recover, primary_with, recovery_of,
+    recovery_to, standby, start_could_not_restore, wait_for_entries, write,
 };
 
 /// What a slow module takes for one file.
@@ -139,7 +139,7 @@ fn fast_shutdown_drains_the_backlog_of_a_slow_module() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, settings(lab, &archive, "slow")?)?;
-        let segments = write_segments(&primary, 2)?;
+        let segments = primary.write_segments(1..=2)?;
         primary.wait_for_process("archiver archiving")?;
         let took = primary.stop(Shutdown::Fast)?;
         assert_eq!(
@@ -164,7 +164,7 @@ fn immediate_shutdown_in_the_middle_of_a_slow_file_leaves_nothing_broken() -> Re
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, settings(lab, &archive, "slow")?)?;
-        let segments = write_segments(&primary, 2)?;
+        let segments = primary.write_segments(1..=2)?;
         primary.wait_for_process("archiver archiving")?;
         let took = primary.stop(Shutdown::Immediate)?;
         assert!(took < ABOUT_A_SECOND, "immediate shutdown took {took:?}");
@@ -190,12 +190,11 @@ fn recovery_refuses(mode: &str) -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, settings(lab, &archive, "ok")?)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 4)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(4)?;
 
         let recovered = recovery_to(lab, &backup, recovering(lab, &archive, mode)?, "goal")?;
         let log = start_could_not_restore(&recovered, "")?;
@@ -205,10 +204,7 @@ fn recovery_refuses(mode: &str) -> Result<()> {
         assert!(!archive.has("00000002.history")?);
 
         recovered.configure(|settings| settings.set("misbehave.mode", "ok"))?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -297,16 +293,13 @@ fn recovery_through_somebody_elses_module_completes() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, settings(lab, &archive, "ok")?)?;
-        let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 4)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            ..
+        } = primary.lose(4)?;
         let recovered = recovery_to(lab, &backup, recovering(lab, &archive, "ok")?, "goal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
+        must_recover(&recovered, &before)?;
         assert!(check_not_promoted(lab, &recovered, &archive).is_err());
         Ok(())
     })
@@ -352,13 +345,12 @@ fn recovery_completes_after_a_restart_when_the_worker_of_another_module_is_kille
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, settings(lab, &archive, "ok")?)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 40)?;
+        primary.write_segments(1..=40)?;
         let before = primary.contents()?;
         primary.archive_everything()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovering(lab, &archive, "ok")?)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, recovering(lab, &archive, "ok")?)?;
         recovered.launch()?;
         recovered.wait_for_log(Mark::default(), &["restored log file"])?;
         recovered
@@ -370,10 +362,7 @@ fn recovery_completes_after_a_restart_when_the_worker_of_another_module_is_kille
         assert!(recovered.data().join("recovery.signal").exists());
         assert!(!archive.has("00000002.history")?);
 
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -383,14 +372,13 @@ fn a_library_that_is_not_there_stops_recovery_and_is_named() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, lab.walden_settings(&archive)?)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.wait_until_archived()?;
         let settings = lab
             .walden_settings(&archive)?
             .with("walden.restore_library", "no_such_library")
             .with("walden.restore_timeout", SHORT_RESTORE_TIMEOUT);
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings)?;
         let log = recovered.start_refused()?;
         assert!(
             log.contains("FATAL") && log.contains("no_such_library"),

@@ -6,8 +6,8 @@ use anyhow::Result;
 use lab::{ArchiveDir, Lab, Settings, Shutdown, run, scenario};
 
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, primary, primary_with, recovery_settings, recovery_to,
-    standby, wait_for_entries, write, write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, must_recover, primary, primary_with, recovery_of,
+    recovery_settings, recovery_to, standby, wait_for_entries, write,
 };
 
 #[test]
@@ -130,7 +130,7 @@ fn recovers_in_single_user_mode(lab: &Lab, settings: Settings, archive: &Archive
         .with("walden.compression", "none");
     let primary = primary_with(lab, SMALL_MB, archiving)?;
     let backup = primary.base_backup("backup")?;
-    write_segments(&primary, 5)?;
+    primary.write_segments(1..=5)?;
     primary.sql("select pg_create_restore_point('goal')")?;
     let before = primary.contents()?;
     primary.sql("drop table ledger")?;
@@ -164,10 +164,7 @@ fn recovers_in_single_user_mode(lab: &Lab, settings: Settings, archive: &Archive
         assert!(signal_file.exists());
     }
 
-    recovered.start()?;
-    recovered.wait_until_promoted()?;
-    assert_eq!(recovered.contents()?, before);
-    Ok(())
+    must_recover(&recovered, &before)
 }
 
 #[test]
@@ -195,13 +192,12 @@ fn single_user_mode_with_somebody_elses_library_says_that_it_cannot() -> Result<
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.archive_everything()?;
         let settings = lab
             .walden_settings(&archive)?
             .with("walden.restore_library", "other_library");
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings)?;
         let mut single = lab.server_command("postgres");
         single
             .arg("--single")

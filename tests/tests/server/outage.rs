@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
-use lab::{ArchiveDir, Cluster, Contents, Lab, Settings, Shutdown, scenario, wait_until};
+use lab::{ArchiveDir, Cluster, Contents, Lab, Lost, Settings, scenario, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, recovery_settings, recovery_to,
-    restored_since, standby, start_and_hold, start_could_not_restore, wait_for_entries, write,
-    write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, must_recover, primary, recovery_settings,
+    recovery_to, restored_since, standby, start_and_hold, start_could_not_restore,
+    wait_for_entries, write,
 };
 
 /// Enough segments that recovery is still under way when it is looked at.
@@ -26,12 +26,11 @@ fn lost_primary<'lab>(
     archive: &ArchiveDir,
 ) -> Result<(Cluster<'lab>, Contents, Vec<String>)> {
     let primary = primary(lab, archive, SMALL_MB)?;
-    let backup = primary.base_backup("backup")?;
-    let segments = write_segments(&primary, SEGMENTS)?;
-    primary.sql("select pg_create_restore_point('goal')")?;
-    let before = primary.contents()?;
-    primary.archive_everything()?;
-    primary.stop(Shutdown::Immediate)?;
+    let Lost {
+        backup,
+        contents: before,
+        segments,
+    } = primary.lose(SEGMENTS)?;
     let settings =
         recovery_settings(lab, archive)?.with("walden.restore_timeout", SHORT_RESTORE_TIMEOUT);
     Ok((
@@ -68,10 +67,7 @@ fn outage_in_the_middle(change: impl FnOnce(&mut Settings)) -> Result<()> {
         assert!(!fatal.is_empty(), "{}", recovered.log(mark)?);
         check_not_promoted(lab, &recovered, &archive)?;
 
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -97,10 +93,7 @@ fn one_unreadable_segment_is_not_the_end_of_wal_either() -> Result<()> {
         check_not_promoted(lab, &recovered, &archive)?;
 
         fs::set_permissions(&stored, fs::Permissions::from_mode(0o644))?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -117,10 +110,7 @@ fn a_damaged_segment_is_not_the_end_of_wal() -> Result<()> {
         check_not_promoted(lab, &recovered, &archive)?;
 
         fs::write(&stored, &whole)?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -135,10 +125,7 @@ fn a_missing_archive_directory_is_not_the_end_of_wal() -> Result<()> {
         let log = start_could_not_restore(&recovered, "")?;
         assert!(log.contains(&archive.text()), "{log}");
         fs::rename(&away, archive.path())?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 

@@ -4,8 +4,8 @@ use anyhow::Result;
 use lab::{Mark, Shutdown, run, scenario};
 
 use crate::common::{
-    SMALL_MB, primary, primary_with, recovery_settings, recovery_to, restored_since,
-    wait_for_entries, write, write_segments,
+    SMALL_MB, must_recover, primary, primary_with, recovery_of, recovery_settings, recovery_to,
+    restored_since, wait_for_entries, write,
 };
 
 #[test]
@@ -26,10 +26,7 @@ fn recovery_to_a_named_restore_point_gives_back_the_recorded_tables() -> Result<
 
         let settings = recovery_settings(lab, &archive)?;
         let recovered = recovery_to(lab, &backup, settings, "before the mistake")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -39,7 +36,7 @@ fn recovery_to_a_time_gives_back_the_tables_of_that_time() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 4)?;
+        primary.write_segments(1..=4)?;
         let before = primary.contents()?;
         let time = primary.sql("select clock_timestamp()")?;
         write(&primary, 5)?;
@@ -50,12 +47,8 @@ fn recovery_to_a_time_gives_back_the_tables_of_that_time() -> Result<()> {
         let settings = recovery_settings(lab, &archive)?
             .with("recovery_target_time", &time)
             .with("recovery_target_action", "promote");
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        let recovered = recovery_of(lab, &backup, settings)?;
+        must_recover(&recovered, &before)
     })
 }
 
@@ -65,16 +58,13 @@ fn recovery_without_a_target_ends_with_the_last_archived_entry() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        let segments = write_segments(&primary, 6)?;
+        let segments = primary.write_segments(1..=6)?;
         primary.wait_until_archived()?;
         let before = primary.contents()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
+        let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
+        must_recover(&recovered, &before)?;
         let restored = restored_since(&recovered, Mark::default())?;
         for segment in &segments {
             assert!(
@@ -117,7 +107,7 @@ fn a_second_recovery_follows_the_timeline_that_the_first_began() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         primary.sql("select pg_create_restore_point('three')")?;
         // Segments of the first timeline that lie beyond the place where the second leaves it.
         primary.sql("update ledger set entry = entry + 1000")?;
@@ -144,9 +134,7 @@ fn a_second_recovery_follows_the_timeline_that_the_first_began() -> Result<()> {
 
         let second = lab.restored("second", &backup, settings)?;
         second.touch("recovery.signal")?;
-        second.start()?;
-        second.wait_until_promoted()?;
-        assert_eq!(second.contents()?, before);
+        must_recover(&second, &before)?;
         assert_eq!(
             second.sql("select timeline_id from pg_control_checkpoint()")?,
             "3"
@@ -181,12 +169,8 @@ fn one_archive_may_hold_every_compression_and_restores_all_of_it() -> Result<()>
         let before = primary.contents()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
+        must_recover(&recovered, &before)
     })
 }
 
@@ -201,17 +185,13 @@ fn an_archive_written_by_basic_archive_restores_as_it_stands() -> Result<()> {
             .with("basic_archive.archive_directory", &archive.text());
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 5)?;
+        primary.write_segments(1..=5)?;
         primary.wait_until_archived()?;
         let before = primary.contents()?;
         primary.stop(Shutdown::Immediate)?;
 
-        let recovered = lab.restored("recovered", &backup, recovery_settings(lab, &archive)?)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
+        must_recover(&recovered, &before)
     })
 }
 
@@ -224,19 +204,15 @@ fn an_uncompressed_archive_restores_with_cp_on_a_server_without_walden() -> Resu
             .with("walden.compression", "none");
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 5)?;
+        primary.write_segments(1..=5)?;
         primary.wait_until_archived()?;
         let before = primary.contents()?;
         primary.stop(Shutdown::Immediate)?;
 
         let cp = format!("cp {}/%f %p", archive.text());
         let settings = lab.settings().with("restore_command", &cp);
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        let recovered = recovery_of(lab, &backup, settings)?;
+        must_recover(&recovered, &before)
     })
 }
 
@@ -245,7 +221,7 @@ fn the_command_lists_what_the_server_archived() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        let segments = write_segments(&primary, 3)?;
+        let segments = primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         let listed = run(lab
             .command("walden")

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use lab::{ArchiveDir, Cluster, Lab, Mark, Shutdown, scenario};
 
-use crate::common::{
-    SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write, write_segments,
-};
+use crate::common::{SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write};
 
 /// How long a promotion may take: far less than the time for which "could not tell" is retried elsewhere.
 const PROMPTLY: Duration = Duration::from_secs(30);
@@ -19,7 +17,7 @@ fn orphan<'lab>(lab: &'lab Lab, archive: &ArchiveDir) -> Result<Cluster<'lab>> {
     let primary = primary(lab, archive, SMALL_MB)?;
     let backup = primary.base_backup("backup")?;
     let standby = standby(lab, "standby", &backup, recovery_settings(lab, archive)?)?;
-    write_segments(&primary, 3)?;
+    primary.write_segments(1..=3)?;
     primary.wait_until_archived()?;
     wait_for_entries(&standby, 3)?;
     primary.stop(Shutdown::Immediate)?;
@@ -87,7 +85,7 @@ fn a_promotion_with_the_archive_at_hand_is_not_warned_about() -> Result<()> {
             .with("walden.recovery_end_library", "walden")
             .with("log_min_messages", "debug1");
         let standby = standby(lab, "standby", &backup, settings)?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.wait_until_archived()?;
         wait_for_entries(&standby, 2)?;
         primary.stop(Shutdown::Immediate)?;

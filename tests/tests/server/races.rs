@@ -4,7 +4,7 @@ use anyhow::Result;
 use lab::{Shutdown, scenario};
 
 use crate::common::{
-    SMALL_MB, primary, recovery_settings, restored_since, standby, wait_for_entries, write_segments,
+    SMALL_MB, primary, recovery_settings, restored_since, standby, wait_for_entries,
 };
 
 /// Enough starts for a race that is lost in a few of a hundred.
@@ -16,7 +16,7 @@ fn a_hundred_starts_of_a_standby_lose_no_request() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         primary.sql("checkpoint")?;
         primary.sql("insert into ledger(entry) values (4)")?;
         primary.archive_everything()?;

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use lab::{Cluster, Shutdown, scenario, wait_until};
 
-use crate::common::{SMALL_MB, fetch, primary, primary_with, write, write_segments};
+use crate::common::{SMALL_MB, fetch, primary, primary_with, write};
 
 /// Puts a file's status back to what it was before the server noted that it is archived. The server
 /// must be stopped: this is what a crash between publishing and the note leaves behind.
@@ -23,7 +23,7 @@ fn a_file_published_before_a_crash_is_archived_again_with_success() -> Result<()
         let archive = lab.archive("archive")?;
         let settings = lab.walden_settings(&archive)?.with("wal_keep_size", "64MB");
         let primary = primary_with(lab, SMALL_MB, settings)?;
-        let segments = write_segments(&primary, 3)?;
+        let segments = primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         let before = archive.snapshot()?;
         primary.kill()?;
@@ -47,7 +47,7 @@ fn a_file_archived_again_with_another_compression_succeeds_and_stays_as_it_was()
         let archive = lab.archive("archive")?;
         let settings = lab.walden_settings(&archive)?.with("wal_keep_size", "64MB");
         let primary = primary_with(lab, SMALL_MB, settings)?;
-        let segments = write_segments(&primary, 1)?;
+        let segments = primary.write_segments(1..=1)?;
         primary.wait_until_archived()?;
         let stored = archive.stored(&segments[0])?;
         primary.stop(Shutdown::Immediate)?;

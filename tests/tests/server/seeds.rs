@@ -28,7 +28,9 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use lab::{Cluster, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 
-use crate::common::{SMALL_MB, primary_with, standby, wait_for_entries, write, write_segments};
+use crate::common::{
+    SMALL_MB, must_recover, primary_with, recovery_of, standby, wait_for_entries, write,
+};
 use crate::injected::write_and_wait_for_next;
 use crate::injected_c::compiled;
 use crate::injected_recovery::Pair;
@@ -85,7 +87,7 @@ fn a_c_module_with_nothing_but_its_archive_callback_archives() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary_with(lab, SMALL_MB, only_needed(lab, &archive.text())?)?;
-        let segments = write_segments(&primary, 3)?;
+        let segments = primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         for segment in &segments {
             assert!(archive.has(segment)?, "{segment} was not archived");
@@ -104,7 +106,7 @@ fn a_c_module_with_nothing_but_its_restore_callback_restores() -> Result<()> {
         let settings = only_needed(lab, &archive.text())?;
         let primary = primary_with(lab, SMALL_MB, settings.clone())?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         let before = primary.contents()?;
         primary.archive_everything()?;
         primary.stop(Shutdown::Immediate)?;
@@ -113,11 +115,8 @@ fn a_c_module_with_nothing_but_its_restore_callback_restores() -> Result<()> {
             .without("archive_library")
             .with("shared_preload_libraries", "walden")
             .with("walden.restore_library", "only_needed");
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
+        let recovered = recovery_of(lab, &backup, settings)?;
+        must_recover(&recovered, &before)?;
         recovered.stop(Shutdown::Fast)?;
         Ok(())
     })
@@ -127,7 +126,7 @@ fn a_c_module_with_nothing_but_its_restore_callback_restores() -> Result<()> {
 fn the_state_of_an_archive_module_is_kept_from_startup_to_shutdown() -> Result<()> {
     scenario(|lab| {
         let primary = archiving(lab)?;
-        write_segments(&primary, 4)?;
+        primary.write_segments(1..=4)?;
         primary.stop(Shutdown::Fast)?;
         let archived: u64 = fs::read_dir(lab.dir().join("archive"))?
             .count()

@@ -4,8 +4,8 @@ use anyhow::Result;
 use lab::{Shutdown, scenario, wait_until};
 
 use crate::common::{
-    SMALL_MB, fetch, primary, recovery_settings, recovery_to, standby, wait_for_entries, write,
-    write_segments,
+    SMALL_MB, fetch, must_recover, primary, recovery_settings, recovery_to, standby,
+    wait_for_entries, write,
 };
 
 /// The whole cycle with one segment size.
@@ -14,7 +14,7 @@ fn cycle(mb: u32, entries: u32) -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, mb)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, entries)?;
+        primary.write_segments(1..=entries)?;
         primary.pgbench(&["-i", "-q", "-s", "1"])?;
         let before = primary.contents()?;
         primary.sql("select pg_create_restore_point('goal'); drop table ledger;")?;
@@ -26,10 +26,7 @@ fn cycle(mb: u32, entries: u32) -> Result<()> {
         );
         primary.stop(Shutdown::Immediate)?;
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
-        recovered.start()?;
-        recovered.wait_until_promoted()?;
-        assert_eq!(recovered.contents()?, before);
-        Ok(())
+        must_recover(&recovered, &before)
     })
 }
 
@@ -56,7 +53,7 @@ fn a_standby_with_archive_mode_always_shares_the_archive_of_its_primary() -> Res
             .with("primary_conninfo", &conninfo);
         let standby = standby(lab, "standby", &backup, settings)?;
         primary.wait_for_sql("select count(*) from pg_stat_replication", "1")?;
-        let segments = write_segments(&primary, 12)?;
+        let segments = primary.write_segments(1..=12)?;
         primary.wait_until_archived()?;
         wait_for_entries(&standby, 12)?;
         wait_until("the standby to archive the last segment too", || {

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 
 use crate::c_module::CModule;
-use crate::common::{SMALL_MB, primary_with, recovery_to, write, write_segments};
+use crate::common::{SMALL_MB, must_recover, primary_with, recovery_to, write};
 
 /// A look takes about a tenth of a second.
 const LOOKS_BETWEEN_SEGMENTS: u32 = 40;
@@ -59,9 +59,7 @@ fn recovers(
     expected: &Contents,
 ) -> Result<()> {
     let recovered = recovery_to(lab, backup, settings, "goal")?;
-    recovered.start()?;
-    recovered.wait_until_promoted()?;
-    assert_eq!(recovered.contents()?, *expected);
+    must_recover(&recovered, expected)?;
     recovered.stop(Shutdown::Immediate)?;
     fs::remove_dir_all(recovered.home()).context("could not remove the recovered server")
 }
@@ -73,7 +71,7 @@ fn three_modules_at_once_acknowledge_together_and_each_archive_restores_the_serv
         let primary = primary_with(lab, SMALL_MB, three.settings(lab)?)?;
         let backup = primary.base_backup("backup")?;
         let archiver = primary.wait_for_process("archiver")?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.archive_everything()?;
 
         // One of them fails for a while.

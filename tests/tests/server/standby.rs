@@ -3,9 +3,7 @@
 use anyhow::Result;
 use lab::{ArchiveDir, Lab, Settings, Shutdown, scenario, wait_until};
 
-use crate::common::{
-    SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write, write_segments,
-};
+use crate::common::{SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write};
 
 fn standby_settings(lab: &Lab, archive: &ArchiveDir) -> Result<Settings> {
     Ok(recovery_settings(lab, archive)?
@@ -37,7 +35,7 @@ fn a_restartpoint_removes_what_no_restart_needs_and_nothing_else() -> Result<()>
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
         let standby = standby(lab, "standby", &backup, standby_settings(lab, &archive)?)?;
-        write_segments(&primary, 5)?;
+        primary.write_segments(1..=5)?;
         primary.sql("checkpoint")?;
         write(&primary, 6)?;
         primary.archive_everything()?;
@@ -79,7 +77,7 @@ fn promotion_archives_the_partial_segment_the_history_and_the_new_timeline() -> 
         let backup = primary.base_backup("backup")?;
         let settings = standby_settings(lab, &archive)?.with("log_min_messages", "debug1");
         let standby = standby(lab, "standby", &backup, settings)?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         wait_for_entries(&standby, 3)?;
 
@@ -126,7 +124,7 @@ fn a_second_standby_follows_across_the_promotion_of_the_first() -> Result<()> {
         let settings = recovery_settings(lab, &archive)?;
         let first = standby(lab, "first", &backup, settings.clone())?;
         let second = standby(lab, "second", &backup, settings)?;
-        write_segments(&primary, 3)?;
+        primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
         primary.stop(Shutdown::Immediate)?;
         wait_for_entries(&first, 3)?;

@@ -5,8 +5,8 @@ use lab::{Cluster, Lab, Mark, Settings, scenario};
 
 use crate::c_module::CModule;
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, primary_with, standby,
-    wait_for_entries, write, write_segments,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, primary, primary_with, recovery_of,
+    standby, wait_for_entries, write,
 };
 
 /// Both jobs, so that a message for each of them would be noticed.
@@ -53,15 +53,14 @@ fn stops_recovery(
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 2)?;
+        primary.write_segments(1..=2)?;
         primary.wait_until_archived()?;
         let settings = recovering(lab, library)?;
         let settings = match build(lab)? {
             Some(module) => module.found_with(settings),
             None => settings,
         };
-        let recovered = lab.restored("recovered", &backup, settings)?;
-        recovered.touch("recovery.signal")?;
+        let recovered = recovery_of(lab, &backup, settings)?;
         let log = recovered.start_refused()?;
         is_named_once(&recovered, library, words)?;
         let lines: Vec<&str> = log.lines().collect();

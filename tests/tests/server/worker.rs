@@ -3,12 +3,12 @@
 use std::process::Stdio;
 
 use anyhow::Result;
-use lab::{Mark, Shutdown, scenario, wait_until};
+use lab::{Lost, Mark, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{
     SMALL_MB, primary, recovery_settings, recovery_to, restored_since, standby, start_and_hold,
-    wait_for_entries, write, write_segments,
+    wait_for_entries, write,
 };
 
 #[test]
@@ -41,12 +41,11 @@ fn ending_the_worker_while_it_retries_does_not_stop_targeted_recovery() -> Resul
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
-        let backup = primary.base_backup("backup")?;
-        let segments = write_segments(&primary, 20)?;
-        primary.sql("select pg_create_restore_point('goal')")?;
-        let before = primary.contents()?;
-        primary.archive_everything()?;
-        primary.stop(Shutdown::Immediate)?;
+        let Lost {
+            backup,
+            contents: before,
+            segments,
+        } = primary.lose(20)?;
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
         let startup = start_and_hold(&recovered, 3)?;
         let away = lab.dir().join("unmounted");
@@ -71,7 +70,7 @@ fn a_slow_archive_cleanup_does_not_make_a_restore_fail() -> Result<()> {
         let archive = lab.archive("archive")?;
         let primary = primary(lab, &archive, SMALL_MB)?;
         let backup = primary.base_backup("backup")?;
-        write_segments(&primary, 5)?;
+        primary.write_segments(1..=5)?;
         primary.sql("checkpoint; select pg_create_restore_point('goal')")?;
         let before = primary.contents()?;
         primary.archive_everything()?;

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::bench::{Watch, archiver, complaint, drain, place_of, plant, stored_bytes};
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// In the order of the report.
 pub(crate) const PROMISES: &[Promise] = &[
@@ -82,7 +82,7 @@ fn archived_is_there(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let mark = primary.mark()?;
     let mut held = Vec::new();
     for entry in 1..=8 {
-        let segment = write_segments(&primary, entry..=entry)?.concat();
+        let segment = primary.write_segments(entry..=entry)?.concat();
         let done = status.join(format!("{segment}.done"));
         let acknowledged = wait_until("the segment to be called archived", || Ok(done.exists()));
         must(acknowledged, &complaint(&primary, mark))?;
@@ -118,13 +118,13 @@ fn failure_is_retried(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
     let mark = primary.mark()?;
-    write_segments(&primary, 1..=1)?;
+    primary.write_segments(1..=1)?;
     drain(&primary, mark, "the first segment was not archived")?;
     let mut tried = Vec::new();
     for (entry, outage) in (1_u32..).zip(&OUTAGES) {
         let watch = Watch::begin(&primary)?;
         (outage.begin)(&archive, lab)?;
-        let during = write_segments(&primary, entry * 10..=entry * 10 + 1)?;
+        let during = primary.write_segments(entry * 10..=entry * 10 + 1)?;
         watch.wait()?;
         let ready = primary.ready()?;
         let lost: Vec<_> = during.iter().filter(|name| !ready.contains(name)).collect();
@@ -151,14 +151,14 @@ fn failure_is_retried(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 /// outage, so the archiver may give up once.
 fn all_archived_again(primary: &Cluster, entry: u32, outage: &Outage) -> Result<Vec<String>> {
     let mark = primary.mark()?;
-    let mut written = write_segments(primary, entry..=entry)?;
+    let mut written = primary.write_segments(entry..=entry)?;
     let otherwise = format!(
         "{}, and came back; not everything was archived",
         outage.words
     );
     if drain(primary, mark, &otherwise).is_err() {
         let mark = primary.mark()?;
-        written.extend(write_segments(primary, entry + 1..=entry + 1)?);
+        written.extend(primary.write_segments(entry + 1..=entry + 1)?);
         drain(primary, mark, &otherwise)?;
     }
     Ok(written)
@@ -167,7 +167,7 @@ fn all_archived_again(primary: &Cluster, entry: u32, outage: &Outage) -> Result<
 fn failure_is_contained(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
-    let first = write_segments(&primary, 1..=1)?.concat();
+    let first = primary.write_segments(1..=1)?.concat();
     drain(
         &primary,
         Mark::default(),
@@ -179,7 +179,7 @@ fn failure_is_contained(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 
     archive.set_mode(0o000)?;
     let watch = Watch::begin(&primary)?;
-    let segment = write_segments(&primary, 2..=2)?.concat();
+    let segment = primary.write_segments(2..=2)?.concat();
     watch.wait()?;
     hold(by.is_alive(), || {
         format!(
@@ -193,7 +193,7 @@ fn failure_is_contained(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     plant(lab, &place_of(&archive, &first, &segment)?)?;
     let again = Watch::begin(&primary)?;
     by.signal(Signal::CONT)?;
-    write_segments(&primary, 3..=3)?;
+    primary.write_segments(3..=3)?;
     again.wait()?;
     let bad = ["FATAL", "PANIC", "terminated by signal"];
     for word in bad {

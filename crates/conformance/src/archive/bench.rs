@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::promise::{hold, must};
 use crate::stall::Stall;
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// What the server says after three failures in a row, before it pauses for up to a minute
 /// (`pgarch_ArchiverCopyLoop`, 15 to 18).
@@ -26,7 +26,7 @@ pub(crate) struct Copied<'lab> {
     pub(crate) copy: PathBuf,
 }
 
-/// A running server with the empty table of [`write_segments`], and a copy of its data directory from before
+/// A running server with the empty ledger, and a copy of its data directory from before
 /// it wrote anything else.
 pub(crate) fn copied<'lab>(
     lab: &'lab Lab,
@@ -34,9 +34,7 @@ pub(crate) fn copied<'lab>(
     segment_mb: u32,
     settings: Settings,
 ) -> Result<Copied<'lab>> {
-    let primary = lab.cluster(name, segment_mb, settings)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
+    let primary = lab.primary(name, segment_mb, settings)?;
     primary.stop(Shutdown::Fast)?;
     let copy = primary.home().join("copy");
     lab.copy(&primary.data(), &copy)?;
@@ -181,7 +179,7 @@ pub(crate) fn stall_at_next(
     also_reads: bool,
 ) -> Result<(String, Stall)> {
     archiver.signal(Signal::STOP)?;
-    let segment = write_segments(cluster, entry..=entry)?.concat();
+    let segment = cluster.write_segments(entry..=entry)?.concat();
     let stall = stall_at(cluster, &segment, also_reads)?;
     archiver.signal(Signal::CONT)?;
     Ok((segment, stall))
@@ -200,6 +198,16 @@ pub(crate) fn stall_at(cluster: &Cluster, segment: &str, also_reads: bool) -> Re
 /// The archiver process.
 pub(crate) fn archiver(cluster: &Cluster) -> Result<Process> {
     cluster.wait_for_process("archiver")
+}
+
+/// The archiver of a server that has just come up, with nothing left to do.
+pub(crate) fn idle_archiver(cluster: &Cluster) -> Result<Process> {
+    drain(
+        cluster,
+        Mark::default(),
+        "the first segments were not archived",
+    )?;
+    archiver(cluster)
 }
 
 /// Everything below the archive directory, by path from there.

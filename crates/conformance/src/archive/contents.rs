@@ -5,7 +5,7 @@ use lab::{Lab, Shutdown};
 
 use super::bench::{Watch, compare_with_recovered, complaint, copied, drain};
 use crate::promise::{Evidence, Kind, Promise, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// In the order of the report.
 pub(crate) const PROMISES: &[Promise] = &[
@@ -36,7 +36,7 @@ fn restores_the_same_server(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let origin = copied(lab, "primary", 1, subject.archiving(lab, &archive))?;
     let mark = origin.primary.mark()?;
-    let segments = write_segments(&origin.primary, 1..=6)?;
+    let segments = origin.primary.write_segments(1..=6)?;
     drain(&origin.primary, mark, "the segments were not archived")?;
     let entries = compare_with_recovered(subject, lab, &origin, &archive)?;
     Ok(Evidence::Seen(format!(
@@ -50,7 +50,7 @@ fn same_bytes_succeed(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
     let mark = primary.mark()?;
-    let segments = write_segments(&primary, 1..=2)?;
+    let segments = primary.write_segments(1..=2)?;
     drain(&primary, mark, "the segments were not archived at all")?;
     for segment in &segments {
         hold(archive.has(segment)?, || {
@@ -69,7 +69,7 @@ fn same_bytes_succeed(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     }
     let mark = primary.mark()?;
     primary.start()?;
-    write_segments(&primary, 3..=3)?;
+    primary.write_segments(3..=3)?;
     drain(&primary, mark, "the same files were not archived once more")?;
     let failures = primary.archive_failures()?;
     hold(failures == 0, || {
@@ -94,7 +94,7 @@ fn different_bytes_refused(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let first = copied(lab, "first", 1, subject.archiving(lab, &archive))?;
     let mark = first.primary.mark()?;
-    let names = write_segments(&first.primary, 1..=2)?;
+    let names = first.primary.write_segments(1..=2)?;
     drain(
         &first.primary,
         mark,
@@ -107,7 +107,7 @@ fn different_bytes_refused(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let second = lab.restored("second", &first.copy, subject.archiving(lab, &archive))?;
     second.start()?;
     let watch = Watch::begin(&second)?;
-    let others = write_segments(&second, 11..=12)?;
+    let others = second.write_segments(11..=12)?;
     let name = others.first().cloned().unwrap_or_default();
     anyhow::ensure!(
         names.first() == Some(&name),

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::bench::{archiver, drain, name_of};
 use super::trace::{Call, Trace};
 use crate::promise::{Evidence, Kind, Promise, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// In the order of the report.
 pub(crate) const PROMISES: &[Promise] = &[
@@ -30,9 +30,7 @@ pub(crate) const PROMISES: &[Promise] = &[
 /// A server that syncs: modules may follow its parameter.
 fn syncing<'lab>(subject: &Subject, lab: &'lab Lab, archive: &ArchiveDir) -> Result<Cluster<'lab>> {
     let settings = subject.archiving(lab, archive).with("fsync", "on");
-    let primary = lab.cluster("primary", 1, settings)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
+    let primary = lab.primary("primary", 1, settings)?;
     Ok(primary)
 }
 
@@ -40,7 +38,7 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = syncing(subject, lab, &archive)?;
     // The archive's own beginnings are not looked at.
-    write_segments(&primary, 1..=1)?;
+    primary.write_segments(1..=1)?;
     drain(
         &primary,
         Mark::default(),
@@ -48,7 +46,7 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     )?;
     let by = archiver(&primary)?;
     by.signal(Signal::STOP)?;
-    let segment = write_segments(&primary, 2..=2)?.concat();
+    let segment = primary.write_segments(2..=2)?.concat();
     let trace = Trace::begin(lab, &by, "trace")?;
     by.signal(Signal::CONT)?;
     drain(&primary, Mark::default(), "the segment was not archived")?;
@@ -87,7 +85,7 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn durable_when_found(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = syncing(subject, lab, &archive)?;
-    let segment = write_segments(&primary, 1..=1)?.concat();
+    let segment = primary.write_segments(1..=1)?.concat();
     drain(&primary, Mark::default(), "the segment was not archived")?;
     is_there(&archive, &segment)?;
     // Whoever archived it may have been killed before it was durable: a new archiver cannot know.
@@ -100,7 +98,7 @@ fn durable_when_found(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         status.join(format!("{segment}.done")),
         status.join(format!("{segment}.ready")),
     )?;
-    write_segments(&primary, 2..=2)?;
+    primary.write_segments(2..=2)?;
     let trace = Trace::begin(lab, &by, "trace")?;
     by.signal(Signal::CONT)?;
     drain(

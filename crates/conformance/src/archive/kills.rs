@@ -14,7 +14,7 @@ use super::bench::{
     Watch, archiver, compare_with_recovered, copied, drain, name_of, stall_at, stall_at_next, tree,
 };
 use crate::promise::{Evidence, Kind, Promise, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// How often something is killed.
 const KILLS: u32 = 12;
@@ -89,7 +89,7 @@ fn whole_after_kills(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     }
     // Everything that is said from now on is about what the kills left.
     let mark = server.mark()?;
-    write_segments(server, 1..=1)?;
+    server.write_segments(1..=1)?;
     let otherwise = format!("after {KILLS} kills (seed {seed}) the archiver does not get on");
     drain(server, mark, &otherwise)?;
     let compared = compare_with_originals(server, &archive)?;
@@ -187,7 +187,7 @@ fn compare_with_originals(server: &Cluster, archive: &ArchiveDir) -> Result<Stri
 fn nothing_left_behind(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
-    write_segments(&primary, 1..=1)?;
+    primary.write_segments(1..=1)?;
     drain(
         &primary,
         Mark::default(),
@@ -218,7 +218,7 @@ fn nothing_left_behind(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         primary.stop(Shutdown::Immediate)?;
         primary.start()?;
         let mark = primary.mark()?;
-        write_segments(&primary, entry * 10..=entry * 10)?;
+        primary.write_segments(entry * 10..=entry * 10)?;
         drain(
             &primary,
             mark,

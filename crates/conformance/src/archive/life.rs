@@ -7,9 +7,9 @@ use anyhow::Result;
 use lab::{Lab, Mark, Shutdown, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{COMPLAINT, archiver, complaint, drain};
+use super::bench::{COMPLAINT, archiver, complaint, drain, idle_archiver};
 use crate::promise::{Evidence, Kind, Promise, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// How long a module may take to notice that it is configured: a reload wakes the archiver at once.
 const STARTS_WITHIN: Duration = Duration::from_secs(45);
@@ -57,10 +57,8 @@ fn configured_later(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let bare = places
         .iter()
         .fold(configured.clone(), |settings, name| settings.without(name));
-    let primary = lab.cluster("primary", 1, bare)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
-    let segments = write_segments(&primary, 1..=3)?;
+    let primary = lab.primary("primary", 1, bare)?;
+    let segments = primary.write_segments(1..=3)?;
     // The server says that nothing is configured, or the module that it failed.
     wait_until("the archiver to find out", || {
         Ok(complaint(&primary, Mark::default()).starts_with(COMPLAINT)
@@ -121,7 +119,7 @@ fn library_changed(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let primary = subject.primary(lab, &archive, 1)?;
     let mark = primary.mark()?;
     let checkpointer = primary.wait_for_process("checkpointer")?;
-    let first = write_segments(&primary, 1..=2)?;
+    let first = primary.write_segments(1..=2)?;
     drain(&primary, mark, "the first segments were not archived")?;
     let library = primary
         .settings()
@@ -134,7 +132,7 @@ fn library_changed(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         settings.remove("archive_library");
         settings.set("archive_command", &format!("cp %p {}/%f", other.text()));
     })?;
-    let second = write_segments(&primary, 3..=4)?;
+    let second = primary.write_segments(3..=4)?;
     must(ended(&primary, one.pid), "the archiver was not restarted")?;
     drain(
         &primary,
@@ -147,7 +145,7 @@ fn library_changed(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         settings.remove("archive_command");
         settings.set("archive_library", &library);
     })?;
-    let third = write_segments(&primary, 5..=6)?;
+    let third = primary.write_segments(5..=6)?;
     must(ended(&primary, two.pid), "the archiver was not restarted")?;
     drain(
         &primary,
@@ -192,14 +190,9 @@ fn ended(primary: &lab::Cluster, pid: u32) -> Result<()> {
 fn fast_shutdown_drains(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
-    drain(
-        &primary,
-        Mark::default(),
-        "the first segments were not archived",
-    )?;
-    let by = archiver(&primary)?;
+    let by = idle_archiver(&primary)?;
     by.signal(Signal::STOP)?;
-    let segments = write_segments(&primary, 1..=10)?;
+    let segments = primary.write_segments(1..=10)?;
     // What the shutdown itself has to send on.
     primary.sql("insert into ledger values (11)")?;
     let mark = primary.mark()?;

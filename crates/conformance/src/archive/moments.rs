@@ -10,7 +10,7 @@ use super::bench::{
 };
 use crate::promise::{Evidence, Kind, Promise, hold};
 use crate::stall::Held;
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// The size of the segments here.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
@@ -65,13 +65,11 @@ fn nothing_overwritten_in_between(subject: &Subject, lab: &Lab) -> Result<Eviden
     let (mut seen, mut never) = (Vec::new(), Vec::new());
     for (number, moment) in (1_u32..).zip(Moment::ALL) {
         let archive = lab.archive(&format!("archive-{number}"))?;
-        let primary = lab.cluster(
+        let primary = lab.primary(
             &format!("primary-{number}"),
             1,
             subject.archiving(lab, &archive),
         )?;
-        primary.start()?;
-        primary.sql("create table ledger(entry int primary key)")?;
         if planted_at(lab, &primary, &archive, moment)? {
             seen.push(moment.words());
         } else {
@@ -101,7 +99,7 @@ fn nothing_overwritten_in_between(subject: &Subject, lab: &Lab) -> Result<Eviden
 fn planted_at(lab: &Lab, primary: &Cluster, archive: &ArchiveDir, moment: Moment) -> Result<bool> {
     let by = archiver(primary)?;
     let mark = primary.mark()?;
-    let first = write_segments(primary, 1..=1)?.concat();
+    let first = primary.write_segments(1..=1)?.concat();
     drain(primary, mark, "the first segment was not archived")?;
     let watch = Watch::begin(primary)?;
     let (segment, stall) = stall_at_next(primary, &by, 2, true)?;

@@ -8,7 +8,7 @@ use lab::{ArchiveDir, Cluster, Lab, Shutdown};
 
 use super::bench::{compare_with_recovered, copied, drain};
 use crate::promise::{Evidence, Kind, Promise, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// The sizes of segments that are tried, in megabytes: the default and a larger one. All other promises use
 /// the smallest.
@@ -54,13 +54,9 @@ fn promoted<'lab>(
         .clone()
         .without("archive_library")
         .with("archive_command", "false");
-    let server = lab.cluster("server", 1, nobody)?;
-    server.start()?;
-    server.sql(
-        "create table ledger(entry int primary key);
-         select pg_backup_start('test', true) \\; select pg_backup_stop(false)",
-    )?;
-    let segments = write_segments(&server, 1..=3)?;
+    let server = lab.primary("server", 1, nobody)?;
+    server.sql("select pg_backup_start('test', true) \\; select pg_backup_stop(false)")?;
+    let segments = server.write_segments(1..=3)?;
     // In the middle of a segment, which becomes a partial one.
     server.sql("insert into ledger values (4)")?;
     server.stop(Shutdown::Immediate)?;
@@ -158,7 +154,7 @@ fn segment_sizes(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         let settings = subject.archiving(lab, &archive);
         let origin = copied(lab, &format!("server-{megabytes}"), megabytes, settings)?;
         let mark = origin.primary.mark()?;
-        write_segments(&origin.primary, 1..=1)?;
+        origin.primary.write_segments(1..=1)?;
         let otherwise = format!("segments of {megabytes} MB were not archived");
         drain(&origin.primary, mark, &otherwise)?;
         compare_with_recovered(subject, lab, &origin, &archive)?;

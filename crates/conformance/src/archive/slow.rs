@@ -7,13 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lab::{ArchiveDir, Cluster, Lab, Mark, Process, wait_for, wait_until};
+use lab::{ArchiveDir, Cluster, Lab, Process, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{archiver, copied, drain, stall_at, stall_at_next};
+use super::bench::{archiver, copied, idle_archiver, stall_at, stall_at_next};
 use crate::promise::{Evidence, Kind, Promise, broken, must};
 use crate::stall::Stall;
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// What does not wait takes a fraction of a second; what waits, waits until it is let go.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -87,12 +87,7 @@ fn drop_database(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
     primary.sql("create database gone")?;
-    drain(
-        &primary,
-        Mark::default(),
-        "the first segments were not archived",
-    )?;
-    let by = archiver(&primary)?;
+    let by = idle_archiver(&primary)?;
     let (segment, stall) = stall_at_next(&primary, &by, 1, false)?;
     let took = while_held(stall, &by, |_| primary.sql("drop database gone").map(drop))?;
     let Ok(took) = took else {
@@ -102,7 +97,7 @@ fn drop_database(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         ));
     };
     // A reason to look again, should the archiver have put it off for a minute.
-    write_segments(&primary, 2..=2)?;
+    primary.write_segments(2..=2)?;
     must(
         primary.wait_until_archived(),
         "afterwards the segment was not archived",
@@ -116,12 +111,7 @@ fn drop_database(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn reload(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
-    drain(
-        &primary,
-        Mark::default(),
-        "the first segments were not archived",
-    )?;
-    let by = archiver(&primary)?;
+    let by = idle_archiver(&primary)?;
     let (segment, stall) = stall_at_next(&primary, &by, 1, false)?;
     let took = while_held(stall, &by, |_| {
         primary.reload(|settings| {
@@ -159,7 +149,7 @@ fn promotion(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let by = archiver(&standby)?;
     by.signal(Signal::STOP)?;
     // Not one that it may be at work on already.
-    let segments = write_segments(&primary, 1..=2)?;
+    let segments = primary.write_segments(1..=2)?;
     let segment = segments.first().context("no segment was written")?.clone();
     wait_until("the standby to have the segment to archive", || {
         Ok(standby.ready()?.contains(&segment))

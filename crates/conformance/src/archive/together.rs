@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use super::bench::{archiver, compare_with_recovered, copied, drain};
 use crate::promise::{Evidence, Kind, Promise, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// In the order of the report.
 pub(crate) const PROMISES: &[Promise] = &[Promise {
@@ -39,9 +39,9 @@ fn two_servers_one_archive(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     for process in &archivers {
         process.signal(Signal::STOP)?;
     }
-    let segments = write_segments(primary, 1..=10)?;
+    let segments = primary.write_segments(1..=10)?;
     // The last one ends, for the standby, with the first bytes of the next.
-    write_segments(primary, 11..=11)?;
+    primary.write_segments(11..=11)?;
     wait_until("both servers to have the same files to archive", || {
         let (one, other) = (primary.ready()?, standby.ready()?);
         let both = |name: &String| one.contains(name) && other.contains(name);

@@ -8,11 +8,10 @@ use anyhow::{Context, Result, ensure};
 use lab::{Cluster, Lab, Mark, Shutdown, wait_for};
 
 use super::scene::{
-    Answer, Asker, PATIENCE, SMALL_MB, last_words, lose, must_recover, primary, recovery_of,
-    stored, worker,
+    Answer, Asker, PATIENCE, SMALL_MB, last_words, lose, must_recover, primary, recovery_of, worker,
 };
 use crate::promise::{Evidence, Kind, Promise, broken, hold};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// Nobody but root gets at it.
 const AWAY: u32 = 0o000;
@@ -86,7 +85,7 @@ fn outage_is_not_absence(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let said = last_words(&asker.server, mark)?;
     asker.server.stop(Shutdown::Fast)?;
 
-    let place = stored(&archive, unreadable)?;
+    let place = archive.stored(unreadable)?;
     fs::set_permissions(&place, fs::Permissions::from_mode(AWAY))?;
     let recovered = recovery_of(
         lab,
@@ -135,7 +134,7 @@ fn must_stop(recovered: &Cluster, unreadable: &str) -> Result<String> {
 fn failure_is_contained(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-    let segments = write_segments(&primary, 1..=2)?;
+    let segments = primary.write_segments(1..=2)?;
     primary.wait_until_archived()?;
     let segment = segments.first().context("no segment was written")?;
     let asker = Asker::of(subject, lab, &archive)?;

@@ -10,10 +10,10 @@ use lab::{ArchiveDir, Cluster, Lab, Mark, Settings, Shutdown, wait_for};
 
 use super::scene::{
     Asker, SMALL_MB, ZEROS, does, last_words, must_recover, must_show, primary, recovery_of,
-    standby_with, stored,
+    standby_with,
 };
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// Names the module for the job.
 const PARAMETER: &str = "walden.archive_cleanup_library";
@@ -79,7 +79,7 @@ impl<'lab> Cleaning<'lab> {
     fn begin(subject: &Subject, lab: &'lab Lab) -> Result<Cleaning<'lab>> {
         let archive = lab.archive("archive")?;
         let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-        let segments = write_segments(&primary, 1..=6)?;
+        let segments = primary.write_segments(1..=6)?;
         primary.wait_until_archived()?;
         primary.stop(Shutdown::Immediate)?;
         let settings = cleaning(subject, subject.recovering(lab, &archive));
@@ -106,7 +106,7 @@ impl<'lab> Cleaning<'lab> {
     /// A file that is none of the server's doing, under this name, with the contents of a stored segment.
     fn plant(&self, lab: &Lab, name: &str) -> Result<()> {
         let path = self.archive.path().join(name);
-        fs::copy(stored(&self.archive, self.segment(5)?)?, &path)?;
+        fs::copy(self.archive.stored(self.segment(5)?)?, &path)?;
         lab.own(&path)
     }
 
@@ -262,9 +262,9 @@ fn at_restartpoints(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
     let backup = primary.base_backup("backup")?;
-    let mut segments = write_segments(&primary, 1..=3)?;
+    let mut segments = primary.write_segments(1..=3)?;
     primary.sql("checkpoint")?;
-    segments.extend(write_segments(&primary, 4..=5)?);
+    segments.extend(primary.write_segments(4..=5)?);
     primary.wait_until_archived()?;
     let settings = cleaning(subject, subject.recovering(lab, &archive));
     let standby = standby_with(lab, &backup, settings)?;
@@ -292,12 +292,12 @@ fn at_restartpoints(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     }
     must(standby.stop(Shutdown::Fast), "the standby did not stop")?;
     must(standby.start(), "the standby did not start again")?;
-    write_segments(&primary, 6..=6)?;
+    primary.write_segments(6..=6)?;
     primary.wait_until_archived()?;
     must_show(&standby, 6)?;
 
     let later = primary.base_backup("later")?;
-    write_segments(&primary, 7..=8)?;
+    primary.write_segments(7..=8)?;
     primary.wait_until_archived()?;
     let settings = subject.recovering(lab, &archive);
     let recovered = recovery_of(lab, "recovered", &later, settings)?;

@@ -6,11 +6,10 @@ use anyhow::{Context, Result};
 use lab::{Cluster, Lab, Mark, Shutdown};
 
 use super::scene::{
-    Answer, Asker, SMALL_MB, lose, must_recover, must_show, primary, recovering_and_archiving,
-    recovery_of, standby, stored, to_goal,
+    Answer, Asker, SMALL_MB, lose, must_recover, must_show, primary, recovery_of, standby, to_goal,
 };
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// In the order of the report.
 pub(crate) const PROMISES: &[Promise] = &[
@@ -85,7 +84,7 @@ fn every_segment_size(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     for mb in [SMALL_MB, 16, 64] {
         let archive = lab.archive(&format!("archive-{mb}"))?;
         let primary = primary(subject, lab, &archive, &format!("primary-{mb}"), mb)?;
-        let segments = write_segments(&primary, 1..=1)?;
+        let segments = primary.write_segments(1..=1)?;
         primary.wait_until_archived()?;
         let name = format!("asker-{mb}");
         let asker = Asker::start(lab, &name, mb, subject.recovering(lab, &archive))?;
@@ -102,7 +101,7 @@ fn every_segment_size(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn same_answer_again(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-    let segments = write_segments(&primary, 1..=2)?;
+    let segments = primary.write_segments(1..=2)?;
     primary.wait_until_archived()?;
     let asker = Asker::of(subject, lab, &archive)?;
     let last = segments.last().context("no segment was written")?;
@@ -118,7 +117,7 @@ fn same_answer_again(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn any_order(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-    let segments = write_segments(&primary, 1..=4)?;
+    let segments = primary.write_segments(1..=4)?;
     primary.wait_until_archived()?;
     let asker = Asker::of(subject, lab, &archive)?;
     let mut before = "first".to_owned();
@@ -139,12 +138,10 @@ fn any_order(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn timeline_history_files(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     const HISTORY: &str = "00000002.history";
     let archive = lab.archive("archive")?;
-    let settings = recovering_and_archiving(subject, lab, &archive);
-    let primary = lab.cluster("primary", SMALL_MB, settings)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
+    let settings = subject.archiving_and_recovering(lab, &archive);
+    let primary = lab.primary("primary", SMALL_MB, settings)?;
     let backup = primary.base_backup("backup")?;
-    write_segments(&primary, 1..=2)?;
+    primary.write_segments(1..=2)?;
     primary.wait_until_archived()?;
     let asker = Asker::of(subject, lab, &archive)?;
     asker.must_be_absent(HISTORY, "before any promotion")?;
@@ -161,7 +158,7 @@ fn timeline_history_files(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         primary.wait_for_sql(contents, "f"),
         "the primary was not promoted",
     )?;
-    write_segments(&primary, 3..=4)?;
+    primary.write_segments(3..=4)?;
     primary.wait_until_archived()?;
     let history = original(&primary, HISTORY)?;
     asker.must_restore(HISTORY, &history, "after a promotion")?;
@@ -178,13 +175,13 @@ fn timeline_history_files(subject: &Subject, lab: &Lab) -> Result<Evidence> {
 fn cut_off_file(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-    let segments = write_segments(&primary, 1..=3)?;
+    let segments = primary.write_segments(1..=3)?;
     primary.wait_until_archived()?;
     let asker = Asker::of(subject, lab, &archive)?;
     let mut seen = Vec::new();
     for (segment, divisor, how) in [(0, Some(2), "cut off in the middle"), (1, None, "empty")] {
         let segment = segments.get(segment).context("a segment is missing")?;
-        let place = stored(&archive, segment)?;
+        let place = archive.stored(segment)?;
         let whole = fs::read(&place)?;
         let left = divisor.map_or(0, |divisor| whole.len() / divisor);
         fs::write(&place, whole.get(..left).unwrap_or_default())?;

@@ -3,13 +3,10 @@
 use anyhow::Result;
 use lab::{Cluster, Lab, Mark, Shutdown};
 
-use super::scene::{
-    does, last_words, lose, must_recover, must_show, recovering_and_archiving, recovery_of,
-    standby_with,
-};
+use super::scene::{does, last_words, lose, must_recover, must_show, recovery_of, standby_with};
 use super::standby::must_be_promoted;
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// Names the module for the job.
 const PARAMETER: &str = "walden.recovery_end_library";
@@ -98,10 +95,10 @@ fn one_library_for_both(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let lost = lose(subject, lab, &archive, 3)?;
     let before = archive.snapshot()?;
-    let settings = recovering_and_archiving(subject, lab, &archive);
+    let settings = subject.archiving_and_recovering(lab, &archive);
     let recovered = recovery_of(lab, "recovered", &lost.backup, settings)?;
     must_recover(&recovered, &lost.contents)?;
-    write_segments(&recovered, 4..=5)?;
+    recovered.write_segments(4..=5)?;
     must(
         recovered.wait_until_archived(),
         "the recovered server does not archive",

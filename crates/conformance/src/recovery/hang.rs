@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use lab::Lab;
 use rustix::process::Signal;
 
-use super::scene::{Answer, Asker, SMALL_MB, must_show, primary, standby, stored, worker};
+use super::scene::{Answer, Asker, SMALL_MB, must_show, primary, standby, worker};
 use super::standby::must_be_promoted;
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
 use crate::stall::Stall;
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// `walden.restore_timeout` of the suite's servers, what the host gives a module beyond it, and some seconds
 /// for a loaded machine.
@@ -42,12 +42,12 @@ pub(crate) const PROMISES: &[Promise] = &[
 fn hang_is_bounded(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
-    let segment = write_segments(&primary, 1..=1)?.concat();
+    let segment = primary.write_segments(1..=1)?.concat();
     primary.wait_until_archived()?;
     let bytes = std::fs::read(primary.data().join("pg_wal").join(&segment))?;
     let asker = Asker::of(subject, lab, &archive)?;
     let worker = worker(&asker.server)?;
-    let stall = Stall::on_open(&stored(&archive, &segment)?)?;
+    let stall = Stall::on_open(&archive.stored(&segment)?)?;
     let begun = Instant::now();
     let (answer, held) = thread::scope(|scope| {
         let asking = scope.spawn(|| (asker.ask(&segment), begun.elapsed()));
@@ -76,16 +76,16 @@ fn promotion_while_hanging(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = primary(subject, lab, &archive, "primary", SMALL_MB)?;
     let backup = primary.base_backup("backup")?;
-    write_segments(&primary, 1..=2)?;
+    primary.write_segments(1..=2)?;
     primary.wait_until_archived()?;
     let standby = standby(subject, lab, &archive, &backup)?;
     must_show(&standby, 2)?;
     // Held back so that it does not fetch the next segment before that can hang.
     let startup = standby.wait_for_process("startup")?;
     startup.signal(Signal::STOP)?;
-    let segment = write_segments(&primary, 3..=3)?.concat();
+    let segment = primary.write_segments(3..=3)?.concat();
     primary.wait_until_archived()?;
-    let stall = Stall::on_open(&stored(&archive, &segment)?)?;
+    let stall = Stall::on_open(&archive.stored(&segment)?)?;
     let mark = standby.mark()?;
     startup.signal(Signal::CONT)?;
     let held = match stall.held_in(worker(&standby)?.pid) {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use lab::{Cluster, Lab, Shutdown, wait_for};
 use rustix::process::Signal;
 
-use super::scene::{PATIENCE, last_words, lose, must_recover, recovery_of, stored, worker};
+use super::scene::{PATIENCE, last_words, lose, must_recover, recovery_of, worker};
 use super::watch::{Seen, Watch};
 use crate::promise::{Evidence, Kind, Promise, broken, hold};
 use crate::stall::Stall;
@@ -80,7 +80,7 @@ fn killed_restore(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let recovered = recovery_of(lab, "recovered", &lost.backup, settings)?;
     let mut moments = Vec::new();
     // First in the middle of a file for certain, where that can be arranged.
-    let place = stored(&archive, lost.segments.get(4).map_or("", String::as_str))?;
+    let place = archive.stored(lost.segments.get(4).map_or("", String::as_str))?;
     if let Ok(stall) = Stall::on_open(&place) {
         start(&recovered)?;
         let worker = worker(&recovered)?;

@@ -15,7 +15,7 @@ use lab::{Lab, Mark};
 
 use self::scene::{Answer, Asker, SMALL_MB, last_words, primary};
 use crate::promise::Promise;
-use crate::subject::{Library, Subject, write_segments};
+use crate::subject::{Library, Subject};
 
 /// All of them, by theme.
 pub(crate) const PROMISES: &[&[Promise]] = &[
@@ -32,7 +32,7 @@ pub(crate) const PROMISES: &[&[Promise]] = &[
 pub(crate) fn first_look(subject: &Subject, lab: &Lab) -> Result<()> {
     let archive = lab.archive("recovery-archive")?;
     let primary = primary(subject, lab, &archive, "first-primary", SMALL_MB)?;
-    let segment = write_segments(&primary, 1..=1)?.concat();
+    let segment = primary.write_segments(1..=1)?.concat();
     primary.wait_until_archived()?;
     let asker = Asker::of(subject, lab, &archive)?;
     match asker.ask(&segment)? {

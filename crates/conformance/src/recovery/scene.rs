@@ -6,17 +6,16 @@
 
 use std::fmt;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
-    ArchiveDir, Cluster, Contents, Lab, Mark, Outcome, Process, Settings, Shutdown, run_for,
-    wait_for,
+    ArchiveDir, Cluster, Contents, Lab, Lost, Mark, Outcome, Process, Settings, run_for, wait_for,
 };
 
 use crate::promise::{broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// The smallest segment size: makes many segments quick.
 pub(super) const SMALL_MB: u32 = 1;
@@ -27,9 +26,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(25);
 /// The longest that a single request may take before the one who waits for it is a fault of the suite.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 
-/// The restore point that recoveries go to.
-const GOAL: &str = "goal";
-
 /// What `%r` is while no restartpoint is known.
 pub(super) const ZEROS: &str = "000000000000000000000000";
 
@@ -38,16 +34,6 @@ const ASKED_FOR: &str = "pg_wal/asked_for";
 
 /// The recovery worker, as the server's process list shows it.
 const WORKER: &str = "walden recovery worker";
-
-/// What is left of a primary.
-pub(super) struct Lost {
-    /// A base backup without WAL.
-    pub(super) backup: PathBuf,
-    /// What its tables held at the restore point.
-    pub(super) contents: Contents,
-    /// The segments after the backup, one an entry, all of them archived.
-    pub(super) segments: Vec<String>,
-}
 
 /// A running primary that keeps its segments, to compare them with what comes out of the archive.
 pub(super) fn primary<'lab>(
@@ -58,10 +44,7 @@ pub(super) fn primary<'lab>(
     segment_mb: u32,
 ) -> Result<Cluster<'lab>> {
     let settings = subject.archiving(lab, archive).with("wal_keep_size", "1GB");
-    let primary = lab.cluster(name, segment_mb, settings)?;
-    primary.start()?;
-    primary.sql("create table ledger(entry int primary key)")?;
-    Ok(primary)
+    lab.primary(name, segment_mb, settings)
 }
 
 /// Archives `entries` segments after a backup and loses the primary.
@@ -71,44 +54,13 @@ pub(super) fn lose(
     archive: &ArchiveDir,
     entries: u32,
 ) -> Result<Lost> {
-    let primary = primary(subject, lab, archive, "primary", SMALL_MB)?;
-    let backup = primary.base_backup("backup")?;
-    let segments = write_segments(&primary, 1..=entries)?;
-    primary.sql(&format!("select pg_create_restore_point('{GOAL}')"))?;
-    let contents = primary.contents()?;
-    primary.archive_everything()?;
-    primary.stop(Shutdown::Immediate)?;
-    Ok(Lost {
-        backup,
-        contents,
-        segments,
-    })
+    primary(subject, lab, archive, "primary", SMALL_MB)?.lose(entries)
 }
 
-/// Settings of a server that recovers through the module, and archives too.
-pub(super) fn recovering_and_archiving(
-    subject: &Subject,
-    lab: &Lab,
-    archive: &ArchiveDir,
-) -> Settings {
-    let mut settings = subject.archiving(lab, archive);
-    let recovering = subject.recovering(lab, archive);
-    for name in [
-        "shared_preload_libraries",
-        "walden.restore_library",
-        "walden.restore_timeout",
-    ] {
-        if let Some(value) = recovering.get(name) {
-            settings.set(name, value);
-        }
-    }
-    settings
-}
-
-/// The same settings with recovery to the restore point.
+/// The settings with recovery to the restore point.
 pub(super) fn to_goal(settings: Settings) -> Settings {
     settings
-        .with("recovery_target_name", GOAL)
+        .with("recovery_target_name", Lost::RESTORE_POINT)
         .with("recovery_target_action", "promote")
 }
 
@@ -220,16 +172,6 @@ pub(super) fn wait_until_asked_in_vain(standby: &Cluster, since: Mark, times: us
         let asked = standby.logged(since, &["DEBUG", "could not restore file", "from archive"])?;
         Ok((asked.len() >= times).then_some(()))
     })
-}
-
-/// The file behind which the archive keeps a WAL file: the one whose name holds the WAL file's.
-pub(super) fn stored(archive: &ArchiveDir, name: &str) -> Result<PathBuf> {
-    let keys = archive.keys()?;
-    let key = keys.iter().find(|key| key.starts_with(name));
-    let key = key.with_context(|| {
-        format!("the archive holds no file whose name begins with \"{name}\", only {keys:?}")
-    })?;
-    Ok(archive.path().join(key))
 }
 
 /// The process that calls the module.

@@ -10,7 +10,7 @@ use super::scene::{
     worker,
 };
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
-use crate::subject::{Subject, write_segments};
+use crate::subject::Subject;
 
 /// How long a promotion may take while the archive is away, on a loaded machine.
 const PROMPTLY: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ fn pair<'lab>(
 ) -> Result<(Cluster<'lab>, Cluster<'lab>)> {
     let primary = primary(subject, lab, archive, "primary", SMALL_MB)?;
     let backup = primary.base_backup("backup")?;
-    write_segments(&primary, 1..=3)?;
+    primary.write_segments(1..=3)?;
     primary.wait_until_archived()?;
     let standby = standby(subject, lab, archive, &backup)?;
     must_show(&standby, 3)?;
@@ -64,7 +64,7 @@ fn pair<'lab>(
 fn standby_follows(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let (primary, standby) = pair(subject, lab, &archive)?;
-    let segments = write_segments(&primary, 4..=6)?;
+    let segments = primary.write_segments(4..=6)?;
     primary.wait_until_archived()?;
     must_show(&standby, 6)?;
     let state = standby.sql("select pg_is_in_recovery(), count(*) from pg_stat_wal_receiver")?;
@@ -103,7 +103,7 @@ fn standby_lives_through_outage(subject: &Subject, lab: &Lab) -> Result<Evidence
             "startup process and worker were processes {before:?}, and are {after:?} after the outage"
         )
     })?;
-    write_segments(&primary, 4..=5)?;
+    primary.write_segments(4..=5)?;
     primary.wait_until_archived()?;
     must_show(&standby, 5)?;
     hold(standby.sql("select pg_is_in_recovery()")? == "t", || {

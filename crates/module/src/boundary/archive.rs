@@ -169,30 +169,43 @@ unsafe fn check_configured<M: ArchiveModule>(slot: Slot) -> bool {
     let process = unsafe { Process::in_callback() };
     // SAFETY: the slot belongs to this module.
     let hosted = unsafe { Hosted::<M>::at(slot) };
-    if let Some(speech) = asks_for_restart(process, hosted) {
+    let checked = check(process, hosted);
+    if let Some(speech) = checked.restart {
         let speech = &speech;
         // SAFETY: below ERROR and under the guard.
         let _ = guard(process, move || unsafe { speech.speak() });
         // SAFETY: this frame owns nothing, nor does the archiver's, which ends like this itself (pgarch.c).
         unsafe { abi::process::proc_exit(0) };
     }
-    match hosted.with(process, |module| module.check_configured(process)) {
-        Ok(()) => true,
-        Err(failure) => {
-            explain(process, &failure);
-            false
-        }
-    }
+    checked.configured
 }
 
-/// What the module gives as the reason for a restart; nothing is owned any more when this returns.
-fn asks_for_restart<M: ArchiveModule>(
-    process: Process,
-    hosted: &'static Hosted<M>,
-) -> Option<Speech> {
-    // A module that could not be started is asked, and started, once more by the check.
-    let reason = hosted.with(process, |module| Ok(module.restart(process)));
-    reason.ok().flatten().as_ref().map(Speech::of_report)
+/// What an outer frame needs of a check: plain data.
+#[derive(Clone, Copy)]
+struct Checked {
+    configured: bool,
+    restart: Option<Speech>,
+}
+
+/// Asks the module whether it wants another process, and if not, whether it is configured; explains why not.
+fn check<M: ArchiveModule>(process: Process, hosted: &'static Hosted<M>) -> Checked {
+    let restart = hosted.with(process, |module| match module.restart(process) {
+        Some(reason) => Ok(Some(Speech::of_report(&reason))),
+        None => module.check_configured(process).map(|()| None),
+    });
+    match restart {
+        Ok(restart) => Checked {
+            configured: restart.is_none(),
+            restart,
+        },
+        Err(failure) => {
+            explain(process, &failure);
+            Checked {
+                configured: false,
+                restart: None,
+            }
+        }
+    }
 }
 
 /// Tells the administrator why: as detail of the server's own WARNING where it has room for one (17 and

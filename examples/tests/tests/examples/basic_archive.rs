@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Cluster, Mark, Shutdown, scenario, seed, wait_until};
 use rustix::process::Signal;
 use walden_examples_tests::{
-    Lost, archive_and_lose, archiving, primary, recover, recovering, recovery_of, write_segments,
+    Lost, archive_and_lose, archiving, primary, recover, recovering, recovery_of,
 };
 
 const LIBRARY: &str = "basic_archive_rs";
@@ -131,7 +131,7 @@ fn killed_at_random_moments_it_loses_nothing_and_leaves_nothing_behind() -> Resu
         let mut segments = Vec::new();
         for round in 0..KILLS {
             let first = round * 10;
-            segments.extend(write_segments(&server, first..=first + 4)?);
+            segments.extend(server.write_segments(first..=first + 4)?);
             // At one of the segments to come, whenever that is.
             let victim = segments.len() - random.usize(1..=5);
             wait_until("the archiver to get near", || {
@@ -171,7 +171,7 @@ fn a_restartpoint_removes_what_the_standby_no_longer_needs() -> Result<()> {
         let standby = lab.restored("standby", &backup, settings)?;
         standby.touch("standby.signal")?;
         standby.start()?;
-        let old = write_segments(&primary, 1..=5)?;
+        let old = primary.write_segments(1..=5)?;
         primary.sql("checkpoint")?;
         let last = primary.archive_everything()?;
         standby.wait_for_sql("select count(*) from ledger", "5")?;

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use lab::{ArchiveDir, Lab, Mark, Settings, Shutdown, run, scenario, wait_until};
 use walden_examples_tests::{
     Lost, archive_and_lose, archiving, examples, primary, recover, recovering, recovery_of,
-    write_segments,
 };
 
 const PARAMETER: &str = "c_recovery.archive_directory";
@@ -116,7 +115,7 @@ fn it_cleans_the_archive_up_at_a_restartpoint() -> Result<()> {
         let standby = lab.restored("standby", &backup, c_settings(lab, &folder, &archive)?)?;
         standby.touch("standby.signal")?;
         standby.start()?;
-        let old = write_segments(&primary, 1..=5)?;
+        let old = primary.write_segments(1..=5)?;
         primary.sql("checkpoint")?;
         let last = primary.archive_everything()?;
         standby.wait_for_sql("select count(*) from ledger", "5")?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
-use walden_examples_tests::{archiving, primary, write_segments};
+use walden_examples_tests::{archiving, primary};
 
 const PARAMETER: &str = "heartbeat.archive_directory";
 
@@ -30,7 +30,7 @@ fn the_worker_reports_what_is_archived_and_what_waits() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let server = primary(lab, settings(lab, &archive)?)?;
-        let segments = write_segments(&server, 1..=3)?;
+        let segments = server.write_segments(1..=3)?;
         server.wait_until_archived()?;
         let last = format!("last {}\n", segments[2]);
         wait_until("the last segment in the state file", || {
@@ -40,7 +40,7 @@ fn the_worker_reports_what_is_archived_and_what_waits() -> Result<()> {
 
         archive.set_mode(0o000)?;
         server.reload(|settings| settings.set("heartbeat.backlog_limit", "1MB"))?;
-        write_segments(&server, 4..=6)?;
+        server.write_segments(4..=6)?;
         server.wait_for_log(Mark::default(), &["WARNING", "bytes of WAL are waiting"])?;
         archive.set_mode(0o755)?;
         server.wait_until_archived()

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use lab::{Mark, scenario, wait_until};
-use walden_examples_tests::{archive_and_lose, archiving, primary, recover, write_segments};
+use walden_examples_tests::{archive_and_lose, archiving, primary, recover};
 
 const PARAMETER: &str = "thirty_lines.directory";
 
@@ -24,7 +24,7 @@ fn the_thirty_line_module_starts_archiving_when_its_directory_is_set() -> Result
         let archive = lab.archive("archive")?;
         let settings = archiving(lab, "thirty_lines", PARAMETER, &archive)?;
         let server = primary(lab, settings.without(PARAMETER))?;
-        let segments = write_segments(&server, 1..=2)?;
+        let segments = server.write_segments(1..=2)?;
         server.wait_for_log(Mark::default(), &["\"thirty_lines.directory\" is not set"])?;
         assert_eq!(
             server.archive_failures()?,
