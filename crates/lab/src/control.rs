@@ -207,7 +207,11 @@ impl Cluster<'_> {
     }
 
     /// Whether the server says that it takes connections, read-only ones included.
-    pub(crate) fn takes_connections(&self) -> Result<bool> {
+    ///
+    /// # Errors
+    ///
+    /// When the server was not started, or has been stopped.
+    pub fn takes_connections(&self) -> Result<bool> {
         Ok(matches!(
             self.state()?.as_deref(),
             Some("ready" | "standby")

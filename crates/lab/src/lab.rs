@@ -2,7 +2,8 @@
 //!
 //! Guarantees that scenarios share nothing but read-only templates and programs, and that everything
 //! is removed with the last scenario that uses it (kept when `WALDEN_TEST_KEEP` is set).
-//! `WALDEN_TEST_SEED` is the seed of tests that choose moments at random.
+//! `WALDEN_TEST_SEED` is the seed of tests that choose moments at random, `WALDEN_TEST_ARCHIVE_JOBS` how many files
+//! Walden archives at once.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,6 +20,9 @@ use crate::settings::Settings;
 
 /// How many lines of each server's log a failure shows.
 const TAIL_LINES: usize = 60;
+
+/// How long Walden tries before an attempt counts as failed: tests that wait for failures wait for several.
+const ARCHIVE_TIMEOUT: &str = "5s";
 
 /// Runs a scenario in a [`Lab`] of its own; what it fails with is joined by the servers' logs.
 ///
@@ -123,19 +127,25 @@ impl Lab {
         Settings::base(&self.installation.library_dir())
     }
 
-    /// Settings of a server with Walden preloaded, which archives through it.
+    /// Settings of a server with Walden preloaded, which archives through it: as many files at once as
+    /// `WALDEN_TEST_ARCHIVE_JOBS` says, by default as many as Walden's own default.
     ///
     /// # Errors
     ///
     /// When Walden is not built.
     pub fn walden_settings(&self, archive: &ArchiveDir) -> Result<Settings> {
         self.require_library("walden")?;
-        Ok(self
+        let settings = self
             .settings()
             .with("shared_preload_libraries", "walden")
             .with("archive_mode", "on")
             .with("archive_library", "walden")
-            .with("walden.archive", &archive.text()))
+            .with("walden.archive", &archive.text())
+            .with("walden.archive_timeout", ARCHIVE_TIMEOUT);
+        Ok(match std::env::var("WALDEN_TEST_ARCHIVE_JOBS") {
+            Ok(jobs) if !jobs.is_empty() => settings.with("walden.archive_jobs", &jobs),
+            _ => settings,
+        })
     }
 
     /// Checks that a library was built, so that a test fails with this and not with a server's riddle.

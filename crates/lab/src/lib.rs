@@ -21,6 +21,7 @@ mod process;
 mod program;
 mod settings;
 mod wait;
+mod weather;
 
 pub use archive_dir::{ArchiveDir, wal_file};
 pub use cluster::{Cluster, Shutdown};
@@ -33,3 +34,4 @@ pub use process::Process;
 pub use program::{Outcome, run, run_for};
 pub use settings::Settings;
 pub use wait::{DEADLINE, wait_for, wait_until};
+pub use weather::{Conditions, Weather};
