@@ -131,9 +131,12 @@ fn is_walden(library: &str) -> bool {
         .is_some_and(|name| name == "walden" || name == "walden.so")
 }
 
-/// Whether a command's first word is this program, quoted or not.
+/// Whether a command's first word, or the one after `exec`, is this program, quoted or not.
 fn runs_walden(command: &str) -> bool {
     let command = command.trim_start();
+    let command = command
+        .strip_prefix("exec ")
+        .map_or(command, str::trim_start);
     let program = match command.strip_prefix(['\'', '"']) {
         Some(quoted) => quoted.split(['\'', '"']).next(),
         None => command.split_whitespace().next(),
@@ -196,6 +199,8 @@ mod tests {
                 "'/usr/lib/postgresql/15/bin/walden' restore --library 'walden' \"%f\"",
                 0,
             ),
+            ("exec '/usr/bin/walden' restore --library 'walden' %f", 0),
+            ("exec cp /srv/wal/%f %p", 1),
         ] {
             let settings = [&GOOD[..], &[("restore_command", command)]].concat();
             assert_eq!(verdicts(&settings).0, failed, "{command}");

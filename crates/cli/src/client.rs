@@ -22,8 +22,9 @@ use wire::{Answer, AskError, Phase, Request, SOCKET_PATH};
 
 /// How long Walden's own module is given to be answered for by the worker.  Usually the worker is there
 /// within milliseconds of the first request; where it is not, after a crash say, this is lost once per file,
-/// and no file is lost for it: the client does the job itself.
-const OWN_WORKER_START_WAIT_MAX: Duration = Duration::from_millis(250);
+/// and there it may be missing for hundreds of files: 15 starts it again only when a standby has become
+/// consistent.  No file is lost for it: the client does the job itself.
+const OWN_WORKER_START_WAIT_MAX: Duration = Duration::from_millis(30);
 
 /// How long somebody else's module is waited for where nothing stops over it: a standby asks again by itself, and
 /// a promotion, which asks several times, must not be held up by a worker that cannot start.

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 /// The program's name.
 const PROGRAM: &str = "walden";
 
+/// What makes the shell become the program instead of starting it.
+const EXEC: &str = "exec";
+
 /// The client program: the one installed with this library (`../bin` of the library's directory), else beside
 /// the server program, else on PATH.
 pub(crate) fn program(library: Option<&Path>, server: &Path) -> Result<PathBuf, Failure> {
@@ -55,8 +58,11 @@ pub(crate) enum Through<'a> {
 }
 
 /// The command for a job, ready for the server's configuration.
+///
+/// The shell becomes the client: a fork less for each file, and the client's parent is the server's own process.
 pub(crate) fn command(program: &Path, job: Job, through: Through<'_>) -> String {
-    let mut words = vec![quoted(&program.to_string_lossy()), job.verb().to_owned()];
+    let program = quoted(&program.to_string_lossy());
+    let mut words = vec![EXEC.to_owned(), program, job.verb().to_owned()];
     match through {
         Through::Worker { library } => words.extend(["--library".to_owned(), quoted(library)]),
         Through::Nobody { library } => {
@@ -91,13 +97,17 @@ fn quoted(word: &str) -> String {
 
 /// Whether a command is Walden's own client doing this job and nothing else.
 ///
-/// Leading assignments are fine (`WALDEN_ARCHIVE=/a walden restore %f %p`); anything that runs a second
-/// program is not, because then it is not the client alone that answers.
+/// Leading assignments are fine (`WALDEN_ARCHIVE=/a walden restore %f %p`), and so is `exec`; anything that runs
+/// a second program is not, because then it is not the client alone that answers.
 pub(crate) fn is_own_client(command: &str, job: Job) -> bool {
     let Some(words) = words(command) else {
         return false;
     };
-    let mut words = words.iter().skip_while(|word| is_assignment(word));
+    let mut words = words
+        .iter()
+        .skip_while(|word| is_assignment(word))
+        .peekable();
+    words.next_if(|word| *word == EXEC);
     let Some(program) = words.next() else {
         return false;
     };
@@ -167,7 +177,7 @@ mod tests {
         };
         assert_eq!(
             command(Path::new("/bin/walden"), Job::Restore, through),
-            "'/bin/walden' restore --archive '/it'\\''s/100%%' --missing-segment error \"%f\" \"%p\" \"%r\""
+            "exec '/bin/walden' restore --archive '/it'\\''s/100%%' --missing-segment error \"%f\" \"%p\" \"%r\""
         );
     }
 
@@ -178,6 +188,11 @@ mod tests {
             ("/usr/bin/walden restore \"%f\" \"%p\" \"%r\"", true),
             ("WALDEN_ARCHIVE=/a walden restore %f %p", true),
             ("walden -A /a restore %f %p", true),
+            ("exec walden restore %f %p", true),
+            ("WALDEN_ARCHIVE=/a exec walden restore %f %p", true),
+            ("exec WALDEN_ARCHIVE=/a walden restore %f %p", false),
+            ("exec cp /a/%f %p", false),
+            ("exec", false),
             ("cp /a/%f %p", false),
             ("walden restore %f %p || cp /a/%f %p", false),
             ("walden restore %f %p; true", false),
