@@ -21,7 +21,9 @@ use crate::durable::Disk;
 use crate::error::Error;
 use crate::location::Location;
 use crate::options::{Cancel, Options};
+use crate::put::Offered;
 use crate::store::Store;
+use crate::workspace::Workspace;
 
 /// An archive of WAL files. All calls block; it may be shared between threads.
 pub struct Archive {
@@ -136,7 +138,14 @@ impl Archive {
         system: Option<SystemIdentifier>,
         cancel: &Cancel,
     ) -> Result<Put, Error> {
-        crate::put::put_new(self, name, source, system, cancel)
+        let offered = Offered {
+            name,
+            path: source,
+            ready: None,
+            system,
+        };
+        let (put, _) = crate::put::put_new(self, &offered, cancel, &mut Workspace::default())?;
+        Ok(put)
     }
 
     /// Restores a WAL file as `dest`, which must not exist and appears whole or not at all.

@@ -108,6 +108,17 @@ impl<'a> Check<'a> {
         self.header.as_ref()
     }
 
+    /// What a timeline history file says, once all of it has been fed; `None` for other files, and for one that
+    /// cannot be understood and was not checked either.
+    pub(crate) fn history(&self) -> Option<TimelineHistory> {
+        match self.name {
+            WalFileName::TimelineHistory(timeline) => {
+                TimelineHistory::parse(*timeline, &self.head).ok()
+            }
+            _ => None,
+        }
+    }
+
     fn read_header(&mut self) -> Result<(), Error> {
         let header = match LongPageHeader::parse(&self.head) {
             Ok(header) => header,

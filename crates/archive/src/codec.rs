@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
+use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::compression::Compression;
 use crate::compression::CompressionKind;
@@ -27,19 +28,27 @@ pub(crate) trait Contents {
 }
 
 /// A writer that compresses into another.
-pub(crate) enum Encoder<W: Write> {
+pub(crate) enum Encoder<'a, W: Write> {
     Raw(W),
-    Zstd(zstd::Encoder<'static, W>),
+    Zstd(zstd::Encoder<'a, W>),
     Lz4(Box<FrameEncoder<W>>),
 }
 
-impl<W: Write> Encoder<W> {
-    /// `bytes` is how many bytes will be written; the frame says so to whoever decodes it.
-    pub(crate) fn new(compression: Compression, bytes: u64, into: W) -> io::Result<Encoder<W>> {
+impl<'a, W: Write> Encoder<'a, W> {
+    /// `bytes` is how many bytes will be written; the frame says so to whoever decodes it. `context` is made when
+    /// there is none, and can be used for the next file.
+    pub(crate) fn new(
+        compression: Compression,
+        bytes: u64,
+        context: &'a mut Option<CCtx<'static>>,
+        into: W,
+    ) -> io::Result<Encoder<'a, W>> {
         Ok(match compression {
             Compression::None => Encoder::Raw(into),
             Compression::Zstd(level) => {
-                let mut encoder = zstd::Encoder::new(into, level)?;
+                let context = context.get_or_insert_with(CCtx::create);
+                let mut encoder = zstd::Encoder::with_context(into, context);
+                encoder.set_parameter(CParameter::CompressionLevel(level))?;
                 encoder.include_checksum(true)?;
                 encoder.set_pledged_src_size(Some(bytes))?;
                 Encoder::Zstd(encoder)
@@ -64,7 +73,7 @@ impl<W: Write> Encoder<W> {
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
+impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Encoder::Raw(into) => into.write(bytes),
@@ -83,21 +92,21 @@ impl<W: Write> Write for Encoder<W> {
 }
 
 /// A stored object's contents, decompressed.
-pub(crate) struct Decoded {
-    decoder: Decoder,
+pub(crate) struct Decoded<'a> {
+    decoder: Decoder<'a>,
     delivery: Arc<Delivery>,
     stored_bytes: u64,
     /// The object as messages name it.
     shown: String,
 }
 
-enum Decoder {
+enum Decoder<'a> {
     Raw(Delivered),
-    Zstd(zstd::Decoder<'static, BufReader<Delivered>>),
+    Zstd(zstd::Decoder<'a, BufReader<Delivered>>),
     Lz4(Box<FrameDecoder<NeverEnds<BufReader<Delivered>>>>),
 }
 
-impl Contents for Decoded {
+impl Contents for Decoded<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Error> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..)
@@ -113,13 +122,32 @@ impl Contents for Decoded {
     }
 }
 
-impl Decoded {
+impl<'a> Decoded<'a> {
     /// Begins to read an object. `shown` names it in messages.
     pub(crate) fn new(
         object: Object,
         kind: CompressionKind,
         shown: String,
-    ) -> Result<Decoded, Error> {
+    ) -> Result<Decoded<'a>, Error> {
+        Decoded::begin(object, kind, shown, None)
+    }
+
+    /// The same with a context that is made when there is none, and can be used for the next file.
+    pub(crate) fn with_context(
+        object: Object,
+        kind: CompressionKind,
+        shown: String,
+        context: &'a mut Option<DCtx<'static>>,
+    ) -> Result<Decoded<'a>, Error> {
+        Decoded::begin(object, kind, shown, Some(context))
+    }
+
+    fn begin(
+        object: Object,
+        kind: CompressionKind,
+        shown: String,
+        context: Option<&'a mut Option<DCtx<'static>>>,
+    ) -> Result<Decoded<'a>, Error> {
         if object.bytes == 0 {
             // Neither a compressed file nor any WAL file is ever empty; an interrupted copy is.
             return Err(Error::damaged(format!("archive file \"{shown}\" is empty")));
@@ -135,13 +163,17 @@ impl Decoded {
             CompressionKind::None => Decoder::Raw(delivered),
             CompressionKind::Zstd => {
                 let buffered = BufReader::with_capacity(CHUNK_BYTES, delivered);
-                let decoder = zstd::Decoder::with_buffer(buffered).map_err(|cause| {
-                    Error::io(
-                        format!("could not begin to decompress archive file \"{shown}\""),
-                        cause,
-                    )
-                })?;
-                Decoder::Zstd(decoder)
+                Decoder::Zstd(match context {
+                    Some(context) => {
+                        let context = context.get_or_insert_with(DCtx::create);
+                        zstd::Decoder::with_context(buffered, context)
+                    }
+                    None => zstd::Decoder::with_buffer(buffered).map_err(|cause| {
+                        let what =
+                            format!("could not begin to decompress archive file \"{shown}\"");
+                        Error::io(what, cause)
+                    })?,
+                })
             }
             CompressionKind::Lz4 => {
                 let buffered = BufReader::with_capacity(CHUNK_BYTES, delivered);
@@ -267,7 +299,9 @@ mod tests {
     }
 
     fn encode(compression: Compression, bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = Encoder::new(compression, bytes.len() as u64, Vec::new()).unwrap();
+        let mut context = None;
+        let bytes_in = bytes.len() as u64;
+        let mut encoder = Encoder::new(compression, bytes_in, &mut context, Vec::new()).unwrap();
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }
@@ -373,6 +407,24 @@ mod tests {
             short.bytes = stored.len() as u64;
             let error = decode(short, compression.kind()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{compression}");
+        }
+    }
+
+    #[test]
+    fn a_context_that_was_left_in_the_middle_of_one_file_reads_the_next_one_right() {
+        let (mut context, stored) = (None, encode(Compression::Zstd(1), &contents()));
+        for cut in [1000, stored.len() / 2, stored.len() - 5, stored.len()] {
+            let part = object(stored[..cut].to_vec());
+            let kind = CompressionKind::Zstd;
+            let shown = || "x".to_owned();
+            let mut buffer = vec![0; 1_000_000];
+            let mut first = Decoded::with_context(part, kind, shown(), &mut context).unwrap();
+            let _ = first.fill(&mut buffer);
+            drop(first);
+            let whole = object(stored.clone());
+            let mut second = Decoded::with_context(whole, kind, shown(), &mut context).unwrap();
+            let read = second.fill(&mut buffer).unwrap();
+            assert!(buffer[..read] == contents(), "after a cut at {cut}");
         }
     }
 

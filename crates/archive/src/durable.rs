@@ -286,6 +286,12 @@ impl Staged {
         }))
     }
 
+    /// Brings the contents to disk early, to save whoever syncs the file under its name the wait. Promises nothing.
+    pub(crate) fn sync_early(&self) -> Result<(), Error> {
+        let shown = self.dir.path.display().to_string();
+        self.disk.sync_file(&self.file, &shown)
+    }
+
     /// True if it has a staged name, which outlives a crash.
     pub(crate) fn has_name(&self) -> bool {
         self.staged_name.is_some()

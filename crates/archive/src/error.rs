@@ -38,6 +38,8 @@ pub(crate) enum Mark {
     FailedSync,
     /// Its creator still holds it; that is over in a moment.
     Busy,
+    /// The server has been told meanwhile that the file is archived.
+    NotReady,
 }
 
 /// A failure, with its kind, its message, and sometimes a hint and the error that caused it.

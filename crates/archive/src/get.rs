@@ -1,14 +1,14 @@
 //! Restoring one file: find it under any suffix, decompress and check it into a file that has no name yet,
-//! and give it its name only when it is whole.
+//! and give it its name only when it is whole. The two halves may be far apart: see `prefetch`.
 //!
 //! Guarantees the three answers: restored; absent, which takes proof that the archive was there to be
 //! asked; and everything else, an error. A destination is never overwritten and never appears half written.
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use wal::{SystemIdentifier, WalFileName};
+use wal::{SystemIdentifier, TimelineHistory, WalFileName};
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
@@ -17,15 +17,27 @@ use crate::codec::{CHUNK_BYTES, Contents, Decoded};
 use crate::compare::{Comparison, Side, compare};
 use crate::compression::CompressionKind;
 use crate::directory::Directory;
-use crate::durable::{Outcome, Staged};
+use crate::durable::{Disk, Outcome, Staged};
 use crate::error::Error;
 use crate::key::{key_of, parse_key};
 use crate::options::Cancel;
 use crate::store::{Detail, Object};
+use crate::workspace::{Parts, Workspace};
 
 /// What the names of staged files begin with, where they need names. pg_basebackup (`sendDir`) and pg_rewind
 /// (`excludeFiles`, 15 to 18) skip what begins with `pgsql_tmp`.
 const STAGED_PREFIX: &str = "pgsql_tmp_walden_get_";
+
+/// A file of the archive, whole and checked, in the file system it is wanted in, without its name yet. Dropping
+/// it removes it.
+pub(crate) struct Fetched {
+    staged: Staged,
+    parent: PathBuf,
+    /// Its size, uncompressed.
+    pub(crate) bytes: u64,
+    /// What it says, if it is a timeline history file.
+    pub(crate) history: Option<TimelineHistory>,
+}
 
 /// See [`Archive::get`].
 pub(crate) fn get(
@@ -39,16 +51,44 @@ pub(crate) fn get(
     if name.is_never_written() {
         return Ok(Got::Absent);
     }
+    let dest = Destination::of(dest)?;
+    if dest.is_taken() && find(archive, name, cancel)?.is_some() {
+        // Only to fail before the work rather than after it; publishing is what cannot overwrite.
+        return Err(dest.exists());
+    }
+    let mut workspace = Workspace::default();
+    match fetch(archive, name, dest.parent, system, &mut workspace, cancel)? {
+        Some(fetched) => {
+            let bytes = fetched.bytes;
+            fetched.publish(&dest)?;
+            Ok(Got::Restored { bytes })
+        }
+        None => {
+            prove_present(archive)?;
+            Ok(Got::Absent)
+        }
+    }
+}
+
+/// Fetches a file into an unnamed one in `parent`, and checks it. Works on any thread.
+///
+/// `None` if no such name was found. That is no answer yet: see [`prove_present`].
+pub(crate) fn fetch(
+    archive: &Archive,
+    name: &WalFileName,
+    parent: &Path,
+    system: Option<SystemIdentifier>,
+    workspace: &mut Workspace,
+    cancel: &Cancel,
+) -> Result<Option<Fetched>, Error> {
     let bound = binding::read(archive)?;
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
     }
     let Some((key, kind, object)) = find(archive, name, cancel)? else {
-        prove_present(archive)?;
-        return Ok(Got::Absent);
+        return Ok(None);
     };
     let system = system.or(bound.map(|bound| bound.system));
-    let dest = Destination::of(dest)?;
     let shown = archive.shown(&key);
     let mut check = Check::new(
         name,
@@ -56,17 +96,22 @@ pub(crate) fn get(
         system,
         format!("archive file \"{shown}\""),
     );
-    let mut contents = Decoded::new(object, kind, shown)?;
-    let mut staged = dest.stage(archive, name)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
+    let Parts {
+        chunk,
+        decompressor,
+        ..
+    } = workspace.parts();
+    let mut contents = Decoded::with_context(object, kind, shown, decompressor)?;
+    let mut staged = stage(archive, name, parent)?;
     loop {
         cancel.check(&format!("restoring of \"{name}\""))?;
-        let bytes = contents.fill(&mut chunk)?;
+        let bytes = contents.fill(chunk)?;
         let now = chunk.get(..bytes).unwrap_or_default();
         check.feed(now)?;
         staged.write_all(now).map_err(|cause| {
+            let dir = parent.display();
             Error::io(
-                format!("could not write file \"{}\"", dest.path.display()),
+                format!("could not write file \"{name}\" in \"{dir}\""),
                 cause,
             )
         })?;
@@ -74,12 +119,52 @@ pub(crate) fn get(
             break;
         }
     }
-    let bytes = check.finish()?;
-    // Not synced: the server syncs a restored file before it relies on it (durable_rename in
-    // KeepFileRestoredFromArchive, 15 to 18), and after a crash it asks for the file again.
-    match staged.publish_unsynced(&dest.name)? {
-        Outcome::Created(_) => Ok(Got::Restored { bytes }),
-        Outcome::Exists => Err(dest.exists()),
+    Ok(Some(Fetched {
+        bytes: check.finish()?,
+        history: check.history(),
+        staged,
+        parent: parent.to_owned(),
+    }))
+}
+
+/// Removes the restored files of dead processes that had names and did not come to be used, and tells how many there
+/// were: there are such files only where a file cannot be without a name.
+///
+/// Fails if the directory cannot be read.
+pub fn remove_restore_leftovers(directory: &Path) -> Result<u64, Error> {
+    Disk::default().remove_dead(&Directory::open(directory)?, STAGED_PREFIX)
+}
+
+impl std::fmt::Debug for Fetched {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fetched")
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Fetched {
+    /// Gives the file its name, in the directory that it was fetched for.
+    ///
+    /// Not synced: the server syncs a restored file before it relies on it (durable_rename in
+    /// KeepFileRestoredFromArchive, 15 to 18), and after a crash it asks for the file again.
+    pub(crate) fn publish(self, dest: &Destination<'_>) -> Result<(), Error> {
+        if dest.parent != self.parent {
+            return Err(Error::unusable(format!(
+                "file for \"{}\" cannot be published as \"{}\"",
+                self.parent.display(),
+                dest.path.display()
+            )));
+        }
+        match self.staged.publish_unsynced(&dest.name)? {
+            Outcome::Created(_) => Ok(()),
+            Outcome::Exists => Err(dest.exists()),
+        }
+    }
+
+    /// Brings the contents to disk before the server does it while replay waits: see [`Staged::sync_early`].
+    pub(crate) fn sync_early(&self) -> Result<(), Error> {
+        self.staged.sync_early()
     }
 }
 
@@ -143,7 +228,7 @@ fn must_be_twins(
 /// unbound one proves itself by holding any WAL file at all: nobody recovers from an archive that holds
 /// none, so nothing is lost by calling that "could not tell", and recovery is not ended by a mount that
 /// failed.
-fn prove_present(archive: &Archive) -> Result<(), Error> {
+pub(crate) fn prove_present(archive: &Archive) -> Result<(), Error> {
     if binding::read(archive)?.is_some() {
         return Ok(());
     }
@@ -166,15 +251,28 @@ fn prove_present(archive: &Archive) -> Result<(), Error> {
     .with_hint("Is the archive's file system mounted? Is this the right directory?"))
 }
 
+/// The staged file lies beside the destination: a file is linked only within its own file system.
+fn stage(archive: &Archive, name: &WalFileName, parent: &Path) -> Result<Staged, Error> {
+    let disk = &archive.disk;
+    let staged = disk.stage(Directory::open(parent)?, format!("{STAGED_PREFIX}{name}"))?;
+    if staged.has_name() {
+        // Then those before us had names too, and may have died with them. Failing to remove them is no
+        // reason not to restore; the next one tries again.
+        drop(disk.remove_dead(&Directory::open(parent)?, STAGED_PREFIX));
+    }
+    Ok(staged)
+}
+
 /// Where a restored file goes.
-struct Destination<'a> {
+pub(crate) struct Destination<'a> {
     path: &'a Path,
-    parent: &'a Path,
+    pub(crate) parent: &'a Path,
     name: String,
 }
 
 impl<'a> Destination<'a> {
-    fn of(path: &'a Path) -> Result<Destination<'a>, Error> {
+    /// Fails with [`crate::ErrorKind::Unusable`] if the path cannot be a file's.
+    pub(crate) fn of(path: &'a Path) -> Result<Destination<'a>, Error> {
         let name = path
             .file_name()
             .and_then(|name| name.to_str())
@@ -188,31 +286,15 @@ impl<'a> Destination<'a> {
             Some(parent) if parent != Path::new("") => parent,
             _ => Path::new("."),
         };
-        let dest = Destination {
+        Ok(Destination {
             path,
             parent,
             name: name.to_owned(),
-        };
-        // Only to fail before the work rather than after it; publishing is what cannot overwrite.
-        if path.symlink_metadata().is_ok() {
-            return Err(dest.exists());
-        }
-        Ok(dest)
+        })
     }
 
-    /// The staged file lies beside the destination: a file is linked only within its own file system.
-    fn stage(&self, archive: &Archive, name: &WalFileName) -> Result<Staged, Error> {
-        let disk = &archive.disk;
-        let staged = disk.stage(
-            Directory::open(self.parent)?,
-            format!("{STAGED_PREFIX}{name}"),
-        )?;
-        if staged.has_name() {
-            // Then those before us had names too, and may have died with them. Failing to remove them is no
-            // reason not to restore; the next one tries again.
-            drop(disk.remove_dead(&Directory::open(self.parent)?, STAGED_PREFIX));
-        }
-        Ok(staged)
+    fn is_taken(&self) -> bool {
+        self.path.symlink_metadata().is_ok()
     }
 
     fn exists(&self) -> Error {

@@ -8,9 +8,14 @@
 //! No hole is reported before the segment in which the timeline begins. Where that is tells the timeline's
 //! own history file; without it, what lies before the lowest stored segment of the timeline counts as
 //! before it. A partial segment never counts as the segment itself: the server never asks for one.
+//!
+//! Finding out takes a listing of the whole archive. Where nothing ends over a missing segment, on a standby that
+//! asks again every few seconds, [`Holes`] does with less.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
@@ -18,8 +23,9 @@ use crate::archive::{Archive, Hole};
 use crate::binding::header_of;
 use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::{Contents, Decoded};
+use crate::compression::CompressionKind;
 use crate::error::{Error, ErrorKind};
-use crate::key::parse_key;
+use crate::key::{key_of, parse_key};
 use crate::store::Detail;
 
 /// How many names of later files are given, at most: enough for a message.
@@ -27,6 +33,164 @@ pub const HOLE_NAMES_MAX: usize = 8;
 
 /// How many stored segments are tried for the segment size: a few may be damaged, not all of them.
 const SAMPLES_MAX: usize = 16;
+
+/// How many segments behind a missing one are looked for by name.
+const NEAR: usize = 3;
+
+/// How long a hole must have been there before it is one for somebody who asks again: an archive to which several files
+/// go at once has a later one before an earlier one for a moment, and that is no trouble.
+pub(crate) const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a listing holds for one missing segment, where a listing each time would cost too much.
+const LISTED_HOLDS: Duration = Duration::from_secs(60);
+
+/// How many missing segments are remembered: a standby asks for one on each timeline of its history.
+const REMEMBERED_MAX: usize = 16;
+
+/// What to make of a segment that the archive does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// It is absent, and nothing follows from that.
+    Final,
+    /// Recovery would end over it: see [`Archive::hole_at`].
+    MayEnd,
+    /// It will be asked for again soon. A hole is told at once, or rather after a second look, when one of the next
+    /// segments is there, and within a minute otherwise.
+    AskedAgain,
+}
+
+/// What is known of segments that are missing again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Holes {
+    looked: Vec<Looked>,
+}
+
+#[derive(Debug, Clone)]
+struct Looked {
+    archive: String,
+    segment: SegmentName,
+    listed: Instant,
+    /// One of the next segments was there.
+    near: bool,
+    hole: Option<Hole>,
+    /// Since when there has been a hole.
+    since: Instant,
+}
+
+/// What a look has shown.
+#[derive(Debug)]
+pub(crate) enum Seen {
+    /// No later segments, as far as was looked.
+    Nothing,
+    /// A hole, seen for the first time: to be looked at once more after [`SETTLED_AFTER`].
+    Unsettled,
+    Hole(Hole),
+}
+
+impl Looked {
+    fn seen(self) -> Seen {
+        match self.hole {
+            None => Seen::Nothing,
+            Some(hole) if self.since.elapsed() >= SETTLED_AFTER => Seen::Hole(hole),
+            Some(_) => Seen::Unsettled,
+        }
+    }
+}
+
+impl Holes {
+    /// Whether the segment, which the archive does not have, is a hole. Nothing is locked while the archive is asked.
+    pub(crate) fn look(
+        holes: &Mutex<Holes>,
+        archive: &Archive,
+        segment: &SegmentName,
+        size: SegmentSize,
+        absence: Absence,
+    ) -> Result<Seen, Error> {
+        match absence {
+            Absence::Final => return Ok(Seen::Nothing),
+            Absence::MayEnd => {
+                let hole = hole_at(archive, segment, Some(size))?;
+                return Ok(hole.map_or(Seen::Nothing, Seen::Hole));
+            }
+            Absence::AskedAgain => {}
+        }
+        let near = is_near(archive, segment, size)?;
+        let known = Holes::lock(holes).known(archive, segment);
+        if let Some(known) = &known
+            && known.listed.elapsed() < LISTED_HOLDS
+        {
+            match &known.hole {
+                // A hole with its proof gone (cleaned up) is looked at again.
+                Some(hole) if near || proof_stands(archive, hole)? => {
+                    return Ok(known.clone().seen());
+                }
+                None if !near || known.near => return Ok(Seen::Nothing),
+                _ => {}
+            }
+        }
+        let since = known.filter(|known| known.hole.is_some());
+        let looked = Looked {
+            archive: archive.place(),
+            segment: *segment,
+            listed: Instant::now(),
+            near,
+            hole: hole_at(archive, segment, Some(size))?,
+            since: since.map_or_else(Instant::now, |known| known.since),
+        };
+        Holes::lock(holes).remember(looked.clone());
+        Ok(looked.seen())
+    }
+
+    fn lock(holes: &Mutex<Holes>) -> MutexGuard<'_, Holes> {
+        holes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&mut self, archive: &Archive, segment: &SegmentName) -> Option<Looked> {
+        let place = archive.place();
+        self.looked.retain(|looked| looked.archive == place);
+        self.looked
+            .iter()
+            .find(|looked| looked.segment == *segment)
+            .cloned()
+    }
+
+    fn remember(&mut self, looked: Looked) {
+        self.looked.retain(|old| old.segment != looked.segment);
+        if self.looked.len() >= REMEMBERED_MAX {
+            self.looked.remove(0);
+        }
+        self.looked.push(looked);
+    }
+}
+
+/// Whether one of the next segments of the same timeline is there.
+fn is_near(archive: &Archive, segment: &SegmentName, size: SegmentSize) -> Result<bool, Error> {
+    let mut next = segment.next(size);
+    for _ in 0..NEAR {
+        let Some(now) = next else { break };
+        if is_stored(archive, &WalFileName::Segment(now))? {
+            return Ok(true);
+        }
+        next = now.next(size);
+    }
+    Ok(false)
+}
+
+fn proof_stands(archive: &Archive, hole: &Hole) -> Result<bool, Error> {
+    match hole.later.first().map(|name| name.parse()) {
+        Some(Ok(name)) => is_stored(archive, &name),
+        _ => Ok(false),
+    }
+}
+
+fn is_stored(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
+    for kind in CompressionKind::ALL {
+        if archive.store.open(&key_of(name, kind))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// See [`Archive::hole_at`].
 pub(crate) fn hole_at(

@@ -4,7 +4,8 @@
 //! [`MemoryStore`] as the model, [`FaultyStore`] around either. Above, [`Archive`] gives them WAL's meaning:
 //! names, compression, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
 //!
-//! Everything blocks, nothing logs, no thread is started: the caller decides where and when.
+//! Everything there blocks and starts no thread: the caller decides where and when. On top stand the two engines,
+//! which move files ahead of being asked, with threads that the caller starts for them ([`Spawn`]). Nothing logs.
 
 mod archive;
 mod binding;
@@ -15,6 +16,7 @@ mod compare;
 mod compression;
 mod conf;
 mod conf_line;
+mod crew;
 mod dir_store;
 mod directory;
 mod durable;
@@ -27,26 +29,36 @@ mod hole;
 mod key;
 mod list;
 mod location;
+mod memory;
 mod memory_store;
 mod options;
+mod prefetch;
 mod put;
+mod retry;
 mod settings;
 mod source;
 mod store;
 pub mod suite;
 mod time;
+mod uploads;
+mod workspace;
 
 pub use archive::{Archive, Cleaned, Got, Hole, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
 pub use compression::{Compression, CompressionKind, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 pub use conf::ServerConf;
+pub use crew::Spawn;
 pub use dir_store::DirStore;
 pub use error::{Error, ErrorKind};
 pub use faulty_store::{Faults, FaultyStore};
-pub use hole::HOLE_NAMES_MAX;
+pub use get::remove_restore_leftovers;
+pub use hole::{Absence, HOLE_NAMES_MAX};
 pub use location::{LOCATION_BYTES_MAX, Location};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
+pub use prefetch::{Answer, Asking, PREFETCH_MAX, Place, Prefetch, Tally, Wanted};
+pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use settings::{MissingSegment, Settings};
 pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};
 pub use time::rfc3339;
+pub use uploads::{UploadLimits, UploadNote, Uploads};

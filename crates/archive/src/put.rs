@@ -37,38 +37,51 @@ use crate::compression::{Compression, CompressionKind};
 use crate::error::{Error, ErrorKind, Mark};
 use crate::key::key_of;
 use crate::options::Cancel;
-use crate::source::Source;
+use crate::source::{Identity, Source};
 use crate::store::{Fresh, Object, Published, Staged};
+use crate::workspace::{Parts, Workspace};
 
 /// How long to wait for another writer to decide about an object: a second in all, a hundred times what the
 /// decision takes. A writer that hangs longer is reported, and the file is offered again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 const SETTLE_TRIES_MAX: u32 = 100;
 
-/// See [`Archive::put_new`].
+/// A file that somebody wants archived.
+pub(crate) struct Offered<'a> {
+    pub(crate) name: &'a WalFileName,
+    pub(crate) path: &'a Path,
+    /// The server's note that it still has to be archived, for files that nobody has asked for yet: without it
+    /// the server may be doing something else with the file by now.
+    pub(crate) ready: Option<&'a Path>,
+    pub(crate) system: Option<SystemIdentifier>,
+}
+
+/// See [`Archive::put_new`]. Also tells which file it was that is archived now.
 pub(crate) fn put_new(
     archive: &Archive,
-    name: &WalFileName,
-    path: &Path,
-    system: Option<SystemIdentifier>,
+    offered: &Offered<'_>,
     cancel: &Cancel,
-) -> Result<Put, Error> {
-    let mut source = Source::open(path)?;
-    let owner = owner_of(archive, name, &mut source, system)?;
+    workspace: &mut Workspace,
+) -> Result<(Put, Identity), Error> {
+    let name = offered.name;
+    let mut source = Source::open(offered.path)?;
+    let owner = owner_of(archive, name, &mut source, offered.system)?;
     binding::claim(archive, owner)?;
     let mut offer = Offer {
         archive,
         name,
+        ready: offered.ready,
         source,
         owner,
         cancel,
     };
+    let identity = offer.source.identity();
     if offer.is_stored(None)? {
-        return Ok(Put::AlreadyStored);
+        return Ok((Put::AlreadyStored, identity));
     }
-    match offer.create()? {
-        Some(put) => Ok(put),
-        None if offer.is_stored(None)? => Ok(Put::AlreadyStored),
+    match offer.create(workspace)? {
+        Some(put) => Ok((put, identity)),
+        None if offer.is_stored(None)? => Ok((Put::AlreadyStored, identity)),
         None => Err(Error::unavailable(format!(
             "archive file \"{name}\" was there and then was not: another process is at work"
         ))),
@@ -103,6 +116,7 @@ fn owner_of(
 struct Offer<'a> {
     archive: &'a Archive,
     name: &'a WalFileName,
+    ready: Option<&'a Path>,
     source: Source,
     owner: SystemIdentifier,
     cancel: &'a Cancel,
@@ -125,7 +139,8 @@ impl Offer<'_> {
                 equal.push(key);
             }
         }
-        if own.is_none() {
+        if own.is_none() && !equal.is_empty() {
+            self.must_hold_still()?;
             for key in &equal {
                 self.settle(key)?;
             }
@@ -166,17 +181,20 @@ impl Offer<'_> {
         };
         match comparison {
             Ok(Comparison::Equal) => Ok(()),
-            Ok(Comparison::Differ { at, left, right }) => Err(Error::conflict(format!(
-                "archive file \"{shown}\" already exists with different contents: \
-                 stored is {}; {} is {}; first difference at byte {at}",
-                describe(&left, modified),
-                self.source.shown,
-                describe(&right, self.source.modified)
-            ))
-            .with_hint(
-                "Two servers may be writing the same timeline into one archive. \
-                 Nothing has been changed; find out which file is right before moving one away.",
-            )),
+            Ok(Comparison::Differ { at, left, right }) => {
+                self.must_hold_still()?;
+                Err(Error::conflict(format!(
+                    "archive file \"{shown}\" already exists with different contents: \
+                     stored is {}; {} is {}; first difference at byte {at}",
+                    describe(&left, modified),
+                    self.source.shown,
+                    describe(&right, self.source.modified)
+                ))
+                .with_hint(
+                    "Two servers may be writing the same timeline into one archive. \
+                     Nothing has been changed; find out which file is right before moving one away.",
+                ))
+            }
             Err(Side::Left(error)) if error.kind() == ErrorKind::Damaged => Err(Error::conflict(
                 format!("{error}; it already exists and is never overwritten"),
             )
@@ -188,7 +206,7 @@ impl Offer<'_> {
     }
 
     /// Stores the file under a new key. `None` if somebody else has the key by now.
-    fn create(&mut self) -> Result<Option<Put>, Error> {
+    fn create(&mut self, workspace: &mut Workspace) -> Result<Option<Put>, Error> {
         let compression = match self.name {
             WalFileName::Segment(_) | WalFileName::Partial(_) => self.archive.options.compression,
             // Small, read by people, and by programs that know no suffix.
@@ -199,8 +217,9 @@ impl Offer<'_> {
         let key = key_of(self.name, compression.kind());
         self.source.rewind()?;
         let staged = self.archive.store.stage(&key)?;
-        let (staged, bytes_out) = self.encode(compression, staged, &key)?;
+        let (staged, bytes_out) = self.encode(compression, staged, &key, workspace)?;
         self.cancel.check(&self.what())?;
+        self.must_hold_still()?;
         match staged.publish()? {
             Published::Exists => Ok(None),
             Published::Created(fresh) => {
@@ -219,6 +238,7 @@ impl Offer<'_> {
         compression: Compression,
         staged: Box<dyn Staged>,
         key: &str,
+        workspace: &mut Workspace,
     ) -> Result<(Box<dyn Staged>, u64), Error> {
         let shown = self.archive.shown(key);
         let could_not =
@@ -234,12 +254,14 @@ impl Offer<'_> {
             inner: staged,
             bytes: 0,
         };
+        let Parts {
+            chunk, compressor, ..
+        } = workspace.parts();
         let mut encoder =
-            Encoder::new(compression, self.source.bytes, counted).map_err(could_not)?;
-        let mut chunk = vec![0; CHUNK_BYTES];
+            Encoder::new(compression, self.source.bytes, compressor, counted).map_err(could_not)?;
         loop {
             self.cancel.check(&self.what())?;
-            let bytes = self.source.fill(&mut chunk)?;
+            let bytes = self.source.fill(chunk)?;
             let now = chunk.get(..bytes).unwrap_or_default();
             check.feed(now)?;
             encoder.write_all(now).map_err(could_not)?;
@@ -269,6 +291,18 @@ impl Offer<'_> {
                     format!("{error}; and our own copy stays beside it: {stuck}"),
                 ))
             }
+        }
+    }
+
+    /// What has been read counts only if the file was all the time what its name says, and still to be archived.
+    fn must_hold_still(&self) -> Result<(), Error> {
+        self.source.must_hold_still()?;
+        match self.ready {
+            Some(ready) if !ready.exists() => {
+                let what = format!("\"{}\" is no longer to be archived", self.name);
+                Err(Error::unavailable(what).marked(Mark::NotReady))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,10 +1,15 @@
-//! The file offered to the archive: read through a fixed buffer, from one open file, and checked to hold
-//! still.
+//! The file offered to the archive: read through a fixed buffer, from one open file, and checked to hold still.
+//!
+//! Guarantees: contents are believed only of a file that has kept its size and its name. The server renames segments
+//! that it no longer needs and overwrites them (`InstallXLogFileSegment`, xlog.c, 15 to 18), so a descriptor that
+//! was opened under one segment's name may read another's; [`Source::must_hold_still`] is asked after reading and
+//! before anything is made of what was read.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::codec::Contents;
@@ -13,12 +18,39 @@ use crate::error::Error;
 /// A file being read.
 pub(crate) struct Source {
     file: File,
+    path: PathBuf,
+    identity: Identity,
     /// The file as messages name it: `file "pg_wal/…"`.
     pub(crate) shown: String,
     /// Its size when it was opened; it must keep it.
     pub(crate) bytes: u64,
     pub(crate) modified: SystemTime,
     read: u64,
+}
+
+/// Which file a name stands for, and since when it has its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Identity {
+    fn of(stat: &Metadata) -> Identity {
+        Identity {
+            device: stat.dev(),
+            inode: stat.ino(),
+            bytes: stat.size(),
+            modified: (stat.mtime(), stat.mtime_nsec()),
+        }
+    }
+
+    /// What the name stands for now; `None` if it cannot be told.
+    pub(crate) fn at(path: &Path) -> Option<Identity> {
+        path.metadata().ok().map(|stat| Identity::of(&stat))
+    }
 }
 
 impl Source {
@@ -49,6 +81,8 @@ impl Source {
         let modified = stat.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         Ok(Source {
             file,
+            path: path.to_owned(),
+            identity: Identity::of(&stat),
             shown,
             bytes: stat.len(),
             modified,
@@ -65,8 +99,21 @@ impl Source {
             .map_err(|cause| Error::io(format!("could not read {shown}"), cause))
     }
 
+    /// Which file this is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Fails if the name has become another file's, or the file has changed, since it was opened.
+    pub(crate) fn must_hold_still(&self) -> Result<(), Error> {
+        if Identity::at(&self.path) == Some(self.identity) {
+            return Ok(());
+        }
+        Err(self.changed())
+    }
+
     fn changed(&self) -> Error {
-        Error::unavailable(format!("{} changed its size while it was read", self.shown))
+        Error::unavailable(format!("{} changed while it was read", self.shown))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::exit::Outcome;
 use crate::flags::{Global, Restore};
 use crate::say;
 use crate::settings;
-use archive::{Cancel, Error, ErrorKind, Got, Hole, MissingSegment, Settings};
+use archive::{Backoff, Cancel, Error, ErrorKind, Got, Hole, MissingSegment, Settings};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -21,11 +21,6 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wal::{SegmentName, SystemIdentifier, WalFileName};
 use wire::Request;
-
-/// The first pause before trying again: a mount or a network hiccup is often over by then.
-const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause: it doubles up to here, so that an outage's end is noticed soon.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The least an attempt is given, however short its retries are: a slow archive is not a dead one.
 const ATTEMPT_WAIT_MIN: Duration = Duration::from_secs(10);
@@ -193,8 +188,7 @@ fn server_falls_back_on_own(flags: &Restore) -> bool {
 /// Tries until it works, fails for good, or the time is up. Says once that it is trying again.
 fn retried<T>(timeout: Duration, attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     let deadline = Instant::now() + timeout;
-    let mut pause = PAUSE_MIN;
-    let mut said = false;
+    let mut backoff = Backoff::new();
     loop {
         let error = match attempt() {
             Err(error) if error.kind() == ErrorKind::Unavailable => error,
@@ -204,15 +198,13 @@ fn retried<T>(timeout: Duration, attempt: impl Fn() -> Result<T, Error>) -> Resu
         if left.is_zero() {
             return Err(error);
         }
-        if !said {
+        if backoff.tries() == 0 {
             say::warning(&format!(
                 "{error}; trying again for up to {} s",
                 left.as_secs()
             ));
-            said = true;
         }
-        sleep(pause.min(left));
-        pause = (pause * 2).min(PAUSE_MAX);
+        sleep(backoff.pause().min(left));
     }
 }
 

@@ -112,10 +112,12 @@
 use std::path::Path;
 
 #[doc(hidden)]
+mod bell;
 pub mod boundary;
 mod report;
 pub mod task;
 
+pub use bell::Bell;
 pub use boundary::Process;
 pub use boundary::guard::{ServerError, guard};
 pub use boundary::load::{Loading, library_path};

@@ -6,10 +6,8 @@
 
 use crate::boundary::signals::spawn_with_signals_blocked;
 use crate::boundary::{panics, process::Woken};
-use crate::{Failure, Process};
-use rustix::event::{EventfdFlags, eventfd};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use crate::{Bell, Failure, Process};
+use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -22,7 +20,7 @@ const RELOAD_GRACE: Duration = Duration::from_millis(800);
 #[derive(Debug)]
 pub struct Task<T> {
     answer: Receiver<Result<T, Failure>>,
-    done: Arc<OwnedFd>,
+    done: Bell,
     thread: JoinHandle<()>,
 }
 
@@ -41,16 +39,13 @@ impl<T: Send + 'static> Task<T> {
     /// # Errors
     /// When no thread or event descriptor can be had.
     pub fn start(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Self, Failure> {
-        let done = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
-            Failure::new(format!("could not create an event descriptor: {error}"))
-        })?;
-        let done = Arc::new(done);
+        let done = Bell::new()?;
         let (tell, answer) = sync_channel(1);
-        let signal = Arc::clone(&done);
+        let bell = done.clone();
         let thread = spawn_with_signals_blocked(name, move || {
             // Nobody may listen any more; then the answer is not wanted.
             let _ = tell.send(panics::caught(work));
-            let _ = rustix::io::write(&*signal, &1_u64.to_ne_bytes());
+            bell.ring();
         })
         .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
         Ok(Self {

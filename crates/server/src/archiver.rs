@@ -1,31 +1,44 @@
-//! The archive module: one file per call, taken by a helper thread while the archiver waits on its latch.
+//! The archive module: the file that the server hands over, and those it will hand over next, taken by helper
+//! threads while the archiver waits on its latch.
 //!
-//! Guarantees: "archived" is answered only when the archive said so for exactly this file and these settings;
-//! an attempt that outlives its call (deadline, reload) is joined by the next call for the same file and never
-//! runs beside a second one; a stalled archive holds the archiver's interrupts up for no longer than a second.
-//! Leaves to the `archive` crate: what durable means, and that nothing is overwritten.
+//! Guarantees: "archived" is answered only when the archive said so for exactly this file and these settings; what
+//! outlives its call (deadline, reload) is joined by the next call for the same file; a stalled archive holds the
+//! archiver's interrupts up for no longer than a second.
+//! Leaves to the `archive` crate: which files are taken ahead, retries, what durable means, and that nothing is
+//! overwritten.
 
 use crate::failure;
 use crate::settings::{self, ArchiveSettings};
-use archive::{Archive, Cancel, Put};
+use archive::{Archive, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX, Put, UploadNote, Uploads};
 use module::{
-    ArchiveModule, Archived, Failure, Level, Module, Process, Report, Task, Waited, WalFileName,
-    Woken,
+    ArchiveModule, Archived, Bell, Failure, Level, Module, Process, Report, Task, Waited,
+    WalFileName, Woken, spawn_with_signals_blocked,
 };
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long a wait goes on after a reload was asked for. Most files are done by then, and what is not done counts
+/// as a failed attempt in `pg_stat_archiver`; a reload should not have to wait much longer.
+const RELOAD_GRACE: Duration = Duration::from_millis(800);
+
+/// How often a server whose archive fails is looked at for its stop, which must not wait for the retries.
+const STOPPING_LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What a try may need to say that it has failed, when its deadline comes.
+const ANSWER_GRACE: Duration = Duration::from_millis(200);
 
 /// The archiver's own state.
 pub(crate) struct Archiver {
+    bell: Bell,
     open: Option<Open>,
     opening: Option<Opening>,
-    attempt: Option<Attempt>,
 }
 
 struct Open {
     settings: ArchiveSettings,
-    archive: Arc<Archive>,
+    uploads: Uploads,
 }
 
 /// An open archive, and how many staged files of dead writers were removed from it.
@@ -36,32 +49,27 @@ struct Opening {
     task: Task<Opened>,
 }
 
-struct Attempt {
-    file: WalFileName,
-    settings: ArchiveSettings,
-    cancel: Cancel,
-    task: Task<Result<Put, archive::Error>>,
-}
-
 impl Module for Archiver {
     fn startup(_: Process) -> Result<Self, Failure> {
         Ok(Self {
+            bell: Bell::new()?,
             open: None,
             opening: None,
-            attempt: None,
         })
     }
 
+    /// What nobody has been told of is given up.
     fn shutdown(self, _: Process) {
-        if let Some(attempt) = self.attempt {
-            attempt.cancel.cancel();
-        }
+        drop(self.open);
     }
 }
 
 impl ArchiveModule for Archiver {
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
-        let settings = ArchiveSettings::now(process)?;
+        let settings = ArchiveSettings::now(process).inspect_err(|_| {
+            // Unset: nothing more goes there, what is on its way included.
+            self.open = None;
+        })?;
         if self
             .open
             .as_ref()
@@ -78,32 +86,52 @@ impl ArchiveModule for Archiver {
         file: &WalFileName,
         path: &Path,
     ) -> Result<Archived, Failure> {
-        let mut attempt = self.attempt_at(process, file, path)?;
-        let timeout = settings::archive_timeout(process);
-        let waited = attempt.task.wait(process, Instant::now() + timeout)?;
-        match waited {
-            Waited::Done(outcome) => finished(process, file, outcome),
+        let begun = Instant::now();
+        let deadline = begun + settings::archive_timeout(process);
+        let limits = settings::upload_limits(process);
+        let what = || format!("could not archive file \"{file}\"");
+        let asked = self
+            .uploads()?
+            .ask(file, path, deadline, limits)
+            .map_err(|error| failure::while_doing(&what(), &error))?;
+        if let Some(put) = asked {
+            let took = begun.elapsed().as_micros();
+            archived(
+                process,
+                file,
+                put,
+                &format!(" ahead; acknowledged in {took} us"),
+            );
+            return Ok(Archived::Durably);
+        }
+        match self.wait(process, file, begun, deadline)? {
+            Waited::Done(Ok(put)) => {
+                let took = begun.elapsed().as_millis();
+                archived(process, file, put, &format!(" in {took} ms"));
+                Ok(Archived::Durably)
+            }
+            Waited::Done(Err(error)) => Err(failure::while_doing(&what(), &error)),
             Waited::NotYet(Woken::Shutdown | Woken::PostmasterGone) => {
-                attempt.cancel.cancel();
+                self.open = None;
                 Ok(Archived::NotYet)
             }
             Waited::NotYet(Woken::Reload) => {
-                self.attempt = Some(attempt);
-                process.report(&Report::new(
-                    Level::Log,
-                    format!(
-                        "archiving of file \"{file}\" goes on while the configuration is reloaded"
-                    ),
-                ));
+                let message = format!(
+                    "archiving of file \"{file}\" goes on while the configuration is reloaded"
+                );
+                process.report(&Report::new(Level::Log, message));
                 Ok(Archived::NotYet)
             }
-            Waited::NotYet(_) => {
-                self.attempt = Some(attempt);
+            Waited::NotYet(Woken::Deadline | Woken::Event) => {
+                let seconds = begun.elapsed().as_secs();
+                let going_on = self.uploads()?.last_progress(file).is_some();
                 Err(Failure::new(format!(
-                    "could not archive file \"{file}\" within {} s",
-                    timeout.as_secs()
+                    "could not archive file \"{file}\" within {seconds} s"
                 ))
-                .detail("The attempt goes on and is joined by the next one.")
+                .detail(match going_on {
+                    true => "The attempt goes on and is joined by the next one.",
+                    false => "It was not begun: too many earlier ones have not come back.",
+                })
                 .hint("The archive is slow or does not answer; see \"walden.archive_timeout\"."))
             }
         }
@@ -116,6 +144,63 @@ impl Archiver {
         self.open.as_ref().map(|open| &open.settings)
     }
 
+    fn uploads(&self) -> Result<&Uploads, Failure> {
+        let open = self.open.as_ref();
+        open.map(|open| &open.uploads)
+            .ok_or_else(|| Failure::new("the archive is not open"))
+    }
+
+    /// Waits for the answer about a file, and meanwhile tells the log what it should know.
+    fn wait(
+        &self,
+        process: Process,
+        file: &WalFileName,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<Waited<Result<Put, archive::Error>>, Failure> {
+        let uploads = self.uploads()?;
+        let mut give_up = (deadline + ANSWER_GRACE, Woken::Deadline);
+        let mut look = begun + PROGRESS_WAIT_MAX;
+        loop {
+            self.bell.silence();
+            while let Some(note) = uploads.note() {
+                process.report(&told(note));
+            }
+            if let Some(outcome) = uploads.poll(file) {
+                return Ok(Waited::Done(outcome));
+            }
+            let heed_reload = give_up.1 == Woken::Deadline;
+            let in_trouble = uploads.is_in_trouble();
+            if in_trouble && is_stopping() {
+                return Err(Failure::new(format!(
+                    "could not archive file \"{file}\" before the server stops"
+                ))
+                .detail("It stays in \"pg_wal\", and is archived when the server runs again."));
+            }
+            let mut until = give_up.0.min(look);
+            if in_trouble {
+                until = until.min(Instant::now() + STOPPING_LOOK_EVERY);
+            }
+            match process.wait(self.bell.as_fd(), Some(until), heed_reload)? {
+                Woken::Event => {}
+                Woken::Reload => {
+                    let end = Instant::now() + RELOAD_GRACE;
+                    if end < give_up.0 {
+                        give_up = (end, Woken::Reload);
+                    } else {
+                        give_up.1 = Woken::Reload;
+                    }
+                }
+                Woken::Deadline if Instant::now() >= give_up.0 => {
+                    return Ok(Waited::NotYet(give_up.1));
+                }
+                Woken::Deadline if in_trouble || Instant::now() < look => {}
+                Woken::Deadline => look = report_no_progress(process, file, uploads),
+                woken => return Ok(Waited::NotYet(woken)),
+            }
+        }
+    }
+
     /// Opens the archive on a helper thread too: even looking at a directory can hang for minutes.
     fn open(&mut self, process: Process, settings: ArchiveSettings) -> Result<(), Failure> {
         self.open = None;
@@ -126,10 +211,8 @@ impl Archiver {
                 settings: settings.clone(),
             },
         };
-        match opening
-            .task
-            .wait(process, Instant::now() + settings::archive_timeout(process))?
-        {
+        let wait_max = CONNECT_WAIT_MAX.min(settings::archive_timeout(process));
+        match opening.task.wait(process, Instant::now() + wait_max)? {
             Waited::Done(Ok((archive, leftovers))) => {
                 if leftovers > 0 {
                     process.report(&Report::new(
@@ -139,10 +222,14 @@ impl Archiver {
                         ),
                     ));
                 }
-                self.open = Some(Open {
-                    settings,
-                    archive: Arc::new(archive),
-                });
+                let bell = self.bell.clone();
+                let uploads = Uploads::new(
+                    Arc::new(archive),
+                    process.system_identifier()?,
+                    spawn_with_signals_blocked,
+                    move || bell.ring(),
+                );
+                self.open = Some(Open { settings, uploads });
                 Ok(())
             }
             Waited::Done(Err(error)) => Err(failure::of_archive(error)),
@@ -154,40 +241,6 @@ impl Archiver {
                 )))
             }
         }
-    }
-
-    /// The attempt that is going on at this file, or a new one.
-    fn attempt_at(
-        &mut self,
-        process: Process,
-        file: &WalFileName,
-        path: &Path,
-    ) -> Result<Attempt, Failure> {
-        let open = self
-            .open
-            .as_ref()
-            .ok_or_else(|| Failure::new("the archive is not open"))?;
-        if let Some(attempt) = self.attempt.take() {
-            if attempt.file == *file && attempt.settings == open.settings {
-                return Ok(attempt);
-            }
-            // The server has moved on, or the archive is another one: this answer is no longer wanted.  A
-            // thread that is stuck cannot be ended; it cancels itself as soon as it moves.
-            attempt.cancel.cancel();
-        }
-        let system = process.system_identifier()?;
-        let cancel = Cancel::new();
-        let (archive, name, path) = (Arc::clone(&open.archive), *file, path.to_path_buf());
-        let asked = cancel.clone();
-        let task = Task::start("walden archive", move || {
-            archive.put_new(&name, &path, Some(system), &asked)
-        })?;
-        Ok(Attempt {
-            file: *file,
-            settings: open.settings.clone(),
-            cancel,
-            task,
-        })
     }
 }
 
@@ -201,32 +254,62 @@ fn start_opening(settings: &ArchiveSettings) -> Result<Task<Opened>, Failure> {
     })
 }
 
-fn finished(
-    process: Process,
-    file: &WalFileName,
-    outcome: Result<Put, archive::Error>,
-) -> Result<Archived, Failure> {
-    match outcome {
-        Ok(Put::Stored {
+/// Whether the server has been told to stop. The archiver itself is told last, and of a stop as of any other end of a
+/// backlog: by SIGUSR2, which no module sees (pgarch.c, 15 to 18); but the postmaster writes it down at once
+/// (`PM_STATUS_STOPPING` on line 8 of postmaster.pid, miscadmin.h, 15 to 18).
+fn is_stopping() -> bool {
+    let status = std::fs::read_to_string("postmaster.pid").unwrap_or_default();
+    status
+        .lines()
+        .nth(7)
+        .is_some_and(|line| line.trim() == "stopping")
+}
+
+fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
+    let message = match put {
+        Put::Stored {
             bytes_in,
             bytes_out,
-        }) => {
-            process.report(&Report::new(
-                Level::Debug1,
-                format!("archived file \"{file}\": {bytes_in} bytes stored as {bytes_out}"),
-            ));
-            Ok(Archived::Durably)
+        } => format!("archived file \"{file}\"{how}: {bytes_in} bytes stored as {bytes_out}"),
+        Put::AlreadyStored => {
+            format!("file \"{file}\" is in the archive already, with identical contents")
         }
-        Ok(Put::AlreadyStored) => {
-            process.report(&Report::new(
-                Level::Debug1,
-                format!("file \"{file}\" is in the archive already, with identical contents"),
-            ));
-            Ok(Archived::Durably)
+    };
+    process.report(&Report::new(Level::Debug1, message));
+}
+
+fn told(note: UploadNote) -> Report {
+    let text = match note {
+        UploadNote::Retrying { name, cause, hint } => {
+            let text = Failure::new(format!("could not archive file \"{name}\" yet: {cause}"))
+                .detail("It is tried again until \"walden.archive_timeout\" has passed.");
+            match hint {
+                Some(hint) => text.hint(hint),
+                None => text,
+            }
         }
-        Err(error) => Err(failure::while_doing(
-            &format!("could not archive file \"{file}\""),
-            &error,
+        UploadNote::Recovered { name, after } => Failure::new(format!(
+            "archived file \"{name}\" after {} s in which no file could be",
+            after.as_secs()
         )),
+    };
+    Report::of(Level::Log, text)
+}
+
+/// Says that nothing moves, if so, and when to look again.
+fn report_no_progress(process: Process, file: &WalFileName, uploads: &Uploads) -> Instant {
+    let now = Instant::now();
+    let Some(last) = uploads.last_progress(file) else {
+        return now + PROGRESS_WAIT_MAX;
+    };
+    if last + PROGRESS_WAIT_MAX > now {
+        return last + PROGRESS_WAIT_MAX;
     }
+    let seconds = last.elapsed().as_secs();
+    process.report(&Report::new(
+        Level::Log,
+        format!("archiving of file \"{file}\" has made no progress for {seconds} s"),
+    ));
+    // Once is enough for one call.
+    now + settings::archive_timeout(process)
 }

@@ -1,51 +1,57 @@
 //! Walden's own recovery module: restores from the archive, cleans it up, and tidies when recovery ends.
 //!
 //! Guarantees: "not in the archive" is said only when the archive said so and no later segment of the same
-//! line exists; everything else is a failure, which the host turns into "could not tell".  Leaves to the host:
-//! retries, the final name of a restored file, and what a standby is told.
+//! line exists; everything else is a failure, which the host turns into "could not tell".  A standby, which asks
+//! again, may hear of a hole a minute late.  Leaves to the host: retries, the final name of a restored file, and what
+//! a standby is told.  Leaves to `archive::Prefetch`: what is fetched before it is asked for.
 
 use crate::failure;
 use crate::settings::{self, ArchiveSettings};
-use archive::{Archive, Cancel, Cleaned, Got, Hole, MissingSegment};
-use module::{
-    ArchiveCleanupModule, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule, Report,
-    RestoreModule, Restored, Task, Waited, WalFileName, Woken,
+use archive::{
+    Absence, Answer, Archive, Asking, CONNECT_WAIT_MAX, Cancel, Cleaned, Hole, MissingSegment,
+    PROGRESS_WAIT_MAX, Place, Prefetch, Tally, Wanted,
 };
+use module::{
+    ArchiveCleanupModule, Bell, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule,
+    Report, RestoreModule, Restored, Task, Waited, WalFileName, Woken, spawn_with_signals_blocked,
+};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
-use wal::{SegmentName, SegmentSize};
+use wal::SegmentName;
+use wire::Phase;
 
 /// How long a restartpoint waits for its cleanup.  Usually it is done by then; the restores of a standby should
 /// not have to wait for one that is not.
 const CLEANUP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long the opening of the server waits for tidying; what is left undone is done by the next archiver.
 const RECOVERY_END_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How many requests may be stuck in an archive that does not answer (a dead NFS server): each keeps a thread.
-const STUCK_MAX: usize = 4;
+
+/// How long recovery waits for a file before everything that is fetched ahead stands still for it: a slow way to the
+/// archive, shared by several, would bring them all and this one too late.
+const HURRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What recovery asks for itself ends so (`RestoreArchivedFile`, xlogarchive.c, 15 to 18): it restores under these
+/// names, and the host's private name ends in the one that was asked for.
+const RECOVERYS_OWN: [&str; 2] = ["RECOVERYXLOG", "RECOVERYHISTORY"];
 
 /// The module's own state.
 pub(crate) struct Recovery {
-    open: Option<(ArchiveSettings, Arc<Archive>)>,
+    prefetch: Prefetch,
+    bell: Bell,
     cleanup: Option<Task<Result<Cleaned, archive::Error>>>,
-    stuck: Vec<Asking>,
 }
 
 impl Module for Recovery {
     fn startup(_: Process) -> Result<Self, Failure> {
+        let bell = Bell::new()?;
+        let rung = bell.clone();
         Ok(Self {
-            open: None,
+            prefetch: Prefetch::new(spawn_with_signals_blocked, move || rung.ring()),
+            bell,
             cleanup: None,
-            stuck: Vec::new(),
         })
     }
-}
-
-enum Found {
-    Restored(u64),
-    Absent,
-    Hole(Hole),
 }
 
 impl RestoreModule for Recovery {
@@ -56,32 +62,120 @@ impl RestoreModule for Recovery {
         path: &Path,
         _last_restartpoint: &KeepFrom,
     ) -> Result<Restored, Failure> {
-        let system = process.system_identifier()?;
-        let timeout = settings::restore_timeout(process);
-        let size = process.segment_size();
-        let (name, path) = (*file, path.to_path_buf());
         let what = format!("could not restore file \"{file}\" from the archive");
-        let found = self.ask(
-            process,
-            timeout,
-            &what,
-            move |archive, cancel| match archive.get(&name, &path, Some(system), cancel)? {
-                Got::Restored { bytes } => Ok(Found::Restored(bytes)),
-                Got::Absent => absent(archive, &name, size),
-            },
-        )?;
-        match found {
-            Found::Restored(bytes) => {
-                process.report(&Report::new(
-                    Level::Debug1,
-                    format!("restored file \"{file}\" from the archive: {bytes} bytes"),
-                ));
+        let wanted = wanted(process, file, path)?;
+        let asking = self.prefetch.ask(wanted);
+        let mut asking = asking.map_err(|error| failure::while_doing(&what, &error))?;
+        let answer = wait(process, &self.bell, &mut asking, file).map_err(|why| Failure {
+            message: format!("{what}: {}", why.message),
+            ..why
+        })?;
+        drop(asking);
+        match answer.map_err(|error| failure::while_doing(&what, &error))? {
+            Answer::Restored { bytes, ahead } => {
+                process.report(&restored(file, bytes, ahead, self.prefetch.tally()));
                 Ok(Restored::Yes)
             }
-            Found::Absent => Ok(Restored::NotInArchive),
-            Found::Hole(hole) => missing(process, &hole),
+            Answer::Absent => Ok(Restored::NotInArchive),
+            Answer::Hole(hole) => missing(process, &hole),
         }
     }
+}
+
+/// The request as the archive's side understands it.
+fn wanted(process: Process, file: &WalFileName, path: &Path) -> Result<Wanted, Failure> {
+    let settings = ArchiveSettings::now(process)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let absence = match file {
+        // The server looks there next, so recovery does not end here (xlogrecovery.c, XLogFileRead).
+        WalFileName::Segment(segment) if in_pg_wal(segment) => Absence::Final,
+        WalFileName::Segment(_) if Phase::of(Path::new(".")) == Phase::Standby => {
+            Absence::AskedAgain
+        }
+        _ => Absence::MayEnd,
+    };
+    Ok(Wanted {
+        name: *file,
+        dest: path.to_path_buf(),
+        in_line: RECOVERYS_OWN.iter().any(|own| name.ends_with(own)),
+        place: Place {
+            location: settings.location,
+            options: settings.options,
+        },
+        system: process.system_identifier()?,
+        size: process.segment_size(),
+        absence,
+        prefetch_max: settings::restore_prefetch(process),
+        memory_limit: settings::memory_limit(process),
+    })
+}
+
+/// Waits for the answer.  A reload is no reason to give up: the answer is about this request, with the settings it
+/// was made with.
+fn wait(
+    process: Process,
+    bell: &Bell,
+    asking: &mut Asking<'_>,
+    file: &WalFileName,
+) -> Result<Result<Answer, archive::Error>, Failure> {
+    let (begun, wait_max) = (Instant::now(), settings::restore_timeout(process));
+    let mut look = Some(begun + CONNECT_WAIT_MAX.min(PROGRESS_WAIT_MAX));
+    let mut hurry = Some(begun + HURRY_AFTER);
+    let deadline = begun + wait_max;
+    loop {
+        bell.silence();
+        if let Some(answer) = asking.answer() {
+            return Ok(answer);
+        }
+        let until = [look, hurry]
+            .into_iter()
+            .flatten()
+            .fold(deadline, Instant::min);
+        match process.wait(bell.as_fd(), Some(until), false)? {
+            Woken::Event | Woken::Reload => {}
+            Woken::Shutdown | Woken::PostmasterGone => {
+                return Err(Failure::new("the server is shutting down"));
+            }
+            Woken::Deadline if Instant::now() >= deadline => {
+                let waited = wait_max.as_secs();
+                return Err(Failure::new(format!("no answer within {waited} s")));
+            }
+            Woken::Deadline if hurry.take().is_some() => asking.hurry(),
+            Woken::Deadline => {
+                look = None;
+                let waited = begun.elapsed().as_secs();
+                if !asking.is_connected() {
+                    let place = settings::archive_text(process);
+                    return Err(Failure::new(format!(
+                        "archive \"{place}\" has not answered within {waited} s"
+                    )));
+                }
+                process.report(&Report::new(
+                    Level::Log,
+                    format!("restoring of file \"{file}\" has had no answer for {waited} s"),
+                ));
+            }
+        }
+    }
+}
+
+fn restored(file: &WalFileName, bytes: u64, ahead: bool, tally: Tally) -> Report {
+    let how = if ahead { "fetched ahead" } else { "on demand" };
+    let Tally {
+        fetched,
+        unused,
+        depth,
+    } = tally;
+    let text = Failure::new(format!(
+        "restored file \"{file}\" from the archive: {bytes} bytes ({how})"
+    ));
+    Report::of(
+        Level::Debug1,
+        text.detail(format!(
+            "Fetched ahead so far: {fetched} segments, of which {unused} were not needed; at present {depth} at a \
+             time."
+        )),
+    )
 }
 
 impl ArchiveCleanupModule for Recovery {
@@ -116,10 +210,19 @@ impl RecoveryEndModule for Recovery {
     /// A directory archive needs nothing at the end of recovery but what any opening does: staged files of
     /// dead writers go.
     fn recovery_end(&mut self, process: Process, _: &KeepFrom) -> Result<(), Failure> {
+        self.prefetch.forget();
         let what = "could not tidy the archive";
-        let removed = self.ask(process, RECOVERY_END_WAIT_MAX, what, |archive, _| {
-            archive.remove_leftovers()
+        let settings = ArchiveSettings::now(process)?;
+        let tidying = Task::start("walden tidying", move || {
+            Archive::open(&settings.location, settings.options)?.remove_leftovers()
         })?;
+        let removed = tidying
+            .join(process, RECOVERY_END_WAIT_MAX)
+            .map_err(|why| Failure {
+                message: format!("{what}: {}", why.message),
+                ..why
+            })?;
+        let removed = removed.map_err(|error| failure::while_doing(what, &error))?;
         process.report(&Report::new(
             Level::Debug1,
             format!("recovery has ended; removed {removed} staged files of dead writers from the archive"),
@@ -155,116 +258,6 @@ impl Recovery {
             }
         }
     }
-
-    /// Runs `work` on the open archive, on a helper thread, for at most `wait_max`.
-    fn ask<T: Send + 'static>(
-        &mut self,
-        process: Process,
-        wait_max: Duration,
-        what: &str,
-        work: impl FnOnce(&Archive, &Cancel) -> Result<T, archive::Error> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let settings = ArchiveSettings::now(process)?;
-        self.stuck.retain(|stuck| !stuck.thread.is_finished());
-        if self.stuck.len() >= STUCK_MAX {
-            return Err(Failure::new(format!(
-                "{what}: archive \"{}\" still has not answered {STUCK_MAX} earlier requests",
-                settings.location
-            )));
-        }
-        let known = match &self.open {
-            Some((opened, archive)) if *opened == settings => Some(Arc::clone(archive)),
-            _ => None,
-        };
-        let cancel = Cancel::new();
-        let (asked, to_open) = (cancel.clone(), settings.clone());
-        let (tell, answer) = sync_channel(1);
-        // The answer travels beside the task, so that tasks of all kinds of work can be kept together.
-        let mut asking = Asking {
-            cancel,
-            thread: Task::start("walden recovery", move || {
-                let archive = match known {
-                    Some(archive) => Ok(archive),
-                    None => Archive::open(&to_open.location, to_open.options).map(Arc::new),
-                };
-                let answer = archive.and_then(|archive| {
-                    let answer = work(&archive, &asked)?;
-                    Ok::<_, archive::Error>((archive, answer))
-                });
-                let _ = tell.send(answer);
-            })?,
-        };
-        match asking.wait(process, wait_max) {
-            Ok(()) => {}
-            Err(why) => {
-                asking.cancel.cancel();
-                self.stuck.push(asking);
-                return Err(Failure {
-                    message: format!("{what}: {}", why.message),
-                    ..why
-                });
-            }
-        }
-        match answer.try_recv() {
-            Ok(Ok((archive, answer))) => {
-                self.open = Some((settings, archive));
-                Ok(answer)
-            }
-            Ok(Err(error)) => {
-                // What was wrong may be the open archive itself (a stale handle, another mount).
-                self.open = None;
-                Err(failure::while_doing(what, &error))
-            }
-            Err(_) => Err(Failure::new(format!(
-                "{what}: the work ended without an answer"
-            ))),
-        }
-    }
-}
-
-/// Work on a helper thread, and how to tell it that nobody waits any more.
-struct Asking {
-    cancel: Cancel,
-    thread: Task<()>,
-}
-
-impl Asking {
-    /// Waits for the end of the work.  A reload is no reason to give up: the answer is about this request, with
-    /// the settings it was made with.
-    fn wait(&mut self, process: Process, wait_max: Duration) -> Result<(), Failure> {
-        let deadline = Instant::now() + wait_max;
-        loop {
-            match self.thread.wait(process, deadline)? {
-                Waited::Done(()) => return Ok(()),
-                Waited::NotYet(Woken::Reload) if Instant::now() < deadline => {}
-                Waited::NotYet(Woken::Shutdown | Woken::PostmasterGone) => {
-                    return Err(Failure::new("the server is shutting down"));
-                }
-                Waited::NotYet(_) => {
-                    let waited = wait_max.as_secs();
-                    return Err(Failure::new(format!("no answer within {waited} s")));
-                }
-            }
-        }
-    }
-}
-
-/// Absent: or missing from the middle?
-fn absent(
-    archive: &Archive,
-    name: &WalFileName,
-    size: SegmentSize,
-) -> Result<Found, archive::Error> {
-    let WalFileName::Segment(segment) = name else {
-        return Ok(Found::Absent);
-    };
-    if in_pg_wal(segment) {
-        // The server looks there next, so recovery does not end here (xlogrecovery.c, XLogFileRead).
-        return Ok(Found::Absent);
-    }
-    Ok(archive
-        .hole_at(segment, Some(size))?
-        .map_or(Found::Absent, Found::Hole))
 }
 
 fn in_pg_wal(segment: &SegmentName) -> bool {

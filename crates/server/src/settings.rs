@@ -1,8 +1,9 @@
 //! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
 
-use archive::{Compression, Location, MissingSegment, Options, Verify};
+use archive::{Compression, Location, MissingSegment, Options, UploadLimits, Verify};
 use module::settings::{
-    About, Check, Context, DurationSetting, EnumSetting, Setting, StringSetting, TimeUnit,
+    About, Check, Context, DurationSetting, EnumSetting, IntSetting, MemoryUnit, Setting,
+    SizeSetting, StringSetting, TimeUnit,
 };
 use module::{Failure, Process};
 use std::ffi::CStr;
@@ -61,12 +62,38 @@ static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.archive_timeout",
         Context::Reload,
-        c"Sets the time after which an attempt at one file counts as failed.",
-        c"The server then tries again, and the attempt that is still going on is joined.",
+        c"Sets the time after which archiving one file counts as failed, tries included.",
+        c"Until then trouble that may end by itself is tried again. The server then tries again too, and what is \
+          still going on is joined.",
     ),
     60,
     1..=TIMEOUT_S_MAX,
     TimeUnit::Seconds,
+);
+
+static ARCHIVE_JOBS: IntSetting = IntSetting::new(
+    about(
+        c"walden.archive_jobs",
+        Context::Reload,
+        c"Sets how many files are archived at once.",
+        c"Beside the file that the server waits for, the next ones that are ready are archived already. With 1 \
+          each is begun when the server asks for it.",
+    ),
+    4,
+    1..=64,
+);
+
+static MEMORY_LIMIT: SizeSetting = SizeSetting::new(
+    about(
+        c"walden.memory_limit",
+        Context::Reload,
+        c"Sets the ceiling for all of Walden's buffers in one process.",
+        c"What does not fit is not moved at the same time. One file always is; see the manual for what the \
+          highest levels of zstd take.",
+    ),
+    128,
+    16..=65536,
+    MemoryUnit::Megabytes,
 );
 
 static VERIFY: EnumSetting<Verify> = EnumSetting::new(
@@ -90,6 +117,18 @@ static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
     60,
     1..=TIMEOUT_S_MAX,
     TimeUnit::Seconds,
+);
+
+static RESTORE_PREFETCH: IntSetting = IntSetting::new(
+    about(
+        c"walden.restore_prefetch",
+        Context::Reload,
+        c"Sets how many segments recovery may have fetched ahead of being asked for.",
+        c"How many it has follows from how fast it replays and how slow the archive is. 0 fetches each when it is \
+          asked for.",
+    ),
+    8,
+    0..=64,
 );
 
 static MISSING_SEGMENT: EnumSetting<MissingSegment> = EnumSetting::new(
@@ -141,8 +180,11 @@ pub(crate) static ALL: &[&dyn Setting] = &[
     &ARCHIVE_LIBRARIES,
     &COMPRESSION,
     &ARCHIVE_TIMEOUT,
+    &ARCHIVE_JOBS,
+    &MEMORY_LIMIT,
     &VERIFY,
     &RESTORE_TIMEOUT,
+    &RESTORE_PREFETCH,
     &MISSING_SEGMENT,
     &RESTORE_LIBRARY,
     &ARCHIVE_CLEANUP_LIBRARY,
@@ -225,9 +267,27 @@ pub(crate) fn archive_timeout(process: Process) -> Duration {
     ARCHIVE_TIMEOUT.get(process)
 }
 
+/// How many files may be on their way into the archive, and how much memory they may take.
+pub(crate) fn upload_limits(process: Process) -> UploadLimits {
+    UploadLimits {
+        jobs: usize::try_from(ARCHIVE_JOBS.get(process)).unwrap_or(1),
+        memory: memory_limit(process),
+    }
+}
+
+/// The ceiling for all buffers of a process, in bytes.
+pub(crate) fn memory_limit(process: Process) -> u64 {
+    MEMORY_LIMIT.get(process)
+}
+
 /// How long "could not tell" is retried.
 pub(crate) fn restore_timeout(process: Process) -> Duration {
     RESTORE_TIMEOUT.get(process)
+}
+
+/// How many segments may be fetched ahead.
+pub(crate) fn restore_prefetch(process: Process) -> usize {
+    usize::try_from(RESTORE_PREFETCH.get(process)).unwrap_or(0)
 }
 
 /// What a hole means.

@@ -4,7 +4,7 @@
 //! increasing, all below the file's own.  Fetching the file, and what to do when it is missing, is
 //! left to others.
 
-use crate::{Lsn, TimelineId, WalFileName};
+use crate::{Lsn, SegmentNumber, SegmentSize, TimelineId, WalFileName};
 
 /// One line of a timeline history file: a timeline that was left for the next one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +115,21 @@ impl TimelineHistory {
             holder = ancestor.timeline;
         }
         holder
+    }
+
+    /// The timeline on which a server that recovers along this history looks for a segment first: the
+    /// newest one that begins in this segment or before it.  Where that has no such segment it looks on
+    /// older ones (`XLogFileReadAnyTLI`, 15 to 18).
+    #[must_use]
+    pub fn first_asked_for(&self, segment: SegmentNumber, size: SegmentSize) -> TimelineId {
+        let mut newest = self.timeline;
+        for parent in self.entries.iter().rev() {
+            if parent.switchpoint.segment(size) <= segment {
+                break;
+            }
+            newest = parent.timeline;
+        }
+        newest
     }
 }
 
@@ -352,6 +367,19 @@ mod tests {
                 history.timeline_at(Lsn(place)),
                 timeline(holder),
                 "{place:X}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_segment_is_first_asked_for_on_the_newest_timeline_that_begins_in_it_or_before() {
+        // Left in the middle of segment 2, in the same segment again, and at the boundary before 5.
+        let history = parse(4, "1\t0/2800000\n2\t0/2900000\n3\t0/5000000\n").unwrap();
+        for (number, asked) in [(1, 1), (2, 3), (3, 3), (4, 3), (5, 4), (6, 4)] {
+            assert_eq!(
+                history.first_asked_for(SegmentNumber(number), SegmentSize::DEFAULT),
+                timeline(asked),
+                "segment {number}"
             );
         }
     }

@@ -3,6 +3,7 @@
 //! One module for each promise; each test has a server, and an archive, of its own. See
 //! `crates/lab` for where servers and libraries are looked for.
 
+mod archive_ahead;
 mod c_module;
 mod common;
 mod exclusive;
@@ -22,6 +23,7 @@ mod point_in_time;
 mod promotion;
 mod races;
 mod rearchiving;
+mod restore_ahead;
 mod seeds;
 mod segment_sizes;
 mod several;

@@ -8,10 +8,9 @@
 //! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once.  The threads have all
 //! signals blocked and never call the server.
 
-use module::Failure;
 use module::spawn_with_signals_blocked;
-use rustix::event::{EventfdFlags, eventfd};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use module::{Bell, Failure};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
@@ -140,7 +139,7 @@ impl Front {
 /// The desk, as the main thread sees it.
 pub(crate) struct Desk {
     asked: Receiver<Asked>,
-    bell: Arc<OwnedFd>,
+    bell: Bell,
     front: Arc<Front>,
     stop: Stop,
 }
@@ -152,15 +151,12 @@ impl Desk {
         let listener =
             Listener::bind(SOCKET_PATH).map_err(|error| Failure::new(error.to_string()))?;
         let stop = listener.stop_handle();
-        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| {
-            Failure::new(format!("could not create an event descriptor: {error}"))
-        })?;
+        let bell = Bell::new()?;
         let (ask, asked) = channel();
-        let bell = Arc::new(bell);
         let front = Arc::new(Front::loading(time_limit));
         let clerk = Clerk {
             ask,
-            bell: Arc::clone(&bell),
+            bell: bell.clone(),
             front: Arc::clone(&front),
             clients: Arc::default(),
         };
@@ -192,7 +188,7 @@ impl Desk {
     /// The next request, if there is one.  To be called until there is none: the bell rings for new ones only.
     pub(crate) fn next(&self) -> Option<Asked> {
         // Silenced before looking, so that a request that arrives in between rings again.
-        let _ = rustix::io::read(&*self.bell, &mut [0; 8]);
+        self.bell.silence();
         self.asked.try_recv().ok()
     }
 }
@@ -203,14 +199,10 @@ impl Drop for Desk {
     }
 }
 
-fn ring(bell: &OwnedFd) {
-    let _ = rustix::io::write(bell, &1_u64.to_ne_bytes());
-}
-
 #[derive(Clone)]
 struct Clerk {
     ask: Sender<Asked>,
-    bell: Arc<OwnedFd>,
+    bell: Bell,
     front: Arc<Front>,
     clients: Arc<AtomicUsize>,
 }
@@ -276,7 +268,7 @@ impl Clerk {
             // The worker is leaving: closed unanswered, the client decides.
             return;
         }
-        ring(&self.bell);
+        self.bell.ring();
         // Dropped unanswered by a worker that is leaving: closed unanswered too.
         let Some(answer) = self.wait_for_answer(&replies, restores) else {
             return;

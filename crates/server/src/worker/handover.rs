@@ -13,7 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// pg_basebackup and pg_rewind leave out whatever begins with `pgsql_tmp` (basebackup.c, filemap.c).
 const PREFIX: &str = "pgsql_tmp_walden_host";
 
-/// A private name beside the asked-for one.
+/// A name asked for that is longer than this is left out of the private one: recovery's own have 15 bytes at most,
+/// and file names end at 255.
+const SHOWN_BYTES_MAX: usize = 64;
+
+/// A private name beside the asked-for one, which it ends in: so a module can tell recovery, which restores as
+/// `RECOVERYXLOG` or `RECOVERYHISTORY`, from others who want a file.
 pub(crate) struct Handover {
     private: PathBuf,
     asked_for: PathBuf,
@@ -24,7 +29,11 @@ impl Handover {
     pub(crate) fn begin(asked_for: &Path) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{PREFIX}.{}.{count}", std::process::id());
+        let mut name = format!("{PREFIX}.{}.{count}", std::process::id());
+        let last = asked_for.file_name().unwrap_or_default().to_string_lossy();
+        if last.len() <= SHOWN_BYTES_MAX {
+            name = format!("{name}.{last}");
+        }
         let private = asked_for.parent().unwrap_or(Path::new("")).join(name);
         Self {
             private,
@@ -92,6 +101,8 @@ mod tests {
         let (one, other) = (Handover::begin(path), Handover::begin(path));
         assert_ne!(one.private(), other.private());
         assert_eq!(one.private().parent(), Some(Path::new("pg_wal")));
+        let name = one.private().to_string_lossy().into_owned();
+        assert!(name.ends_with(".RECOVERYXLOG"), "{name}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::loader::c_text;
 use crate::loader::recovery::Library;
 use crate::settings::{self, Job};
 use crate::wiring;
+use archive::Backoff;
 use desk::{Asked, Desk};
 use handover::Handover;
 use left_behind::LeftBehind;
@@ -27,9 +28,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use wire::{Answer, Phase, Request};
 
-/// First pause between tries; doubled each time.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
-/// Longest pause between tries: a repaired archive is noticed soon.
+/// Longest pause between tries: a server stands still until a repaired archive is noticed.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long the same trouble is not reported again: a standby asks every few seconds.
 const SAME_REPORT_PAUSE: Duration = Duration::from_secs(60);
@@ -42,6 +41,8 @@ const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
 /// The worker's main function.
 pub(crate) fn main(process: Process) -> Result<(), Failure> {
     handover::remove_leftovers(Path::new("pg_wal"));
+    // A courtesy, as above: what is left takes up space and nothing else.
+    drop(archive::remove_restore_leftovers(Path::new("pg_wal")));
     let desk = Desk::open(settings::restore_timeout(process))?;
     let libraries = Libraries::load(process);
     desk.is_ready();
@@ -137,7 +138,7 @@ impl Worker {
         // The module may be so late that the standby has been promoted meanwhile.
         let asked_in = Phase::of(Path::new("."));
         let give_up = Instant::now() + settings::restore_timeout(self.process);
-        let mut pause = RETRY_PAUSE_MIN;
+        let mut backoff = Backoff::at_most(RETRY_PAUSE_MAX);
         loop {
             let failure = match self.restore_once(&name, path, last, wanted) {
                 Ok(restored) => {
@@ -171,11 +172,10 @@ impl Worker {
                 };
             }
             let left = give_up.saturating_duration_since(Instant::now());
-            match self.process.pause(pause.min(left)) {
+            match self.process.pause(backoff.pause().min(left)) {
                 Ok(Woken::Shutdown | Woken::PostmasterGone) | Err(_) => return Answer::Reported,
                 Ok(_) => {}
             }
-            pause = (pause * 2).min(RETRY_PAUSE_MAX);
             // The cure may be in the configuration file.
             if self.process.reload_requested()
                 && let Err(failure) = self.reload()

@@ -1,0 +1,247 @@
+//! An archive that fails, hangs, is slow, or holds rubbish.
+
+use super::*;
+
+#[test]
+fn a_segment_under_way_is_waited_for_and_not_fetched_twice() {
+    let mut recovery = Recovery::new(8).holding(1..=3);
+    recovery.store.hold(&segment(2));
+    recovery.restore(segment(1));
+    let store = recovery.store.clone();
+    let begun = Instant::now();
+    while store.waiting() == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    let wanted = recovery.wanting(segment(2));
+    let mut asking = recovery.prefetch.ask(wanted).unwrap();
+    assert!(asking.answer().is_none());
+    store.release();
+    let answer = loop {
+        if let Some(answer) = asking.answer() {
+            break answer.unwrap();
+        }
+        recovery.rung.recv_timeout(PATIENCE).unwrap();
+    };
+    drop(asking);
+    assert!(
+        matches!(answer, Answer::Restored { ahead: true, .. }),
+        "{answer:?}"
+    );
+    assert_eq!(store.opened(&segment(2)), 1);
+}
+
+#[test]
+fn a_segment_that_recovery_waits_for_is_kept_however_long_it_takes() {
+    let memory = MemoryStore::new();
+    let store = Watched::new(memory.clone());
+    let kept = Duration::from_millis(500);
+    let mut recovery = Recovery::over(memory, store, 8, kept).holding(1..=3);
+    recovery.store.hold(&segment(2));
+    recovery.restore(segment(1));
+    let store = recovery.store.clone();
+    recovery.until("the next segment is under way", |_| store.waiting() == 1);
+    let wanted = recovery.wanting(segment(2));
+    let mut asking = recovery.prefetch.ask(wanted).unwrap();
+    Cancel::new().wait(kept * 3);
+    assert!(asking.answer().is_none());
+    store.release();
+    let answer = loop {
+        if let Some(answer) = asking.answer() {
+            break answer.unwrap();
+        }
+        recovery.rung.recv_timeout(PATIENCE).unwrap();
+    };
+    assert!(
+        matches!(answer, Answer::Restored { ahead: true, .. }),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn an_archive_that_hangs_keeps_few_threads_and_no_answer_about_another_file() {
+    let mut recovery = Recovery::new(8).holding(1..=40);
+    for number in 2..=40 {
+        recovery.store.hold(&segment(number));
+    }
+    recovery.restore(segment(1));
+    let mut refused = 0;
+    let shared = Arc::clone(&recovery.prefetch.shared);
+    for number in 2..=30 {
+        // Recovery gives up each time, and asks for the next one.
+        match recovery.prefetch.ask(recovery.wanting(segment(number))) {
+            Ok(mut asking) => {
+                assert!(asking.answer().is_none());
+                until_begun(&shared);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Unavailable);
+                assert!(
+                    error.to_string().contains("has not answered 4 earlier"),
+                    "{error}"
+                );
+                refused += 1;
+            }
+        }
+    }
+    // Of the others, some waited for what was under way ahead, and four hang.
+    assert!(
+        refused >= 29 - 8 - STUCK_MAX,
+        "{refused} of 29 were refused"
+    );
+    assert!(recovery.store.waiting() <= 8 + STUCK_MAX);
+    recovery.store.release();
+    recovery.until("stuck requests end", |state| state.stuck() == 0);
+    recovery.settle();
+    assert!(!recovery.restore(segment(40)), "what came late was kept");
+
+    // One that hangs alone holds up nobody.
+    recovery.store.hold(&segment(10));
+    let wanted = recovery.wanting(segment(10));
+    drop(recovery.prefetch.ask(wanted).unwrap());
+    recovery.restore(segment(20));
+    recovery.store.release();
+}
+
+#[test]
+fn a_request_given_up_leaves_no_file_however_late_its_fetch_ends() {
+    let mut recovery = Recovery::new(8).holding(1..=3);
+    recovery.store.hold(&segment(1));
+    let shared = Arc::clone(&recovery.prefetch.shared);
+    let asking = recovery.prefetch.ask(recovery.wanting(segment(1))).unwrap();
+    until_begun(&shared);
+    drop(asking);
+    recovery.store.release();
+    recovery.until("the late fetch ends", |state| state.stuck() == 0);
+    assert_eq!(recovery.files(), 0);
+}
+
+#[test]
+fn recovery_never_gets_less_than_there_is_however_often_the_archive_fails() {
+    for (seed, per_mille) in [(1, 20), (2, 20), (3, 100), (4, 100), (5, 250), (6, 250)] {
+        for prefetch_max in [0, 1, 8, 64] {
+            let memory = MemoryStore::new();
+            let faults = Faults::seeded(seed, per_mille);
+            let faulty = FaultyStore::new(Box::new(memory.clone()), faults.clone());
+            let watched = Watched::new(faulty);
+            let mut recovery =
+                Recovery::over(memory, watched, prefetch_max, KEPT_UNUSED_MAX).holding(1..=30);
+            for number in 1..=30 {
+                let mut tries = 0;
+                loop {
+                    match recovery.ask(segment(number)) {
+                        Ok(Answer::Restored { .. }) => break,
+                        Ok(other) => panic!("seed {seed}, segment {number}: {other:?}"),
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+                    }
+                    tries += 1;
+                    assert!(tries < 1000, "seed {seed}: segment {number} never comes");
+                }
+                let read = recovery.brought();
+                assert!(
+                    read == contents(&segment(number)),
+                    "seed {seed}, segment {number}"
+                );
+            }
+            faults.stop();
+            assert_eq!(recovery.ask(segment(31)).unwrap(), Answer::Absent);
+            assert!(faults.injected() > 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_ahead_stands_still_for_a_segment_that_takes_long() {
+    let mut recovery = Recovery::new(8).holding(1..=9);
+    recovery.store.hold(&segment(2));
+    recovery.restore(segment(1));
+    let store = recovery.store.clone();
+    recovery.until("the next segment is under way", |_| store.waiting() == 1);
+    let wanted = recovery.wanting(segment(2));
+    let mut asking = recovery.prefetch.ask(wanted).unwrap();
+    asking.hurry();
+    let shared = Arc::clone(&asking.prefetch.shared);
+    let begun = shared.state().tally().fetched;
+    assert!(
+        shared.state().next_job().is_none(),
+        "something is begun ahead"
+    );
+    store.release();
+    let answer = loop {
+        if let Some(answer) = asking.answer() {
+            break answer.unwrap();
+        }
+        recovery.rung.recv_timeout(PATIENCE).unwrap();
+    };
+    assert!(matches!(answer, Answer::Restored { .. }), "{answer:?}");
+    drop(asking);
+    assert!(begun <= 2, "{begun}");
+    for number in 3..=9 {
+        recovery.restore(segment(number));
+    }
+}
+
+#[test]
+fn damage_met_ahead_is_reported_when_the_segment_is_asked_for_and_not_before() {
+    let mut recovery = Recovery::new(8).holding(1..=5);
+    recovery
+        .memory
+        .overwrite(&segment(3).to_string(), b"rubbish");
+    recovery.restore(segment(1));
+    recovery.restore(segment(2));
+    recovery.settle();
+    let error = recovery.ask(segment(3)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    // Somebody brings the right one back.
+    recovery.put(&segment(3));
+    recovery.restore(segment(3));
+}
+
+#[test]
+fn a_slow_archive_is_looked_ahead_in_further_and_by_several_at_once() {
+    let mut recovery = Recovery::new(8).holding(1..=60);
+    recovery.store.seen.lock().unwrap().delay = Duration::from_millis(40);
+    let begun = Instant::now();
+    for number in 1..=60 {
+        recovery.restore(segment(number));
+    }
+    assert_eq!(recovery.prefetch.tally().depth, 8);
+    // One after the other they cannot take less than this.
+    let took = begun.elapsed();
+    assert!(took < 60 * Duration::from_millis(40), "{took:?}");
+}
+
+#[test]
+fn a_panic_in_a_fetch_is_that_fetchs_failure() {
+    let mut recovery = Recovery::new(8).holding(1..=5);
+    recovery.store.seen.lock().unwrap().poisoned = vec![segment(3).to_string()];
+    recovery.restore(segment(1));
+    recovery.restore(segment(2));
+    let error = recovery.ask(segment(3)).unwrap_err();
+    assert!(
+        error.to_string().contains("ended without an answer"),
+        "{error}"
+    );
+    recovery.restore(segment(4));
+}
+
+#[test]
+fn a_frame_with_a_large_window_counts_as_what_it_takes() {
+    let mut recovery = Recovery::new(8).holding(3..=9);
+    // 64 MB of window, as zstd's highest levels write it.
+    for number in 1..=2 {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(26).unwrap();
+        io::copy(&mut contents(&segment(number)).as_slice(), &mut encoder).unwrap();
+        let stored = encoder.finish().unwrap();
+        recovery
+            .memory
+            .overwrite(&format!("{}.zst", segment(number)), &stored);
+    }
+    recovery.wanted.memory_limit = 100 << 20;
+    recovery.restore(segment(1));
+    assert_eq!(recovery.prefetch.tally().depth, 0, "two of them do not fit");
+    recovery.restore(segment(2));
+    recovery.restore(segment(3));
+    assert!(recovery.prefetch.tally().depth > 0);
+}

@@ -1,0 +1,247 @@
+//! Upload-ahead: the files that the server will hand over next are on their way while it still asks for this one.
+//!
+//! Guarantees:
+//! * the file that is asked for is begun at once, whatever else is going on, and its answer is its own: a
+//!   neighbour's failure, stall or panic is no failure of it;
+//! * at most `jobs` files are moved at once; with one job nothing is begun that nobody has asked for;
+//! * a file is begun unasked only while the server's own note says that it is to be archived, which is looked at again
+//!   after it was read (`put.rs`); `archive_status` is never written;
+//! * a file is acknowledged only if its name still stands for the very file that was archived;
+//! * trouble that may end by itself is retried with the policy of `retry.rs`, for the asked-for file until its
+//!   deadline; a cancellation ends a pause at once;
+//! * what is going on outlives a wait that ended early: asking again joins it.
+//!
+//! Left to others: waiting for the bell, deadlines, what is logged, and what "archived" means (`put.rs`).
+
+mod queue;
+mod ready;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use wal::{SystemIdentifier, WalFileName};
+
+use crate::archive::{Archive, Put};
+use crate::crew::{Crew, Hands, Spawn};
+use crate::error::{Error, ErrorKind, Mark};
+use crate::memory;
+use crate::put::{self, Offered};
+use crate::retry::Backoff;
+use crate::workspace::Workspace;
+use queue::{Job, Outcome, Queue, Turn};
+use ready::Reading;
+
+/// How much may be going on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Files moved at once (`walden.archive_jobs`), at least 1.
+    pub jobs: usize,
+    /// Bytes of buffers in all (`walden.memory_limit`); one file is moved even if it needs more.
+    pub memory: u64,
+}
+
+/// Something that the log should tell once, not at every try.
+#[derive(Debug, PartialEq, Eq)]
+pub enum UploadNote {
+    /// The file that is asked for could not be archived for now; it is tried again until its deadline.
+    Retrying {
+        /// Which file.
+        name: WalFileName,
+        /// What the first try failed with.
+        cause: String,
+        /// Advice, if there is any.
+        hint: Option<String>,
+    },
+    /// After that, a file has been archived.
+    Recovered {
+        /// Which file.
+        name: WalFileName,
+        /// For how long none could be.
+        after: Duration,
+    },
+}
+
+/// Files on their way into one archive. Dropping it gives up what nobody has been told of.
+pub struct Uploads {
+    engine: Arc<Engine>,
+    crew: Crew,
+}
+
+struct Engine {
+    archive: Arc<Archive>,
+    system: SystemIdentifier,
+    ring: Box<dyn Fn() + Send + Sync>,
+    queue: Mutex<Queue>,
+}
+
+impl Uploads {
+    /// Nothing is going on yet. `ring` is called, from another thread, whenever [`Uploads::poll`] or
+    /// [`Uploads::note`] may have something new.
+    pub fn new(
+        archive: Arc<Archive>,
+        system: SystemIdentifier,
+        spawn: Spawn,
+        ring: impl Fn() + Send + Sync + 'static,
+    ) -> Uploads {
+        let engine = Arc::new(Engine {
+            archive,
+            system,
+            ring: Box::new(ring),
+            queue: Mutex::new(Queue::new()),
+        });
+        let worker = Arc::clone(&engine);
+        let crew = Crew::new("walden archive", spawn, move |hands, workspace| {
+            worker.work(hands, workspace)
+        });
+        Uploads { engine, crew }
+    }
+
+    /// Asks for a file, until `deadline`, and lets the next ready ones be begun. Returns at once: with the answer if
+    /// the file has been archived unasked; else [`Uploads::poll`] will have it.
+    ///
+    /// `path` is the file, in a folder that has the server's `archive_status` in it (`pg_wal`).
+    ///
+    /// Fails if there is no thread and none can be started.
+    pub fn ask(
+        &self,
+        name: &WalFileName,
+        path: &Path,
+        deadline: Instant,
+        limits: UploadLimits,
+    ) -> Result<Option<Put>, Error> {
+        let each = memory::upload_bytes(self.engine.archive.options.compression);
+        let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
+        let (answer, hands) = {
+            let mut queue = self.engine.queue();
+            let answer = queue.ask(name, path, deadline, jobs);
+            (answer, queue.hands_wanted())
+        };
+        if let Some(hands) = hands
+            && let Err(cause) = self.crew.call(hands)
+            && answer.is_none()
+        {
+            let what = format!("could not start a thread to archive \"{name}\"");
+            return Err(Error::io(what, cause));
+        }
+        Ok(answer)
+    }
+
+    /// The answer to what was asked for last, once it is there.
+    pub fn poll(&self, name: &WalFileName) -> Option<Result<Put, Error>> {
+        self.engine.queue().answer(name)
+    }
+
+    /// What the log should be told, once each.
+    pub fn note(&self) -> Option<UploadNote> {
+        self.engine.queue().take_note()
+    }
+
+    /// Whether the file that is asked for has failed and is tried again.
+    pub fn is_in_trouble(&self) -> bool {
+        self.engine.queue().is_in_trouble()
+    }
+
+    /// When a chunk of this file was moved last; `None` if it is not on its way.
+    pub fn last_progress(&self, name: &WalFileName) -> Option<Instant> {
+        self.engine.queue().last_progress(name)
+    }
+}
+
+impl Drop for Uploads {
+    fn drop(&mut self) {
+        self.engine.queue().close();
+    }
+}
+
+impl Engine {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One turn of one hand.
+    fn work(&self, hands: &Hands<'_>, workspace: &mut Workspace) -> bool {
+        let (turn, wanted) = {
+            let mut queue = self.queue();
+            (queue.turn(), queue.hands_wanted())
+        };
+        if let Some(wanted) = wanted {
+            hands.call(wanted);
+        }
+        match turn {
+            Turn::Nothing => false,
+            Turn::Read(archive_status) => {
+                // Not under the lock: the folder may be large, or its disk slow.
+                let reading = Reading::of(&archive_status);
+                self.queue().ready_names(reading);
+                true
+            }
+            Turn::Archive(job) => {
+                let outcome = self.archive(&job, workspace);
+                self.queue().ended(job.name, outcome);
+                (self.ring)();
+                true
+            }
+        }
+    }
+
+    /// Archives a file, trying again as long as somebody waits for it.
+    fn archive(&self, job: &Job, workspace: &mut Workspace) -> Outcome {
+        let mut backoff = Backoff::new();
+        loop {
+            let asked_for = self.queue().deadline(&job.name).is_some();
+            let ready = job.ready.as_deref().filter(|_| !asked_for);
+            // The list that the name is from may be old by now.
+            if ready.is_some_and(|ready| !ready.exists()) {
+                return Outcome::NotReady;
+            }
+            let offered = Offered {
+                name: &job.name,
+                path: &job.path,
+                ready,
+                system: Some(self.system),
+            };
+            let once = || put::put_new(&self.archive, &offered, &job.cancel, workspace);
+            let error = match catch_unwind(AssertUnwindSafe(once)) {
+                Ok(Ok((put, identity))) => return Outcome::Archived(put, identity),
+                Ok(Err(error)) => error,
+                Err(payload) => {
+                    *workspace = Workspace::default();
+                    return Outcome::Failed(panicked(&job.name, payload.as_ref()));
+                }
+            };
+            if error.mark() == Some(Mark::NotReady) {
+                return Outcome::NotReady;
+            }
+            if error.kind() != ErrorKind::Unavailable {
+                return Outcome::Failed(error);
+            }
+            let Some(deadline) = self.queue().deadline(&job.name) else {
+                return Outcome::Unasked(error);
+            };
+            let pause = backoff.pause();
+            if Instant::now() + pause >= deadline {
+                return Outcome::Failed(error);
+            }
+            if self.queue().retrying(&job.name, &error) {
+                (self.ring)();
+            }
+            if job.cancel.wait(pause) {
+                return Outcome::Failed(error);
+            }
+        }
+    }
+}
+
+fn panicked(name: &WalFileName, payload: &(dyn Any + Send)) -> Error {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let text = text.unwrap_or("no message");
+    Error::unavailable(format!("panic while archiving \"{name}\": {text}"))
+        .with_hint("This is a bug in Walden; the server goes on.")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,300 @@
+//! Upload-ahead, played through with a server's part that is as simple as the server's own loop.
+
+mod scene;
+
+use super::*;
+use crate::{Faults, FaultyStore, Options};
+use scene::*;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[test]
+fn every_segment_is_archived_once_at_any_number_of_jobs_and_rate_of_faults() {
+    for jobs in [1, 4, 16] {
+        for (seed, per_mille) in [(11, 0), (12, 10), (13, 50)] {
+            let faults = Faults::seeded(seed, per_mille);
+            let around = faults.clone();
+            let scene = Scene::over(jobs, |store| {
+                Box::new(FaultyStore::new(Box::new(store), around))
+            });
+            let names = scene.backlog(16);
+            for name in &names {
+                let begun = Instant::now();
+                // The server tries again what has failed; how often is not the point here.
+                while let Err(error) = scene.archive(name, LONG) {
+                    assert!(
+                        error.kind().may_work_later(),
+                        "jobs {jobs}, seed {seed}: {error}"
+                    );
+                    assert!(begun.elapsed() < LONG, "jobs {jobs}, seed {seed}: {error}");
+                }
+            }
+            faults.stop();
+            assert!(per_mille == 0 || faults.injected() > 0);
+            let wanted: Vec<_> = names.iter().map(|name| format!("{name}.zst")).collect();
+            assert_eq!(scene.keys(), wanted, "jobs {jobs}, seed {seed}");
+            let archive = Archive::with_store(Box::new(scene.store.clone()), Options::default());
+            for name in &names {
+                let dest = scene.wal.path().join("restored");
+                archive
+                    .get(name, &dest, Some(SYSTEM), &crate::Cancel::new())
+                    .unwrap();
+                assert_eq!(
+                    fs::read(&dest).unwrap(),
+                    fs::read(scene.path(name)).unwrap()
+                );
+                fs::remove_file(dest).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_files_are_archived_while_the_server_waits_for_this_one() {
+    let gate = Gate::default();
+    let scene = Scene::over(4, held_at(segment(1), &gate));
+    let names = scene.backlog(10);
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| scene.archive(&names[0], LONG));
+        names[1..].iter().for_each(|name| scene.until_stored(name));
+        gate.open();
+        assert!(first.join().unwrap().is_ok());
+    });
+    // Stored and told are two moments; the second one follows at once.
+    for name in &names[1..] {
+        assert!(matches!(scene.archive(name, LONG), Ok(Put::Stored { .. })));
+    }
+}
+
+#[test]
+fn with_one_job_nothing_is_begun_that_nobody_has_asked_for() {
+    let scene = Scene::new(1);
+    let names = scene.backlog(5);
+    for (number, name) in names.iter().enumerate() {
+        assert!(scene.archive(name, LONG).is_ok());
+        assert_eq!(scene.keys().len(), number + 1);
+    }
+}
+
+#[test]
+fn never_more_than_so_many_files_are_on_their_way() {
+    let (busy, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, most) = (busy.clone(), peak.clone());
+    let scene = Scene::over(3, move |inner| {
+        hooked(inner, move |key: &str| {
+            if key.ends_with(".zst") {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                (0..2000).for_each(|_| std::thread::yield_now());
+                now.fetch_sub(1, Ordering::SeqCst);
+            }
+        })
+    });
+    for name in scene.backlog(30) {
+        scene.archive(&name, LONG).unwrap();
+    }
+    assert!((2..=3).contains(&peak.load(Ordering::SeqCst)), "{peak:?}");
+}
+
+#[test]
+fn a_neighbour_that_fails_or_hangs_fails_nobody_else() {
+    let gate = Gate::default();
+    let scene = Scene::over(4, held_at(segment(3), &gate));
+    let names = scene.backlog(8);
+    fs::write(scene.path(&names[1]), vec![0; 1 << 20]).unwrap();
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    let damaged = scene.archive(&names[1], LONG).unwrap_err();
+    assert_eq!(damaged.kind(), ErrorKind::Damaged);
+    gate.until_visited();
+    // The third one hangs; the server asks for a later one all the same, as for a timeline history file.
+    for name in &names[3..] {
+        assert!(scene.archive(name, LONG).is_ok());
+    }
+    gate.open();
+    assert!(scene.archive(&names[2], LONG).is_ok());
+}
+
+#[test]
+fn what_was_archived_unasked_is_not_acknowledged_for_another_file_of_that_name() {
+    let gate = Gate::default();
+    let scene = Scene::over(2, held_at(segment(1), &gate));
+    let names = scene.backlog(2);
+    std::thread::scope(|threads| {
+        let first = threads.spawn(|| scene.archive(&names[0], LONG));
+        scene.until_stored(&names[1]);
+        gate.open();
+        assert!(first.join().unwrap().is_ok());
+    });
+    fs::remove_file(scene.path(&names[1])).unwrap();
+    scene.write(&names[1], 99);
+    let error = scene.archive(&names[1], LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+#[test]
+fn a_segment_that_is_recycled_while_it_is_read_is_not_stored_under_its_old_name() {
+    let gate = Gate::default();
+    let scene = Scene::over(2, held_at(segment(2), &gate));
+    let names = scene.backlog(2);
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    // The second one is begun unasked and held; somebody else has it archived, and the server recycles it.
+    gate.until_visited();
+    fs::remove_file(scene.ready(&names[1])).unwrap();
+    fs::rename(scene.path(&names[1]), scene.path(&segment(9))).unwrap();
+    scene.write(&segment(9), 9);
+    gate.open();
+    let error = scene.archive(&names[1], Duration::ZERO).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::Conflict, "{error}");
+    let keys = scene.keys();
+    assert!(!keys.contains(&format!("{}.zst", names[1])), "{keys:?}");
+}
+
+#[test]
+fn trouble_is_retried_until_the_deadline_and_told_once() {
+    let faults = Faults::seeded(1, 1000);
+    let around = faults.clone();
+    let scene = Scene::over(4, |store| {
+        Box::new(FaultyStore::new(Box::new(store), around))
+    });
+    let names = scene.backlog(3);
+    let error = scene
+        .archive(&names[0], Duration::from_millis(700))
+        .unwrap_err();
+    assert!(faults.injected() > 2, "only {} tries", faults.injected());
+    let note = scene.uploads.note();
+    assert!(
+        matches!(note, Some(UploadNote::Retrying { .. })),
+        "{note:?}"
+    );
+    assert_eq!(scene.uploads.note(), None);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    faults.stop();
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    let note = scene.uploads.note();
+    assert!(
+        matches!(note, Some(UploadNote::Recovered { .. })),
+        "{note:?}"
+    );
+    assert_eq!(scene.uploads.note(), None);
+}
+
+#[test]
+fn an_archive_that_works_again_is_noticed_without_being_asked_again() {
+    let faults = Faults::seeded(1, 1000);
+    let around = faults.clone();
+    let scene = Scene::over(1, |store| {
+        Box::new(FaultyStore::new(Box::new(store), around))
+    });
+    let names = scene.backlog(1);
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| scene.archive(&names[0], LONG));
+        while faults.injected() < 3 {
+            std::thread::yield_now();
+        }
+        faults.stop();
+        assert!(waiting.join().unwrap().is_ok());
+    });
+}
+
+#[test]
+fn dropping_the_engine_ends_a_pause_at_once() {
+    let faults = Faults::seeded(1, 1000);
+    let around = faults.clone();
+    let scene = Scene::over(1, |store| {
+        Box::new(FaultyStore::new(Box::new(store), around))
+    });
+    let names = scene.backlog(1);
+    scene.ask(&names[0], Instant::now() + LONG);
+    while faults.injected() < 5 {
+        std::thread::yield_now();
+    }
+    let engine = Arc::downgrade(&scene.uploads.engine);
+    let begun = Instant::now();
+    drop(scene.uploads);
+    while engine.strong_count() > 0 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(1),
+            "a thread still pauses"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_panic_at_one_file_is_its_failure_and_the_others_go_on() {
+    let scene = Scene::over(4, |inner| {
+        hooked(inner, |key: &str| {
+            assert!(!key.starts_with("000000010000000000000002"))
+        })
+    });
+    let names = scene.backlog(5);
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    let error = scene.archive(&names[1], LONG).unwrap_err();
+    assert!(error.to_string().contains("panic"), "{error}");
+    for name in &names[2..] {
+        assert!(scene.archive(name, LONG).is_ok());
+    }
+}
+
+#[test]
+fn files_that_were_asked_for_and_hang_do_not_keep_another_from_being_begun() {
+    let gate = Gate::default();
+    let entered = gate.clone();
+    let scene = Scene::over(2, move |inner| {
+        hooked(inner, move |key: &str| {
+            if key.ends_with(".zst") && !key.starts_with(&segment(9).to_string()) {
+                entered.pass();
+            }
+        })
+    });
+    let names = scene.backlog(9);
+    // The first hangs, and one beside it; the server gives up, and asks for others that hang as well.
+    for name in &names[..4] {
+        assert_eq!(scene.ask(name, Instant::now()), None);
+    }
+    assert!(scene.archive(&names[8], LONG).is_ok());
+    gate.open();
+}
+
+#[test]
+fn what_has_been_acknowledged_is_not_begun_again_from_an_older_list() {
+    let looked_for = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&looked_for);
+    let scene = Scene::over(4, move |inner| {
+        let on_open = Box::new(move |key: &str| seen.lock().unwrap().push(key.to_owned()));
+        Box::new(Hooked {
+            on_open,
+            ..Hooked::new(inner)
+        })
+    });
+    let names = scene.backlog(60);
+    for name in &names {
+        // The server renames its note some time after the answer, here not at all.
+        scene.archive(name, LONG).unwrap();
+        fs::write(scene.ready(name), "").unwrap();
+    }
+    let looked_for = looked_for.lock().unwrap();
+    for name in &names {
+        let key = format!("{name}.zst");
+        let count = looked_for.iter().filter(|seen| **seen == key).count();
+        assert_eq!(count, 1, "{key}");
+    }
+}
+
+#[test]
+fn trouble_with_one_file_is_told_once_while_its_neighbours_do_well() {
+    let scene = Scene::over(4, |inner| {
+        Box::new(Hooked {
+            refused: Some(segment(1)),
+            ..Hooked::new(inner)
+        })
+    });
+    let names = scene.backlog(8);
+    assert!(scene.archive(&names[0], Duration::from_secs(1)).is_err());
+    let note = scene.uploads.note();
+    assert!(
+        matches!(note, Some(UploadNote::Retrying { .. })),
+        "{note:?}"
+    );
+    assert_eq!(scene.uploads.note(), None);
+    assert!(!scene.keys().is_empty(), "the neighbours were not archived");
+}
