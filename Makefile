@@ -1,8 +1,8 @@
 # Walden: build, install, test, show.
 #
 # Everything here is a thin layer over cargo. Servers of the tests run as the user "postgres" when make
-# is run by root, else as the user who runs make. The tests of the conformance suite have to be run by root:
-# they hold a process where it opens a file (CAP_SYS_ADMIN).
+# is run by root, else as the user who runs make. The tests of the conformance suite and of slow storage, and the
+# soak, have to be run by root: they hold a process where it opens a file (CAP_SYS_ADMIN).
 
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PREFIX    ?= /usr/local
@@ -28,7 +28,7 @@ ALL_SERVERS  = 15 16 17 18
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers build install uninstall lint test test-all demo conformance book clean
+.PHONY: help prerequisites servers build install uninstall lint test test-all demo soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -71,14 +71,23 @@ lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
 
-test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18")
-	@CARGO="$(CARGO)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
+test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
+	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
 test-all: ## the same with 15, 16, 17 and 18
 	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites build ## lose a server and get it back, told step by step
 	@$(release)/demo
+
+soak: prerequisites build ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
+	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/soak $(or $(MINUTES),15) $(SEED)
+
+bench: prerequisites build ## measure Walden beside its peers, as root, on a quiet machine (ONLY=drain RUNS=5 SEGMENTS=200)
+	@CARGO="$(CARGO)" scripts/peers
+	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/walden-bench run $(if $(ONLY),--only $(ONLY)) \
+	    $(if $(RUNS),--runs $(RUNS)) $(if $(SEGMENTS),--segments $(SEGMENTS))
+	@$(release)/walden-bench page
 
 conformance: prerequisites build ## put four modules through the conformance suite, for the tables of the book
 	@WALDEN_LIB_DIR="$(abspath $(release))" scripts/conformance $(MODULES)

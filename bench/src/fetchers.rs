@@ -1,0 +1,227 @@
+//! Who takes part in recovery, and the archives they fetch from.
+//!
+//! Guarantees that every archive holds the same segments, each written by the program that reads it (`cp` reads what
+//! Walden wrote without compression: a plain directory). Peers have their defaults, which fetch ahead for WAL-RUS
+//! and pgBackRest's asynchronous mode.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use lab::{Conditions, Lab, Weather};
+
+use crate::backlog::Backlog;
+use crate::contenders::{Contender, Served, Stage, Way, pairs};
+use crate::drain::drain_once;
+use crate::part::{Session, step};
+use crate::peers::{Herd, NOT_HERE, Repository};
+
+/// The name of the limit: every segment is in `pg_wal` already.
+pub(crate) const LIMIT: &str = "limit: all in pg_wal";
+/// Walden's recovery module.
+pub(crate) const WALDEN: &str = "Walden";
+
+/// A way to get segments back.
+pub(crate) struct Fetcher {
+    /// Its name in tables.
+    pub(crate) name: &'static str,
+    /// How the archive is compressed.
+    pub(crate) codec: &'static str,
+    /// Whether it is measured with latency too.
+    pub(crate) is_late_too: bool,
+    /// How it fetches.
+    pub(crate) way: Fetch,
+}
+
+/// How a server gets its segments.
+pub(crate) enum Fetch {
+    /// They are in `pg_wal`.
+    Local,
+    /// By `cp` from this directory.
+    Copy(PathBuf),
+    /// By Walden's recovery module from this archive.
+    Walden(PathBuf),
+    /// By pgBackRest, asynchronously or not.
+    PgBackRest(Repository, bool),
+    /// By WAL-RUS from the directory.
+    Walrus(Herd, PathBuf),
+    /// Not at all.
+    Missing(&'static str),
+}
+
+impl Fetcher {
+    /// The settings of a server in this data directory.
+    pub(crate) fn settings(&self, data: &Path) -> Vec<(String, String)> {
+        let command = match &self.way {
+            // The server asks the archive first, and finds the segment in pg_wal after that.
+            Fetch::Local | Fetch::Missing(_) => "false".to_owned(),
+            Fetch::Copy(dir) => format!("cp {}/%f %p", dir.display()),
+            Fetch::PgBackRest(repository, asynchronous) => repository.get(data, *asynchronous),
+            Fetch::Walrus(herd, _) => herd.fetch(),
+            Fetch::Walden(dir) => {
+                return pairs(&[
+                    ("shared_preload_libraries", "walden".to_owned()),
+                    ("walden.archive", dir.display().to_string()),
+                    ("walden.restore_library", "walden".to_owned()),
+                ]);
+            }
+        };
+        pairs(&[("restore_command", command)])
+    }
+
+    /// The directory that its segments lie in; `None` for the limit.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub(crate) fn dir(&self) -> Result<Option<PathBuf>> {
+        Ok(match &self.way {
+            Fetch::Local | Fetch::Missing(_) => None,
+            Fetch::Copy(dir) | Fetch::Walden(dir) => Some(dir.clone()),
+            Fetch::PgBackRest(repository, _) => Some(repository.segments()?),
+            Fetch::Walrus(_, dir) => Some(dir.join("wal_005")),
+        })
+    }
+
+    /// Forgets what was fetched ahead by an earlier recovery.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be removed.
+    pub(crate) fn forget(&self, lab: &Lab) -> Result<()> {
+        match &self.way {
+            Fetch::PgBackRest(repository, true) => repository.forget_ahead(lab),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes each open of one of its segments late by so many milliseconds, as long as the answer lives.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub(crate) fn make_late(&self, late_ms: u64) -> Result<Option<Weather>> {
+        let Some(dir) = self.dir()?.filter(|_| late_ms > 0) else {
+            return Ok(None);
+        };
+        let delay = std::time::Duration::from_millis(late_ms);
+        let late = Conditions::default().delay(delay);
+        Ok(Some(Weather::over_files(
+            &dir,
+            |name| segment_of(name).is_some(),
+            late,
+        )?))
+    }
+
+    /// Removes the segments after this one from its archive.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be removed.
+    pub(crate) fn trim(&self, last: &str) -> Result<()> {
+        let Some(dir) = self.dir()? else {
+            return Ok(());
+        };
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if segment_of(&name).is_some_and(|segment| segment > last) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The segment's name that a stored file's name begins with.
+fn segment_of(name: &str) -> Option<&str> {
+    name.get(..24)
+        .filter(|head| head.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Everybody, each with an archive of the backlog.
+///
+/// # Errors
+///
+/// When an archive cannot be made.
+pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetcher>> {
+    let stage = Stage::new(session, "fetch", &backlog.cluster);
+    let mut found = vec![Fetcher {
+        name: LIMIT,
+        codec: "none",
+        is_late_too: true,
+        way: Fetch::Local,
+    }];
+    for codec in ["none", "zstd:1"] {
+        let is_late_too = codec == "none";
+        let plain = filled(session, backlog, stage.walden(stage.jobs(), codec)?)?;
+        let dir = plain.map(|served| served.dir);
+        if let Some(dir) = dir.clone().filter(|_| codec == "none") {
+            found.push(Fetcher {
+                name: "cp",
+                codec,
+                is_late_too,
+                way: Fetch::Copy(dir),
+            });
+        }
+        found.push(Fetcher {
+            name: WALDEN,
+            codec,
+            is_late_too,
+            way: dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden),
+        });
+        if codec != "none" {
+            continue;
+        }
+        let repository = filled(session, backlog, stage.pgbackrest(true, codec)?)?
+            .and_then(|served| served.repository);
+        for (name, asynchronous) in [
+            ("pgBackRest archive-get", false),
+            ("pgBackRest archive-get async, 2 processes", true),
+        ] {
+            let way = repository.clone().map_or(Fetch::Missing(NOT_HERE), |it| {
+                Fetch::PgBackRest(it, asynchronous)
+            });
+            found.push(Fetcher {
+                name,
+                codec,
+                is_late_too: asynchronous,
+                way,
+            });
+        }
+        let walrus = filled(session, backlog, stage.walrus(true, codec)?)?;
+        let way = walrus
+            .and_then(|served| Some((served.daemon?.0, served.dir)))
+            .map_or(Fetch::Missing(NOT_HERE), |(herd, dir)| {
+                Fetch::Walrus(herd, dir)
+            });
+        found.push(Fetcher {
+            name: "WAL-RUS wal-fetch",
+            codec,
+            is_late_too,
+            way,
+        });
+    }
+    Ok(found)
+}
+
+/// Has a contender archive the backlog; `None` when it is not here.
+fn filled(
+    session: &Session,
+    backlog: &Backlog<'_>,
+    contender: Contender,
+) -> Result<Option<Served>> {
+    match contender.way {
+        Way::Missing(_) => Ok(None),
+        Way::Server(served) => {
+            step(&format!(
+                "making an archive: {}, {}",
+                contender.name, contender.codec
+            ));
+            drain_once(session, backlog, &served)?;
+            served.stored(&backlog.segments)?;
+            Ok(Some(*served))
+        }
+        Way::FileEach | Way::OneFile => bail!("a limit keeps no archive"),
+    }
+}
