@@ -38,9 +38,8 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     for codec in ["none", "zstd:1"] {
         contenders.push(stage.pgbackrest(false, codec)?);
         contenders.push(stage.pgbackrest(true, codec)?);
-        contenders.push(stage.walrus(true, codec)?);
+        contenders.push(stage.walrus(codec)?);
     }
-    contenders.push(stage.walrus(false, "zstd:1")?);
     measured
         .rows
         .extend(compare(session, backlog, contenders, plan)?);
@@ -54,7 +53,7 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     for codec in ["none", "zstd:1"] {
         contenders.push(stage.walden(4, codec)?);
         contenders.push(stage.pgbackrest(true, codec)?);
-        contenders.push(stage.walrus(true, codec)?);
+        contenders.push(stage.walrus(codec)?);
     }
     contenders.push(stage.cp()?);
     contenders.push(stage.basic_archive()?);
@@ -139,9 +138,7 @@ fn served_once(
     row.add("cpu_s", drained.cpu_seconds);
     row.add("archiver_peak_kb", number(drained.peak_kb));
     row.add("stored_bytes", number(served.stored(&backlog.segments)?));
-    step("clear");
     served.clear()?;
-    step("cleared");
     Ok(drained.seconds)
 }
 
@@ -167,11 +164,8 @@ pub(crate) fn drain_once(
     backlog: &Backlog<'_>,
     served: &Served,
 ) -> Result<Drained> {
-    step("prepare");
     let daemon = served.prepare(&session.lab, &backlog.cluster.data())?;
-    step("start");
     backlog.start(&served.idle)?;
-    step("started");
     let archiver = backlog.cluster.wait_for_process("archiver")?;
     let mut roots = vec![archiver.pid];
     roots.extend(daemon.as_ref().map(Daemon::pid));
@@ -182,9 +176,7 @@ pub(crate) fn drain_once(
     let took = watch::until("the backlog to be archived", begun, || backlog.is_drained())?;
     let after = usage::cpu_seconds(&roots)?;
     let peak_kb = usage::peak_kb(archiver.pid).unwrap_or_default();
-    step("stop");
     backlog.cluster.stop(Shutdown::Immediate)?;
-    step("stopped");
     drop(daemon);
     usage::bury()?;
     Ok(Drained {

@@ -27,10 +27,21 @@ pub(crate) struct Fetcher {
     pub(crate) name: &'static str,
     /// How the archive is compressed.
     pub(crate) codec: &'static str,
-    /// Whether it is measured with latency too.
-    pub(crate) is_late_too: bool,
+    /// How much of it is measured.
+    pub(crate) extent: Extent,
     /// How it fetches.
     pub(crate) way: Fetch,
+}
+
+/// How much of a fetcher is measured; each takes part in what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// What one segment costs the startup process.
+    Segment,
+    /// The long recovery.
+    Long,
+    /// Recoveries with latency.
+    Late,
 }
 
 /// How a server gets its segments.
@@ -149,25 +160,29 @@ pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetche
     let mut found = vec![Fetcher {
         name: LIMIT,
         codec: "none",
-        is_late_too: true,
+        extent: Extent::Late,
         way: Fetch::Local,
     }];
     for codec in ["none", "zstd:1"] {
-        let is_late_too = codec == "none";
+        let extent = if codec == "none" {
+            Extent::Late
+        } else {
+            Extent::Long
+        };
         let plain = filled(session, backlog, stage.walden(stage.jobs(), codec)?)?;
         let dir = plain.map(|served| served.dir);
         if let Some(dir) = dir.clone().filter(|_| codec == "none") {
             found.push(Fetcher {
                 name: "cp",
                 codec,
-                is_late_too,
+                extent,
                 way: Fetch::Copy(dir),
             });
         }
         found.push(Fetcher {
             name: WALDEN,
             codec,
-            is_late_too,
+            extent,
             way: dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden),
         });
         if codec != "none" {
@@ -185,11 +200,15 @@ pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetche
             found.push(Fetcher {
                 name,
                 codec,
-                is_late_too: asynchronous,
+                extent: if asynchronous {
+                    extent
+                } else {
+                    Extent::Segment
+                },
                 way,
             });
         }
-        let walrus = filled(session, backlog, stage.walrus(true, codec)?)?;
+        let walrus = filled(session, backlog, stage.walrus(codec)?)?;
         let way = walrus
             .and_then(|served| Some((served.daemon?.0, served.dir)))
             .map_or(Fetch::Missing(NOT_HERE), |(herd, dir)| {
@@ -198,7 +217,7 @@ pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetche
         found.push(Fetcher {
             name: "WAL-RUS wal-fetch",
             codec,
-            is_late_too,
+            extent,
             way,
         });
     }

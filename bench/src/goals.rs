@@ -4,7 +4,7 @@
 //! Leaves to the page what bounds a figure that is missed.
 
 use crate::contenders::{
-    BASIC_ARCHIVE, CP, LIMIT_EACH, PGBACKREST, PGBACKREST_ASYNC, WALDEN_4, WALRUS, WALRUS_DAEMON,
+    BASIC_ARCHIVE, CP, LIMIT_EACH, PGBACKREST, PGBACKREST_ASYNC, WALDEN_4, WALRUS_DAEMON,
 };
 use crate::fetchers::{LIMIT, WALDEN};
 use crate::many::COUNTS;
@@ -95,7 +95,6 @@ fn ahead_of_all(results: &Results) -> Option<(String, bool)> {
         CP,
         PGBACKREST,
         PGBACKREST_ASYNC,
-        WALRUS,
         WALRUS_DAEMON,
     ];
     let (best, name) = others

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::backlog::Backlog;
 use crate::contenders::{Contender, Stage, Way};
 use crate::drain::drain_once;
-use crate::fetchers::{Fetch, Fetcher, WALDEN};
+use crate::fetchers::{Extent, Fetch, Fetcher, WALDEN};
 use crate::part::{Measured, Session, progress, step};
 use crate::plan::{Part, Run};
 use crate::recovery::replay;
@@ -110,7 +110,7 @@ fn both(
     let fetcher = Fetcher {
         name: WALDEN,
         codec: contender.codec,
-        is_late_too: false,
+        extent: Extent::Segment,
         way: Fetch::Walden(served.dir.clone()),
     };
     let mut more = Vec::new();

@@ -256,15 +256,6 @@ impl Herd {
         text
     }
 
-    /// The `archive_command` that does it all in one process for each file.
-    pub(crate) fn push(&self) -> String {
-        format!(
-            "{}{} wal-push %p",
-            self.assignments(),
-            self.program.display()
-        )
-    }
-
     /// The `restore_command`, which fetches ahead by a process that it leaves behind.
     pub(crate) fn fetch(&self) -> String {
         format!(

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{Cluster, Lab, Mark, Shutdown};
 
 use crate::backlog::{Backlog, settle, with};
-use crate::fetchers::{Fetch, Fetcher};
+use crate::fetchers::{Extent, Fetch, Fetcher};
 use crate::part::{Measured, Session, Shared, progress};
 use crate::plan::{Part, Run};
 use crate::results::{Row, number};
@@ -40,12 +40,16 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
             0 => plan.segments,
             _ => plan.segments_up_to(LATE_SEGMENTS_MAX),
         };
+        let least = match late_ms {
+            0 => Extent::Long,
+            _ => Extent::Late,
+        };
         let segments = backlog.segments.get(..count).context("too few segments")?;
         let case = case(late_ms);
         measured.note(&format!("segments, {case}"), count);
         let mut field = Vec::new();
         for fetcher in fetchers {
-            if plan.wants(fetcher.name) && (late_ms == 0 || fetcher.is_late_too) {
+            if plan.wants(fetcher.name) && fetcher.extent >= least {
                 let row = match fetcher.way {
                     Fetch::Missing(why) => Row::missing(&case, fetcher.name, fetcher.codec, why),
                     _ => {

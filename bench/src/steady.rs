@@ -48,7 +48,7 @@ pub(crate) fn measure(session: &Session, plan: &Run) -> Result<Measured> {
         stage.cp()?,
         stage.basic_archive()?,
         stage.pgbackrest(true, "zstd:1")?,
-        stage.walrus(true, "zstd:1")?,
+        stage.walrus("zstd:1")?,
     ] {
         if plan.wants(contender.name) {
             let row = Row::new("pgbench", contender.name, contender.codec);
