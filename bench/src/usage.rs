@@ -44,14 +44,7 @@ struct Seen {
 /// When `/proc` cannot be read.
 pub(crate) fn cpu_seconds(roots: &[u32]) -> Result<f64> {
     let all = look()?;
-    let mut family: BTreeSet<u32> = roots.iter().copied().collect();
-    let own = std::process::id();
-    for seen in &all {
-        if seen.parent == own && is_stray(seen) {
-            family.insert(seen.pid);
-        }
-    }
-    extend(&mut family, &all);
+    let family = family(roots, &all);
     let ticks = all
         .iter()
         .filter(|seen| family.contains(&seen.pid))
@@ -65,19 +58,22 @@ pub(crate) fn cpu_seconds(roots: &[u32]) -> Result<f64> {
 ///
 /// When `/proc` cannot be read.
 pub(crate) fn resident_kb(roots: &[u32]) -> Result<u64> {
-    let all = look()?;
-    let mut family: BTreeSet<u32> = roots.iter().copied().collect();
-    let own = std::process::id();
-    for seen in &all {
-        if seen.parent == own && is_stray(seen) {
-            family.insert(seen.pid);
-        }
-    }
-    extend(&mut family, &all);
-    Ok(family
+    Ok(family(roots, &look()?)
         .iter()
         .filter_map(|pid| status_kb(*pid, "VmRSS:"))
         .sum())
+}
+
+/// These processes, strays, and everybody below them.
+fn family(roots: &[u32], all: &[Seen]) -> BTreeSet<u32> {
+    let own = std::process::id();
+    let strays = all
+        .iter()
+        .filter(|seen| seen.parent == own && is_stray(seen))
+        .map(|seen| seen.pid);
+    let mut family = roots.iter().copied().chain(strays).collect();
+    extend(&mut family, all);
+    family
 }
 
 /// Adds everybody below the members.

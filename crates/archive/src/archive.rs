@@ -35,6 +35,15 @@ pub struct Archive {
     pub(crate) disk: Disk,
 }
 
+/// Which archive, and how it is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where it is.
+    pub location: Location,
+    /// How it is read and written.
+    pub options: Options,
+}
+
 /// What became of a file offered to [`Archive::put_new`]. Both mean: it is in the archive, durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {

@@ -162,17 +162,22 @@ fn serve(shared: &Arc<Shared>) {
     }
 }
 
+/// A [`Spawn`] for tests, where no signals matter.
+#[cfg(test)]
+pub(crate) fn spawn_plainly(
+    name: &str,
+    work: Box<dyn FnOnce() + Send>,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
-
-    fn spawn(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-        std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(work)
-    }
 
     fn until(what: &str, mut met: impl FnMut() -> bool) {
         let begun = Instant::now();
@@ -188,7 +193,7 @@ mod tests {
         let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (jobs, ended, busy, peak) =
             (waiting.clone(), done.clone(), at_once.clone(), most.clone());
-        let crew = Crew::new("test", spawn, move |_, _| {
+        let crew = Crew::new("test", spawn_plainly, move |_, _| {
             let taken = jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |jobs| {
                 jobs.checked_sub(1)
             });
@@ -220,7 +225,7 @@ mod tests {
     fn a_panic_in_a_job_does_not_end_the_crew() {
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = turns.clone();
-        let crew = Crew::new("test", spawn, move |_, _| {
+        let crew = Crew::new("test", spawn_plainly, move |_, _| {
             let turn = counted.fetch_add(1, Ordering::SeqCst);
             assert!(turn != 0, "planted");
             turn < 3
@@ -236,7 +241,7 @@ mod tests {
         let (waiting, inside) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (jobs, met) = (waiting.clone(), inside.clone());
         // Each job waits for the other: with one hand only, neither ends.
-        let crew = Crew::new("test", spawn, move |_, _| {
+        let crew = Crew::new("test", spawn_plainly, move |_, _| {
             let taken = jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |jobs| {
                 jobs.checked_sub(1)
             });
@@ -261,7 +266,7 @@ mod tests {
     fn a_crew_that_is_dropped_goes_home() {
         let token = Arc::new(());
         let held = token.clone();
-        let crew = Crew::new("test", spawn, move |_, _| {
+        let crew = Crew::new("test", spawn_plainly, move |_, _| {
             let _ = &held;
             false
         });

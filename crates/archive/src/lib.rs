@@ -43,7 +43,7 @@ mod time;
 mod uploads;
 mod workspace;
 
-pub use archive::{Archive, Cleaned, Got, Hole, Put, Stored};
+pub use archive::{Archive, Cleaned, Got, Hole, Place, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
 pub use compression::{Compression, CompressionKind, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 pub use conf::ServerConf;
@@ -56,7 +56,7 @@ pub use hole::{Absence, HOLE_NAMES_MAX};
 pub use location::{LOCATION_BYTES_MAX, Location};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
-pub use prefetch::{Answer, Asking, PREFETCH_MAX, Place, Prefetch, Tally, Wanted};
+pub use prefetch::{Answer, Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};
 pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use settings::{MissingSegment, Settings};
 pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};

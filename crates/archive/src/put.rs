@@ -23,7 +23,6 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 
 use wal::{SystemIdentifier, WalFileName};
@@ -155,8 +154,8 @@ impl Offer<'_> {
         loop {
             match self.archive.store.settle(key) {
                 Err(error) if error.mark() == Some(Mark::Busy) && tries < SETTLE_TRIES_MAX => {
+                    self.cancel.wait(SETTLE_PAUSE);
                     self.cancel.check(&self.what())?;
-                    thread::sleep(SETTLE_PAUSE);
                     tries += 1;
                 }
                 settled => return settled,

@@ -173,6 +173,22 @@ impl Lab {
         self.installation.command(program)
     }
 
+    /// The bytes of a file, out of an archive, as `walden restore` brings it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be restored.
+    pub fn fetch(&self, archive: &ArchiveDir, name: &str) -> Result<Vec<u8>> {
+        let folder = tempfile::tempdir_in(self.dir()).context("could not make a directory")?;
+        let dest = folder.path().join(name);
+        let mut command = self.command("walden");
+        command.args(["restore", "-A"]).arg(archive.path());
+        run(command.arg(name).arg(&dest))?
+            .success()
+            .with_context(|| format!("could not fetch \"{name}\""))?;
+        Ok(fs::read(&dest)?)
+    }
+
     /// Gives a file to the servers' user.
     ///
     /// # Errors

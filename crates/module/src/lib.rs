@@ -126,7 +126,7 @@ pub use boundary::settings;
 pub use boundary::signals::spawn_with_signals_blocked;
 pub use boundary::worker::Registration;
 pub use report::{Failure, Level, OrFail, Report};
-pub use task::{Task, Waited};
+pub use task::{RELOAD_GRACE, Task, Waited};
 pub use wal::{KeepFrom, Lsn, SegmentSize, SystemIdentifier, WalFileName};
 
 /// What every module has: a beginning and an end.

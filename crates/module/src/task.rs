@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// How long a wait goes on after a reload was asked for.  Most files are done by then, and what is not done
 /// counts as a failed attempt in `pg_stat_archiver`; a reload should not have to wait much longer.
-const RELOAD_GRACE: Duration = Duration::from_millis(800);
+pub const RELOAD_GRACE: Duration = Duration::from_millis(800);
 
 /// Work in progress on another thread.
 #[derive(Debug)]

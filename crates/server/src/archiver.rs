@@ -8,20 +8,16 @@
 //! overwritten.
 
 use crate::failure;
-use crate::settings::{self, ArchiveSettings};
-use archive::{Archive, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX, Put, UploadNote, Uploads};
+use crate::settings;
+use archive::{Archive, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX, Place, Put, UploadNote, Uploads};
 use module::{
-    ArchiveModule, Archived, Bell, Failure, Level, Module, Process, Report, Task, Waited,
-    WalFileName, Woken, spawn_with_signals_blocked,
+    ArchiveModule, Archived, Bell, Failure, Level, Module, Process, RELOAD_GRACE, Report, Task,
+    Waited, WalFileName, Woken, spawn_with_signals_blocked,
 };
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long a wait goes on after a reload was asked for. Most files are done by then, and what is not done counts
-/// as a failed attempt in `pg_stat_archiver`; a reload should not have to wait much longer.
-const RELOAD_GRACE: Duration = Duration::from_millis(800);
 
 /// How often a server whose archive fails is looked at for its stop, which must not wait for the retries.
 const STOPPING_LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -37,7 +33,7 @@ pub(crate) struct Archiver {
 }
 
 struct Open {
-    settings: ArchiveSettings,
+    settings: Place,
     uploads: Uploads,
 }
 
@@ -45,7 +41,7 @@ struct Open {
 type Opened = Result<(Archive, u64), archive::Error>;
 
 struct Opening {
-    settings: ArchiveSettings,
+    settings: Place,
     task: Task<Opened>,
 }
 
@@ -66,7 +62,7 @@ impl Module for Archiver {
 
 impl ArchiveModule for Archiver {
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
-        let settings = ArchiveSettings::now(process).inspect_err(|_| {
+        let settings = settings::archive(process).inspect_err(|_| {
             // Unset: nothing more goes there, what is on its way included.
             self.open = None;
         })?;
@@ -140,7 +136,7 @@ impl ArchiveModule for Archiver {
 
 impl Archiver {
     /// The settings that files are archived by now; `None` before the archive is open.
-    pub(crate) fn settings(&self) -> Option<&ArchiveSettings> {
+    pub(crate) fn settings(&self) -> Option<&Place> {
         self.open.as_ref().map(|open| &open.settings)
     }
 
@@ -202,7 +198,7 @@ impl Archiver {
     }
 
     /// Opens the archive on a helper thread too: even looking at a directory can hang for minutes.
-    fn open(&mut self, process: Process, settings: ArchiveSettings) -> Result<(), Failure> {
+    fn open(&mut self, process: Process, settings: Place) -> Result<(), Failure> {
         self.open = None;
         let mut opening = match self.opening.take() {
             Some(opening) if opening.settings == settings => opening,
@@ -244,7 +240,7 @@ impl Archiver {
     }
 }
 
-fn start_opening(settings: &ArchiveSettings) -> Result<Task<Opened>, Failure> {
+fn start_opening(settings: &Place) -> Result<Task<Opened>, Failure> {
     let settings = settings.clone();
     Task::start("walden open", move || {
         let archive = Archive::open(&settings.location, settings.options)?;

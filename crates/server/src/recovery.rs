@@ -6,10 +6,10 @@
 //! a standby is told.  Leaves to `archive::Prefetch`: what is fetched before it is asked for.
 
 use crate::failure;
-use crate::settings::{self, ArchiveSettings};
+use crate::settings;
 use archive::{
     Absence, Answer, Archive, Asking, CONNECT_WAIT_MAX, Cancel, Cleaned, Hole, MissingSegment,
-    PROGRESS_WAIT_MAX, Place, Prefetch, Tally, Wanted,
+    PROGRESS_WAIT_MAX, Prefetch, Tally, Wanted,
 };
 use module::{
     ArchiveCleanupModule, Bell, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule,
@@ -84,7 +84,6 @@ impl RestoreModule for Recovery {
 
 /// The request as the archive's side understands it.
 fn wanted(process: Process, file: &WalFileName, path: &Path) -> Result<Wanted, Failure> {
-    let settings = ArchiveSettings::now(process)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let absence = match file {
         // The server looks there next, so recovery does not end here (xlogrecovery.c, XLogFileRead).
@@ -98,10 +97,7 @@ fn wanted(process: Process, file: &WalFileName, path: &Path) -> Result<Wanted, F
         name: *file,
         dest: path.to_path_buf(),
         in_line: RECOVERYS_OWN.iter().any(|own| name.ends_with(own)),
-        place: Place {
-            location: settings.location,
-            options: settings.options,
-        },
+        place: settings::archive(process)?,
         system: process.system_identifier()?,
         size: process.segment_size(),
         absence,
@@ -191,11 +187,11 @@ impl ArchiveCleanupModule for Recovery {
             ));
             return Ok(());
         }
-        let settings = ArchiveSettings::now(process)?;
+        let place = settings::archive(process)?;
         let system = process.system_identifier()?;
         let keep = *keep;
         let cleanup = Task::start("walden cleanup", move || {
-            Archive::open(&settings.location, settings.options)?.clean_up(
+            Archive::open(&place.location, place.options)?.clean_up(
                 &keep,
                 Some(system),
                 &Cancel::new(),
@@ -212,9 +208,9 @@ impl RecoveryEndModule for Recovery {
     fn recovery_end(&mut self, process: Process, _: &KeepFrom) -> Result<(), Failure> {
         self.prefetch.forget();
         let what = "could not tidy the archive";
-        let settings = ArchiveSettings::now(process)?;
+        let place = settings::archive(process)?;
         let tidying = Task::start("walden tidying", move || {
-            Archive::open(&settings.location, settings.options)?.remove_leftovers()
+            Archive::open(&place.location, place.options)?.remove_leftovers()
         })?;
         let removed = tidying
             .join(process, RECOVERY_END_WAIT_MAX)

@@ -1,6 +1,6 @@
 //! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
 
-use archive::{Compression, Location, MissingSegment, Options, UploadLimits, Verify};
+use archive::{Compression, Location, MissingSegment, Options, Place, UploadLimits, Verify};
 use module::settings::{
     About, Check, Context, DurationSetting, EnumSetting, IntSetting, MemoryUnit, Setting,
     SizeSetting, StringSetting, TimeUnit,
@@ -216,35 +216,27 @@ impl Check for CompressionCheck {
     }
 }
 
-/// Which archive, and how it is used; the same value as long as nothing relevant is reloaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ArchiveSettings {
-    pub(crate) location: Location,
-    pub(crate) options: Options,
-}
-
-impl ArchiveSettings {
-    /// The present values; fails when `walden.archive` is not set.
-    pub(crate) fn now(process: Process) -> Result<Self, Failure> {
-        let location = ARCHIVE.get(process);
-        if location.is_empty() {
-            return Err(Failure::new("\"walden.archive\" is not set")
-                .hint("Set \"walden.archive\" to the directory of the WAL archive and reload."));
-        }
-        let location = location
-            .parse::<Location>()
-            .map_err(crate::failure::of_archive)?;
-        let compression = COMPRESSION.get(process).parse::<Compression>();
-        let compression = compression.map_err(crate::failure::of_archive)?;
-        let verify = VERIFY.get(process);
-        Ok(Self {
-            location,
-            options: Options {
-                compression,
-                verify,
-            },
-        })
+/// Which archive, and how it is used; the same value as long as nothing relevant is reloaded. Fails when
+/// `walden.archive` is not set.
+pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
+    let location = ARCHIVE.get(process);
+    if location.is_empty() {
+        return Err(Failure::new("\"walden.archive\" is not set")
+            .hint("Set \"walden.archive\" to the directory of the WAL archive and reload."));
     }
+    let location = location
+        .parse::<Location>()
+        .map_err(crate::failure::of_archive)?;
+    let compression = COMPRESSION.get(process).parse::<Compression>();
+    let compression = compression.map_err(crate::failure::of_archive)?;
+    let verify = VERIFY.get(process);
+    Ok(Place {
+        location,
+        options: Options {
+            compression,
+            verify,
+        },
+    })
 }
 
 /// `walden.archive` as it is written; empty when not set.

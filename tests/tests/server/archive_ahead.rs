@@ -7,7 +7,7 @@ use anyhow::Result;
 use lab::{ArchiveDir, Cluster, Conditions, Lab, Mark, Shutdown, Weather, scenario, wait_until};
 use rustix::process::Signal;
 
-use crate::common::{SMALL_MB, fetch, primary_with};
+use crate::common::{SMALL_MB, primary_with};
 
 /// Segments of a backlog: more than the look ahead of any test here.
 const SEGMENTS: u32 = 24;
@@ -45,7 +45,7 @@ fn check_archived(
     segments: &[String],
 ) -> Result<()> {
     for name in segments {
-        let stored = fetch(lab, archive, name)?;
+        let stored = lab.fetch(archive, name)?;
         assert_eq!(stored, fs::read(primary.data().join("pg_wal").join(name))?);
     }
     let mut stored = archive.segments()?;

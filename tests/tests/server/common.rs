@@ -1,9 +1,8 @@
 //! What the scenarios share: a primary with a ledger, base backups, standbys, recoveries.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{ArchiveDir, Cluster, Contents, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
 use rustix::process::Signal;
 
@@ -151,21 +150,4 @@ pub(crate) fn check_not_promoted(lab: &Lab, cluster: &Cluster, archive: &Archive
         "the server is not in archive recovery: {control}"
     );
     Ok(())
-}
-
-/// Fetches a file from an archive with `walden restore`, and answers with its bytes.
-pub(crate) fn fetch(lab: &Lab, archive: &ArchiveDir, name: &str) -> Result<Vec<u8>> {
-    let dest: PathBuf = lab.dir().join(format!("fetched-{name}"));
-    let mut command = lab.command("walden");
-    command
-        .args(["restore", "-A"])
-        .arg(archive.path())
-        .arg(name)
-        .arg(&dest);
-    run(&mut command)?
-        .success()
-        .with_context(|| format!("could not fetch \"{name}\""))?;
-    let bytes = fs::read(&dest)?;
-    fs::remove_file(&dest)?;
-    Ok(bytes)
 }

@@ -10,8 +10,8 @@ use lab::{
 use rustix::process::Signal;
 
 use crate::common::{
-    SMALL_MB, fetch, must_recover, primary, primary_with, recovery_of, recovery_settings,
-    recovery_to, standby, wait_for_entries, write,
+    SMALL_MB, must_recover, primary, primary_with, recovery_of, recovery_settings, recovery_to,
+    standby, wait_for_entries, write,
 };
 
 /// How often the archiver is killed: enough that some kills hit the middle of a file.
@@ -41,7 +41,7 @@ fn kill_archiver_in_mid_file(server: &Cluster, random: &mut fastrand::Rng) -> Re
 fn check_archive_is_whole(lab: &Lab, server: &Cluster, archive: &ArchiveDir) -> Result<()> {
     let mut compared = 0;
     for name in archive.segments()? {
-        let fetched = fetch(lab, archive, &name)?;
+        let fetched = lab.fetch(archive, &name)?;
         let original = server.data().join("pg_wal").join(&name);
         let original = fs::read(&original).with_context(|| format!("\"{name}\" was to be kept"))?;
         ensure!(
@@ -75,7 +75,7 @@ fn killing_the_archiver_in_mid_file_loses_nothing_and_leaves_nothing_half_writte
             in_mid_file += u32::from(kill_archiver_in_mid_file(&primary, &mut random)?);
             // What is visible now is whole, although the archiver died on it.
             for name in archive.segments()? {
-                let bytes = fetch(lab, &archive, &name)?.len();
+                let bytes = lab.fetch(&archive, &name)?.len();
                 ensure!(bytes == 16 * 1024 * 1024, "\"{name}\" has {bytes} bytes");
             }
             // A fresh postmaster starts an archiver at once; the old one would wait ten seconds.
@@ -112,7 +112,7 @@ fn the_server_gets_over_a_killed_archiver_by_itself() -> Result<()> {
         primary.wait_for_sql("select count(*) from ledger", "1")?;
         write(&primary, 2)?;
         let segment = primary.archive_everything()?;
-        assert_eq!(fetch(lab, &archive, &segment)?.len(), 1024 * 1024);
+        assert_eq!(lab.fetch(&archive, &segment)?.len(), 1024 * 1024);
         Ok(())
     })
 }

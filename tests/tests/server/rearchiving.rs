@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use lab::{Cluster, Shutdown, scenario, wait_until};
 
-use crate::common::{SMALL_MB, fetch, primary, primary_with, write};
+use crate::common::{SMALL_MB, primary, primary_with, write};
 
 /// Puts a file's status back to what it was before the server noted that it is archived. The server
 /// must be stopped: this is what a crash between publishing and the note leaves behind.
@@ -104,7 +104,7 @@ fn a_different_file_of_the_same_name_is_refused_counted_and_left_alone() -> Resu
         fs::remove_file(&planted)?;
         write(&primary, 4)?;
         primary.archive_everything()?;
-        assert_eq!(fetch(lab, &archive, &name)?.len(), 1024 * 1024);
+        assert_eq!(lab.fetch(&archive, &name)?.len(), 1024 * 1024);
         Ok(())
     })
 }

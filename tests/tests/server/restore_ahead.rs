@@ -291,7 +291,7 @@ fn somebody_who_fetches_backwards_gets_exactly_these_files() -> Result<()> {
                 .arg("000000000000000000000000");
             run(&mut walden)?.success()?;
             let theirs = fs::read(standby.data().join(&dest))?;
-            let ours = crate::common::fetch(lab, &archive, segment)?;
+            let ours = lab.fetch(&archive, segment)?;
             assert!(theirs == ours, "{segment} is not what is archived");
         }
         let on_demand = restored(&standby, mark, "on demand")?;

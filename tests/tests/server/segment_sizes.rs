@@ -4,8 +4,8 @@ use anyhow::Result;
 use lab::{Shutdown, scenario, wait_until};
 
 use crate::common::{
-    SMALL_MB, fetch, must_recover, primary, recovery_settings, recovery_to, standby,
-    wait_for_entries, write,
+    SMALL_MB, must_recover, primary, recovery_settings, recovery_to, standby, wait_for_entries,
+    write,
 };
 
 /// The whole cycle with one segment size.
@@ -21,7 +21,7 @@ fn cycle(mb: u32, entries: u32) -> Result<()> {
         let last = primary.archive_everything()?;
         assert_eq!(primary.archive_failures()?, 0);
         assert_eq!(
-            fetch(lab, &archive, &last)?.len(),
+            lab.fetch(&archive, &last)?.len(),
             usize::try_from(mb)? * 1024 * 1024
         );
         primary.stop(Shutdown::Immediate)?;

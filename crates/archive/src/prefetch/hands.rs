@@ -9,14 +9,13 @@ use std::time::{Duration, Instant};
 
 use wal::WalFileName;
 
-use crate::archive::Archive;
+use crate::archive::{Archive, Place};
 use crate::error::Error;
 use crate::get;
 use crate::hole::{Holes, SETTLED_AFTER, Seen};
 use crate::memory;
 use crate::workspace::Workspace;
 
-use super::Place;
 use super::pace::Pace;
 use super::state::{Around, Cost, Found, Job, State, Why};
 

@@ -29,13 +29,11 @@ use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::archive::{Archive, Hole};
+use crate::archive::{Archive, Hole, Place};
 use crate::crew::{Crew, Spawn};
 use crate::error::Error;
 use crate::get::{Destination, Fetched};
 use crate::hole::Absence;
-use crate::location::Location;
-use crate::options::Options;
 
 use hands::Shared;
 use state::{Around, DemandId, Found};
@@ -52,15 +50,6 @@ const STUCK_MAX: usize = 4;
 
 /// The window takes at most this part of what is free where it lies: the server needs the rest for its own WAL.
 const SPACE_PART: u64 = 4;
-
-/// Which archive, and how it is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// Where it is.
-    pub location: Location,
-    /// How it is read.
-    pub options: Options,
-}
 
 /// A file that somebody wants.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::archive::{Archive, Hole};
+use crate::archive::{Archive, Hole, Place};
 use crate::error::Error;
 use crate::get::{self, Fetched};
 use crate::hole::Absence;
@@ -22,7 +22,7 @@ use crate::options::Cancel;
 use super::line::Line;
 use super::pace::Pace;
 use super::window::{Ended, FetchId, Window};
-use super::{PREFETCH_MAX, Place, SPACE_PART, STUCK_MAX, Tally, Wanted};
+use super::{PREFETCH_MAX, SPACE_PART, STUCK_MAX, Tally, Wanted};
 
 /// Names one demand.
 pub(super) type DemandId = u64;

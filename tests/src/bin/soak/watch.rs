@@ -10,8 +10,8 @@ use std::hash::Hasher;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
-use lab::{ArchiveDir, Cluster, Lab, run, wal_file};
+use anyhow::{Result, bail, ensure};
+use lab::{ArchiveDir, Cluster, Lab, wal_file};
 
 /// All that was ever to be archived.
 pub(crate) struct Witness {
@@ -100,7 +100,7 @@ impl Witness {
             match seen.stored {
                 Some(before) => ensure!(before == found, "\"{name}\" was replaced in the archive"),
                 None => {
-                    let bytes = fetch(lab, &self.archive, name)?;
+                    let bytes = lab.fetch(&self.archive, name)?;
                     ensure!(
                         hash(&bytes) == seen.bytes,
                         "\"{name}\" is not what the server had"
@@ -119,26 +119,10 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The bytes of a file, out of the archive.
-fn fetch(lab: &Lab, archive: &ArchiveDir, name: &str) -> Result<Vec<u8>> {
-    let dest = lab.dir().join(format!("fetched-{name}"));
-    let mut command = lab.command("walden");
-    command
-        .args(["restore", "-A"])
-        .arg(archive.path())
-        .arg(name)
-        .arg(&dest);
-    run(&mut command)?
-        .success()
-        .with_context(|| format!("could not fetch \"{name}\""))?;
-    let bytes = fs::read(&dest)?;
-    fs::remove_file(&dest)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::Context;
     use lab::scenario;
 
     #[test]

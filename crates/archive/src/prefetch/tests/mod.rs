@@ -5,15 +5,15 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::thread::JoinHandle;
 
 mod trouble;
 mod window;
 
 use super::state::State;
 use super::*;
+use crate::crew::spawn_plainly;
 use crate::memory;
-use crate::options::Cancel;
+use crate::options::{Cancel, Options};
 use crate::suite::forge;
 use crate::{
     Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, MemoryStore, Object, Staged, Store,
@@ -27,12 +27,6 @@ const OURS: SystemIdentifier = SystemIdentifier(7);
 
 /// Nothing here takes long; a test that waits so long has hung.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn spawn(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-}
 
 fn segment(number: u64) -> SegmentName {
     on_timeline(1, number)
@@ -220,7 +214,7 @@ impl Recovery {
         let (ring, rung) = mpsc::channel();
         let theirs = store.clone();
         let prefetch = Prefetch::with(
-            spawn,
+            spawn_plainly,
             move || {
                 let _ = ring.send(());
             },
@@ -265,13 +259,7 @@ impl Recovery {
     }
 
     fn try_ask(&mut self, wanted: Wanted) -> Result<Answer, Error> {
-        let mut asking = self.prefetch.ask(wanted)?;
-        loop {
-            if let Some(answer) = asking.answer() {
-                return answer;
-            }
-            self.rung.recv_timeout(PATIENCE).expect("no answer came");
-        }
+        answered(&mut self.prefetch.ask(wanted)?, &self.rung)
     }
 
     fn ask(&mut self, name: SegmentName) -> Result<Answer, Error> {
@@ -330,6 +318,16 @@ impl Recovery {
 
     fn files(&self) -> usize {
         fs::read_dir(self.folder.path()).unwrap().count()
+    }
+}
+
+/// Waits for the answer, as an owner does.
+fn answered(asking: &mut Asking<'_>, rung: &mpsc::Receiver<()>) -> Result<Answer, Error> {
+    loop {
+        if let Some(answer) = asking.answer() {
+            return answer;
+        }
+        rung.recv_timeout(PATIENCE).expect("no answer came");
     }
 }
 

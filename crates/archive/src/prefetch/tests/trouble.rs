@@ -8,21 +8,12 @@ fn a_segment_under_way_is_waited_for_and_not_fetched_twice() {
     recovery.store.hold(&segment(2));
     recovery.restore(segment(1));
     let store = recovery.store.clone();
-    let begun = Instant::now();
-    while store.waiting() == 0 {
-        assert!(begun.elapsed() < PATIENCE);
-        std::thread::yield_now();
-    }
+    recovery.until("the next segment is under way", |_| store.waiting() == 1);
     let wanted = recovery.wanting(segment(2));
     let mut asking = recovery.prefetch.ask(wanted).unwrap();
     assert!(asking.answer().is_none());
     store.release();
-    let answer = loop {
-        if let Some(answer) = asking.answer() {
-            break answer.unwrap();
-        }
-        recovery.rung.recv_timeout(PATIENCE).unwrap();
-    };
+    let answer = answered(&mut asking, &recovery.rung).unwrap();
     drop(asking);
     assert!(
         matches!(answer, Answer::Restored { ahead: true, .. }),
@@ -46,12 +37,7 @@ fn a_segment_that_recovery_waits_for_is_kept_however_long_it_takes() {
     Cancel::new().wait(kept * 3);
     assert!(asking.answer().is_none());
     store.release();
-    let answer = loop {
-        if let Some(answer) = asking.answer() {
-            break answer.unwrap();
-        }
-        recovery.rung.recv_timeout(PATIENCE).unwrap();
-    };
+    let answer = answered(&mut asking, &recovery.rung).unwrap();
     assert!(
         matches!(answer, Answer::Restored { ahead: true, .. }),
         "{answer:?}"
@@ -167,12 +153,7 @@ fn what_is_ahead_stands_still_for_a_segment_that_takes_long() {
         "something is begun ahead"
     );
     store.release();
-    let answer = loop {
-        if let Some(answer) = asking.answer() {
-            break answer.unwrap();
-        }
-        recovery.rung.recv_timeout(PATIENCE).unwrap();
-    };
+    let answer = answered(&mut asking, &recovery.rung).unwrap();
     assert!(matches!(answer, Answer::Restored { .. }), "{answer:?}");
     drop(asking);
     assert!(begun <= 2, "{begun}");

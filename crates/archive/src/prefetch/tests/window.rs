@@ -184,7 +184,7 @@ fn where_files_need_names_they_go_with_the_window() {
     let mut recovery = Recovery::over(memory, Watched::new(store), 8, KEPT_UNUSED_MAX);
     let named = recovery.memory.clone();
     recovery.prefetch = Prefetch::with(
-        spawn,
+        spawn_plainly,
         || {},
         move |place: &Place| {
             let mut archive = Archive::with_store(Box::new(named.clone()), place.options);

@@ -1,6 +1,7 @@
 //! A server's part, as simple as the server's own loop, and stores that are slow, watched, or refuse.
 
 use super::super::*;
+use crate::crew::spawn_plainly;
 use crate::suite::forge;
 use crate::{Compression, Detail, Entry, MemoryStore, Object, Options, Staged, Store};
 use std::fs;
@@ -23,15 +24,6 @@ pub(super) struct Scene {
     pub(super) jobs: usize,
 }
 
-pub(super) fn spawn(
-    name: &str,
-    work: Box<dyn FnOnce() + Send>,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-}
-
 impl Scene {
     pub(super) fn new(jobs: usize) -> Scene {
         Scene::over(jobs, |store| Box::new(store))
@@ -48,7 +40,7 @@ impl Scene {
         let archive = Arc::new(Archive::with_store(wrap(store.clone()), options));
         let bell = Arc::new((Mutex::new(0), Condvar::new()));
         let rung = Arc::clone(&bell);
-        let uploads = Uploads::new(archive, SYSTEM, spawn, move || {
+        let uploads = Uploads::new(archive, SYSTEM, spawn_plainly, move || {
             *rung.0.lock().unwrap() += 1;
             rung.1.notify_all();
         });
