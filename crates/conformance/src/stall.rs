@@ -95,6 +95,23 @@ impl Stall {
 }
 
 impl Held<'_> {
+    /// Lets everybody else go on who has come to the file meanwhile: it is this process that the disk hangs for.
+    /// Another thread of this process waits until the stall is dropped.
+    pub(crate) fn let_others_go(&self) -> Result<()> {
+        let events = match self.stall.fanotify.read_events() {
+            Ok(events) => events,
+            Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        for event in events {
+            if event.pid() != self.event.pid() {
+                let stall = self.stall;
+                Held { stall, event }.release()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets it go on; one that was killed meanwhile is no error.
     pub(crate) fn release(self) -> Result<()> {
         let fd = self.event.fd().context("the event has no file")?;
