@@ -19,13 +19,16 @@ pub(crate) struct Witness {
     seen: BTreeMap<String, Seen>,
 }
 
+/// Inode, size, and when it was last written: a new file may get the inode of one that has just gone.
+type Identity = (u64, u64, i64, i64);
+
 struct Seen {
     /// A hash of the bytes that the server had.
     bytes: u64,
     /// The server has called it archived.
     archived: bool,
-    /// Inode and size of what is stored, once that has been compared.
-    stored: Option<(u64, u64)>,
+    /// What tells the stored file from any other, once it has been compared.
+    stored: Option<Identity>,
 }
 
 impl Witness {
@@ -95,8 +98,7 @@ impl Witness {
                 None => continue,
             };
             count += 1;
-            let found = fs::metadata(&stored)?;
-            let found = (found.ino(), found.len());
+            let found = identity(&fs::metadata(&stored)?);
             match seen.stored {
                 Some(before) => ensure!(before == found, "\"{name}\" was replaced in the archive"),
                 None => {
@@ -111,6 +113,10 @@ impl Witness {
         }
         Ok(count)
     }
+}
+
+fn identity(file: &fs::Metadata) -> Identity {
+    (file.ino(), file.len(), file.mtime(), file.mtime_nsec())
 }
 
 fn hash(bytes: &[u8]) -> u64 {
