@@ -286,7 +286,7 @@ impl Staged {
         }))
     }
 
-    /// Brings the contents to disk early, to save whoever syncs the file under its name the wait. Promises nothing.
+    /// Brings what is written to disk early, to save whoever syncs the file under its name the wait. Promises nothing.
     pub(crate) fn sync_early(&self) -> Result<(), Error> {
         let shown = self.dir.path.display().to_string();
         self.disk.sync_file(&self.file, &shown)

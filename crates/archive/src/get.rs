@@ -18,6 +18,7 @@ use crate::compare::{Comparison, Side, compare};
 use crate::compression::CompressionKind;
 use crate::directory::Directory;
 use crate::durable::{Disk, Outcome, Staged};
+use crate::early_sync::EarlySync;
 use crate::error::Error;
 use crate::key::{key_of, parse_key};
 use crate::options::Cancel;
@@ -57,7 +58,16 @@ pub(crate) fn get(
         return Err(dest.exists());
     }
     let mut workspace = Workspace::default();
-    match fetch(archive, name, dest.parent, system, &mut workspace, cancel)? {
+    let early = EarlySync::Off;
+    match fetch(
+        archive,
+        name,
+        dest.parent,
+        system,
+        early,
+        &mut workspace,
+        cancel,
+    )? {
         Some(fetched) => {
             let bytes = fetched.bytes;
             fetched.publish(&dest)?;
@@ -78,6 +88,7 @@ pub(crate) fn fetch(
     name: &WalFileName,
     parent: &Path,
     system: Option<SystemIdentifier>,
+    mut early: EarlySync,
     workspace: &mut Workspace,
     cancel: &Cancel,
 ) -> Result<Option<Fetched>, Error> {
@@ -115,12 +126,15 @@ pub(crate) fn fetch(
                 cause,
             )
         })?;
+        early.wrote(bytes, || staged.sync_early())?;
         if bytes < CHUNK_BYTES {
             break;
         }
     }
+    let bytes = check.finish()?;
+    early.finish(|| staged.sync_early())?;
     Ok(Some(Fetched {
-        bytes: check.finish()?,
+        bytes,
         history: check.history(),
         staged,
         parent: parent.to_owned(),
@@ -160,11 +174,6 @@ impl Fetched {
             Outcome::Created(_) => Ok(()),
             Outcome::Exists => Err(dest.exists()),
         }
-    }
-
-    /// Brings the contents to disk before the server does it while replay waits: see [`Staged::sync_early`].
-    pub(crate) fn sync_early(&self) -> Result<(), Error> {
-        self.staged.sync_early()
     }
 }
 

@@ -20,6 +20,7 @@ mod crew;
 mod dir_store;
 mod directory;
 mod durable;
+mod early_sync;
 mod error;
 mod faulty_store;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use wal::WalFileName;
 
 use crate::archive::{Archive, Place};
+use crate::early_sync::EarlySync;
 use crate::error::Error;
 use crate::get;
 use crate::hole::{Holes, SETTLED_AFTER, Seen};
@@ -112,20 +113,22 @@ impl Shared {
     fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Found, Error> {
         let archive = self.archive(job)?;
         let Around { parent, system, .. } = &job.around;
+        // One that is wanted now is synced by the server, which waits for it either way.
+        let early = match job.why {
+            Why::Ahead(_) => EarlySync::ON,
+            Why::Demanded(..) => EarlySync::Off,
+        };
         let fetched = get::fetch(
             &archive,
             &job.name,
             parent,
             Some(*system),
+            early,
             workspace,
             &job.cancel,
         )?;
         match (fetched, job.why) {
-            (Some(fetched), Why::Ahead(_)) => {
-                fetched.sync_early()?;
-                Ok(Found::File(Box::new(fetched)))
-            }
-            (Some(fetched), Why::Demanded(..)) => Ok(Found::File(Box::new(fetched))),
+            (Some(fetched), _) => Ok(Found::File(Box::new(fetched))),
             // Nobody is told, so it need not be proven.
             (None, Why::Ahead(_)) => Ok(Found::Absent),
             (None, Why::Demanded(_, absence)) => {
