@@ -18,6 +18,10 @@ use crate::peers::{Herd, NOT_HERE, Repository};
 
 /// The name of the limit: every segment is in `pg_wal` already.
 pub(crate) const LIMIT: &str = "limit: all in pg_wal";
+/// The least that any command can cost: every segment lies beside `pg_wal`, synced, and is renamed into it.
+pub(crate) const FLOOR: &str = "floor: mv";
+/// A directory of the data directory.
+const BESIDE: &str = "beside";
 /// Walden's recovery module.
 pub(crate) const WALDEN: &str = "Walden";
 
@@ -48,6 +52,8 @@ pub(crate) enum Extent {
 pub(crate) enum Fetch {
     /// They are in `pg_wal`.
     Local,
+    /// They lie in a directory beside `pg_wal`, and a command renames them.
+    Beside,
     /// By `cp` from this directory.
     Copy(PathBuf),
     /// By Walden's recovery module from this archive.
@@ -66,6 +72,7 @@ impl Fetcher {
         let command = match &self.way {
             // The server asks the archive first, and finds the segment in pg_wal after that.
             Fetch::Local | Fetch::Missing(_) => "false".to_owned(),
+            Fetch::Beside => format!("exec mv {BESIDE}/%f %p"),
             Fetch::Copy(dir) => format!("cp {}/%f %p", dir.display()),
             Fetch::PgBackRest(repository, asynchronous) => repository.get(data, *asynchronous),
             Fetch::Walrus(herd, _) => herd.fetch(),
@@ -87,11 +94,20 @@ impl Fetcher {
     /// When there is none.
     pub(crate) fn dir(&self) -> Result<Option<PathBuf>> {
         Ok(match &self.way {
-            Fetch::Local | Fetch::Missing(_) => None,
+            Fetch::Local | Fetch::Beside | Fetch::Missing(_) => None,
             Fetch::Copy(dir) | Fetch::Walden(dir) => Some(dir.clone()),
             Fetch::PgBackRest(repository, _) => Some(repository.segments()?),
             Fetch::Walrus(_, dir) => Some(dir.join("wal_005")),
         })
+    }
+
+    /// Where in the data directory its segments lie when the server starts.
+    pub(crate) fn lies_in(&self) -> Option<&'static str> {
+        match &self.way {
+            Fetch::Local => Some("pg_wal"),
+            Fetch::Beside => Some(BESIDE),
+            _ => None,
+        }
     }
 
     /// Forgets what was fetched ahead by an earlier recovery.
@@ -157,70 +173,50 @@ fn segment_of(name: &str) -> Option<&str> {
 /// When an archive cannot be made.
 pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetcher>> {
     let stage = Stage::new(session, "fetch", &backlog.cluster);
-    let mut found = vec![Fetcher {
-        name: LIMIT,
+    let plain = |name, extent, way| Fetcher {
+        name,
         codec: "none",
-        extent: Extent::Late,
-        way: Fetch::Local,
-    }];
-    for codec in ["none", "zstd:1"] {
-        let extent = if codec == "none" {
-            Extent::Late
-        } else {
-            Extent::Long
-        };
-        let plain = filled(session, backlog, stage.walden(stage.jobs(), codec)?)?;
-        let dir = plain.map(|served| served.dir);
-        if let Some(dir) = dir.clone().filter(|_| codec == "none") {
-            found.push(Fetcher {
-                name: "cp",
-                codec,
-                extent,
-                way: Fetch::Copy(dir),
-            });
-        }
-        found.push(Fetcher {
-            name: WALDEN,
-            codec,
-            extent,
-            way: dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden),
+        extent,
+        way,
+    };
+    let archived = |codec| -> Result<Option<PathBuf>> {
+        let served = filled(session, backlog, stage.walden(stage.jobs(), codec)?)?;
+        Ok(served.map(|served| served.dir))
+    };
+    let of_walden = |dir: Option<PathBuf>| dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden);
+    let dir = archived("none")?;
+    let copied = dir.clone().map_or(Fetch::Missing(NOT_HERE), Fetch::Copy);
+    let mut found = vec![
+        plain(LIMIT, Extent::Late, Fetch::Local),
+        plain(FLOOR, Extent::Long, Fetch::Beside),
+        plain("cp", Extent::Late, copied),
+        plain(WALDEN, Extent::Late, of_walden(dir)),
+    ];
+    let repository =
+        filled(session, backlog, stage.pgbackrest(true, "none")?)?.and_then(|it| it.repository);
+    for (name, extent, asynchronous) in [
+        ("pgBackRest archive-get", Extent::Segment, false),
+        (
+            "pgBackRest archive-get async, 2 processes",
+            Extent::Late,
+            true,
+        ),
+    ] {
+        let way = repository.clone().map_or(Fetch::Missing(NOT_HERE), |it| {
+            Fetch::PgBackRest(it, asynchronous)
         });
-        if codec != "none" {
-            continue;
-        }
-        let repository = filled(session, backlog, stage.pgbackrest(true, codec)?)?
-            .and_then(|served| served.repository);
-        for (name, asynchronous) in [
-            ("pgBackRest archive-get", false),
-            ("pgBackRest archive-get async, 2 processes", true),
-        ] {
-            let way = repository.clone().map_or(Fetch::Missing(NOT_HERE), |it| {
-                Fetch::PgBackRest(it, asynchronous)
-            });
-            found.push(Fetcher {
-                name,
-                codec,
-                extent: if asynchronous {
-                    extent
-                } else {
-                    Extent::Segment
-                },
-                way,
-            });
-        }
-        let walrus = filled(session, backlog, stage.walrus(codec)?)?;
-        let way = walrus
-            .and_then(|served| Some((served.daemon?.0, served.dir)))
-            .map_or(Fetch::Missing(NOT_HERE), |(herd, dir)| {
-                Fetch::Walrus(herd, dir)
-            });
-        found.push(Fetcher {
-            name: "WAL-RUS wal-fetch",
-            codec,
-            extent,
-            way,
-        });
+        found.push(plain(name, extent, way));
     }
+    let walrus = filled(session, backlog, stage.walrus("none")?)?;
+    let walrus = walrus.and_then(|served| Some((served.daemon?.0, served.dir)));
+    let way = walrus.map_or(Fetch::Missing(NOT_HERE), |(herd, dir)| {
+        Fetch::Walrus(herd, dir)
+    });
+    found.push(plain("WAL-RUS wal-fetch", Extent::Late, way));
+    found.push(Fetcher {
+        codec: "zstd:1",
+        ..plain(WALDEN, Extent::Long, of_walden(archived("zstd:1")?))
+    });
     Ok(found)
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Measured: from "redo starts at" to "redo done at" in the server's log, which has milliseconds. Each recovery
 //! begins in a fresh copy of one data directory, and counts only if it ends at the same place in WAL as the first
-//! one. Latency is added to each open of an archived segment, by whatever program (fanotify(7)); runs with
-//! latency replay fewer segments. No restartpoint and no query disturbs. The server syncs what it restores
-//! (`fsync = on`), which is not asked of the limit: its segments are in `pg_wal` when the clock starts.
+//! one. Latency is added to each open of an archived segment, by whatever program (fanotify(7)). No restartpoint and
+//! no query disturbs. The server syncs what it restores (`fsync = on`), which is not asked of the limit: its segments
+//! are in `pg_wal` when the clock starts. The floor is the cheapest command there can be: a rename, and nothing to
+//! write but what the server syncs.
 
 use std::fs;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,9 +19,6 @@ use crate::part::{Measured, Session, Shared, progress};
 use crate::plan::{Part, Run};
 use crate::results::{Row, number};
 use crate::{usage, watch};
-
-/// How many segments are replayed with latency.
-const LATE_SEGMENTS_MAX: usize = 40;
 
 /// The latencies, in milliseconds a fetch.
 const LATE_MS: [u64; 3] = [0, 10, 50];
@@ -35,16 +32,13 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     let mut measured = Measured::default();
     let backlog = shared.of_pgbench()?;
     let fetchers = shared.fetchers()?;
+    let count = plan.segments;
+    let segments = backlog.segments.get(..count).context("too few segments")?;
     for late_ms in LATE_MS {
-        let count = match late_ms {
-            0 => plan.segments,
-            _ => plan.segments_up_to(LATE_SEGMENTS_MAX),
-        };
         let least = match late_ms {
             0 => Extent::Long,
             _ => Extent::Late,
         };
-        let segments = backlog.segments.get(..count).context("too few segments")?;
         let case = case(late_ms);
         measured.note(&format!("segments, {case}"), count);
         let mut field = Vec::new();
@@ -118,12 +112,14 @@ pub(crate) fn replay(
 ) -> Result<Redo> {
     let lab = &session.lab;
     let cluster = copy_of(lab, backlog, fetcher, more)?;
-    if matches!(fetcher.way, Fetch::Local) {
-        let (from, to) = (backlog.cluster.data(), cluster.data());
+    if let Some(place) = fetcher.lies_in() {
+        let from = backlog.cluster.data().join("pg_wal");
+        let to = cluster.data().join(place);
+        fs::create_dir_all(&to)?;
+        lab.own(&to)?;
         for segment in segments {
-            let file = Path::new("pg_wal").join(segment);
-            fs::copy(from.join(&file), to.join(&file))?;
-            lab.own(&to.join(&file))?;
+            fs::copy(from.join(segment), to.join(segment))?;
+            lab.own(&to.join(segment))?;
         }
     }
     fetcher.forget(lab)?;

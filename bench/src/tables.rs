@@ -228,7 +228,7 @@ fn wait(results: &Results) -> String {
         "median, ms",
         "longest, ms",
         "fetched ahead",
-        "median of those, ms",
+        "mean of those, ms",
     ];
     let lines = results.rows.iter().map(|row| {
         why_not(row, row.title(), HEADS.len()).unwrap_or_else(|| {
@@ -238,7 +238,7 @@ fn wait(results: &Results) -> String {
                 figure(row.median("wait_median_ms"), 0),
                 figure(row.median("wait_max_ms"), 0),
                 figure(row.median("ahead_segments"), 0),
-                figure(row.median("ahead_median_ms"), 0),
+                figure(row.median("ahead_mean_ms"), 2),
             ]
         })
     });

@@ -51,13 +51,13 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
             }
             let redo = replay(session, backlog, fetcher, segments, &more)?;
             let waits: Vec<f64> = waits_ms(&redo.log).into_iter().map(|(_, ms)| ms).collect();
-            let mean = waits.iter().sum::<f64>() / number(u64::try_from(waits.len().max(1))?);
+            let mean = mean_of(&waits)?;
             let ahead = ahead_ms(&redo.log);
             row.add("wait_mean_ms", mean);
             row.add("wait_median_ms", median(&waits).unwrap_or_default());
             row.add("wait_max_ms", waits.iter().copied().fold(0.0, f64::max));
-            if let Some(middle) = median(&ahead) {
-                row.add("ahead_median_ms", middle);
+            if !ahead.is_empty() {
+                row.add("ahead_mean_ms", mean_of(&ahead)?);
                 row.add("ahead_segments", number(u64::try_from(ahead.len())?));
             }
             progress(Part::Wait, run, plan.runs, row, &format!("{mean:7.2} ms"));
@@ -65,6 +65,10 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     }
     measured.rows = field.into_iter().map(|(_, row)| row).collect();
     Ok(measured)
+}
+
+fn mean_of(waits: &[f64]) -> Result<f64> {
+    Ok(waits.iter().sum::<f64>() / number(u64::try_from(waits.len().max(1))?))
 }
 
 /// The waits of a log: each segment that was restored, and for how long.
