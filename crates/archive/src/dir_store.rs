@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::directory::Directory;
 use crate::durable::{self, Disk, Outcome, Staging};
+use crate::early_writes::EarlyWrites;
 use crate::error::{Error, Mark};
 use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store};
 
@@ -112,6 +113,7 @@ impl Store for DirStore {
         Ok(Box::new(DirStaged {
             file,
             key: key.to_owned(),
+            early: EarlyWrites::default(),
         }))
     }
 
@@ -234,11 +236,14 @@ impl DirStore {
 struct DirStaged {
     file: durable::Staged,
     key: String,
+    early: EarlyWrites,
 }
 
 impl Write for DirStaged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.early.wrote(&self.file.file, written);
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -248,7 +253,7 @@ impl Write for DirStaged {
 
 impl Staged for DirStaged {
     fn publish(self: Box<Self>) -> Result<Published, Error> {
-        let DirStaged { file, key } = *self;
+        let DirStaged { file, key, .. } = *self;
         Ok(match file.publish(&key)? {
             Outcome::Created(fresh) => Published::Created(Box::new(fresh)),
             Outcome::Exists => Published::Exists,

@@ -94,7 +94,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Staged {
     disk: Disk,
     dir: Directory,
-    file: File,
+    pub(crate) file: File,
     /// Its staged name, as long as it has one.
     staged_name: Option<String>,
     /// What a staged name of this file begins with.

@@ -21,6 +21,7 @@ mod dir_store;
 mod directory;
 mod durable;
 mod early_sync;
+mod early_writes;
 mod error;
 mod faulty_store;
 #[cfg(test)]
