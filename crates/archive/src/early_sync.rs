@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
-/// A sync follows every so many bytes. Half or twice as many made no difference in the bench; sixteen times as many
+/// A sync follows every so many bytes. Half or twice as many were no better in the bench; sixteen times as many
 /// doubled what the startup process waits for a segment.
 const PIECE_BYTES: usize = 1 << 20;
 
