@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use lab::{DEADLINE, wait_for};
 use nix::sys::fanotify::{
-    EventFFlags, Fanotify, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
+    EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags,
+    Response,
 };
 
 /// A file that cannot be opened, or read, freely: the next process that tries waits. Dropped, everybody
@@ -24,7 +25,7 @@ pub(crate) struct Stall {
 /// The process that waits.
 pub(crate) struct Held<'stall> {
     stall: &'stall Stall,
-    event: nix::sys::fanotify::FanotifyEvent,
+    event: FanotifyEvent,
 }
 
 impl Stall {
@@ -75,14 +76,17 @@ impl Stall {
         })
     }
 
+    /// Who has come to the file since the last look.
+    fn events(&self) -> Result<Vec<FanotifyEvent>> {
+        match self.fanotify.read_events() {
+            Err(nix::errno::Errno::EAGAIN) => Ok(Vec::new()),
+            events => Ok(events?),
+        }
+    }
+
     fn waiting(&self, pid: u32) -> Result<Option<Held<'_>>> {
-        let events = match self.fanotify.read_events() {
-            Ok(events) => events,
-            Err(nix::errno::Errno::EAGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
         let mut held = None;
-        for event in events {
+        for event in self.events()? {
             let by = Held { stall: self, event };
             if held.is_none() && u32::try_from(by.event.pid()) == Ok(pid) {
                 held = Some(by);
@@ -98,12 +102,7 @@ impl Held<'_> {
     /// Lets everybody else go on who has come to the file meanwhile: it is this process that the disk hangs for.
     /// Another thread of this process waits until the stall is dropped.
     pub(crate) fn let_others_go(&self) -> Result<()> {
-        let events = match self.stall.fanotify.read_events() {
-            Ok(events) => events,
-            Err(nix::errno::Errno::EAGAIN) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        for event in events {
+        for event in self.stall.events()? {
             if event.pid() != self.event.pid() {
                 let stall = self.stall;
                 Held { stall, event }.release()?;
