@@ -128,24 +128,25 @@ fn recovered(results: &Results, late_ms: u64, percent_max: f64) -> Option<(Strin
     let limit = results.row(&case, LIMIT, "none")?.median("redo_s")?;
     let own = results.row(&case, WALDEN, "none")?.median("redo_s")?;
     let percent = |seconds: f64| (seconds / limit - 1.0) * 100.0;
-    let mut found = format!("{:+.1} %", percent(own));
-    let floor = results.row(&case, FLOOR, "none");
-    if let Some(floor) = floor.and_then(|row| row.median("redo_s")) {
-        found.push_str(&format!("; a bare `mv`: {:+.1} %", percent(floor)));
-    }
+    let shown = |seconds| format!("{:+.1} %", percent(seconds));
+    let found = shown(own) + &beside_mv(results, &case, "redo_s", shown);
     Some((found, percent(own) <= percent_max))
+}
+
+/// The same figure of the cheapest command, where it was measured.
+fn beside_mv(results: &Results, case: &str, figure: &str, shown: impl Fn(f64) -> String) -> String {
+    let floor = results.row(case, FLOOR, "none");
+    let floor = floor.and_then(|row| row.median(figure));
+    floor.map_or_else(String::new, |floor| {
+        format!("; a bare `mv`: {}", shown(floor))
+    })
 }
 
 fn waited(results: &Results) -> Option<(String, bool)> {
     let row = results.row("", WALDEN, "none")?;
     let (ahead, all) = (row.median("ahead_mean_ms")?, row.median("wait_mean_ms")?);
-    let mut found = format!("{ahead:.1} ms (with those that were not there yet: {all:.1} ms)");
-    if let Some(floor) = results
-        .row("", FLOOR, "none")
-        .and_then(|row| row.median("wait_mean_ms"))
-    {
-        found.push_str(&format!("; a bare `mv`: {floor:.1} ms"));
-    }
+    let found = format!("{ahead:.1} ms (with those that were not there yet: {all:.1} ms)");
+    let found = found + &beside_mv(results, "", "wait_mean_ms", |ms| format!("{ms:.1} ms"));
     Some((found, ahead < 5.0))
 }
 
