@@ -50,9 +50,8 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let trace = Trace::begin(lab, &by, "trace")?;
     by.signal(Signal::CONT)?;
     drain(&primary, Mark::default(), "the segment was not archived")?;
-    let calls = trace.end()?;
+    let calls = trace.until_acknowledged(&segment)?;
     is_there(&archive, &segment)?;
-    let calls = until_acknowledged(&calls, &segment)?;
     let place = archive.path();
 
     let written = calls.iter().rposition(|call| call.writes_below(place));
@@ -61,11 +60,11 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         .context("strace saw nothing written to the archive: it is filled some other way")?;
     let named = named.context("strace saw no call that gives the file its name")?;
     let synchronous = calls.iter().any(|call| call.opens_synchronously(place));
-    let bytes = after(calls, written, |call| call.syncs_below(place));
+    let bytes = after(&calls, written, |call| call.syncs_below(place));
     hold(bytes.is_some() || synchronous, || {
         format!("{segment} was called archived without a sync of its bytes after they were written")
     })?;
-    let name = after(calls, named, |call| call.syncs(place));
+    let name = after(&calls, named, |call| call.syncs(place));
     hold(name.is_some(), || {
         format!(
             "{segment} was called archived without a sync of the directory after the file got its name by \
@@ -106,8 +105,7 @@ fn durable_when_found(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         Mark::default(),
         "the same segment was not archived once more",
     )?;
-    let calls = trace.end()?;
-    let calls = until_acknowledged(&calls, &segment)?;
+    let calls = trace.until_acknowledged(&segment)?;
     let place = archive.path();
     hold(calls.iter().any(|call| call.syncs_below(place)), || {
         format!("{segment}, found in the archive, was called archived without a sync of its bytes")
@@ -128,14 +126,6 @@ fn is_there(archive: &ArchiveDir, segment: &str) -> Result<()> {
     hold(archive.has(segment)?, || {
         format!("{segment} was called archived and is not in the archive")
     })
-}
-
-/// The calls before the server's own note about the file.
-fn until_acknowledged<'calls>(calls: &'calls [Call], file: &str) -> Result<&'calls [Call]> {
-    let noted = calls.iter().position(|call| call.acknowledges(file));
-    let noted =
-        noted.with_context(|| format!("strace did not see the server's note about {file}"))?;
-    Ok(calls.get(..noted).unwrap_or_default())
 }
 
 /// The name of the first such call after a place in the list.

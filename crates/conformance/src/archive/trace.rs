@@ -1,6 +1,6 @@
 //! What a process asks of the file system, in order, as strace(1) sees it.
 //!
-//! Guarantees that a process is traced from before [`Trace::begin`] returns until [`Trace::end`]. Leaves out
+//! Guarantees that a process is traced from before [`Trace::begin`] returns to its end. Leaves out
 //! what is not asked through a system call with a file's name or descriptor (io_uring, writing through mmap).
 
 use std::fs;
@@ -59,25 +59,35 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Ends the tracing; the process goes on. Answers with what succeeded, in the order of the ends.
-    pub(crate) fn end(mut self) -> Result<Vec<Call>> {
+    /// Ends the tracing once the server's note that this file is archived has been seen; the process goes on.
+    /// Answers with what succeeded before it, in the order of the ends.
+    pub(crate) fn until_acknowledged(mut self, file: &str) -> Result<Vec<Call>> {
+        // The note is in the file system before strace has told of it.
+        let mut before = Vec::new();
+        wait_until(
+            &format!("strace to see the server's note about {file}"),
+            || {
+                before = calls(&fs::read_to_string(&self.output)?);
+                let noted = before.iter().position(|call| call.acknowledges(file));
+                before.truncate(noted.unwrap_or(before.len()));
+                Ok(noted.is_some())
+            },
+        )?;
         let strace = Process {
             pid: self.strace.id(),
             title: String::new(),
         };
-        // It detaches and writes what it has.
+        // It detaches; the process goes on untraced.
         strace.signal(Signal::INT)?;
         self.strace.wait()?;
-        let text = fs::read_to_string(&self.output)?;
-        let calls = calls(&text);
-        ensure!(!calls.is_empty(), "strace saw no call that concerns files");
-        Ok(calls)
+        ensure!(!before.is_empty(), "strace saw no call that concerns files");
+        Ok(before)
     }
 }
 
 impl Drop for Trace {
     fn drop(&mut self) {
-        // After an error; it is gone already after `end`.
+        // After an error; it is gone already after `until_acknowledged`.
         let _ = self.strace.kill();
         let _ = self.strace.wait();
     }
