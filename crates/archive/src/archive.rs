@@ -10,15 +10,19 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::SystemTime;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
 use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::binding::Binding;
+use crate::cloud::CloudStore;
 use crate::compression::CompressionKind;
+use crate::crew::Spawn;
 use crate::dir_store::DirStore;
 use crate::durable::Disk;
 use crate::error::Error;
+use crate::forms::Forms;
 use crate::location::Location;
 use crate::options::{Cancel, Options};
 use crate::put::Offered;
@@ -31,6 +35,10 @@ pub struct Archive {
     pub(crate) options: Options,
     /// The binding once seen. If it vanishes later, the archive's file system is gone, not its contents.
     pub(crate) seen: Mutex<Option<Binding>>,
+    /// Which forms its files have, where looking for all would cost too much.
+    pub(crate) forms: Mutex<Forms>,
+    /// The store has been seen to keep what is there.
+    pub(crate) is_proven: AtomicBool,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -106,14 +114,18 @@ pub struct Stored {
 }
 
 impl Archive {
-    /// Opens the archive at a location, which must exist.
+    /// Opens the archive at a location, which must exist. `spawn` starts the thread that talks to an object store.
     ///
     /// Fails with [`crate::ErrorKind::Unavailable`] if it cannot be reached (it may be mounted later),
-    /// [`crate::ErrorKind::Unusable`] if it is not a directory, [`crate::ErrorKind::Damaged`] if its
+    /// [`crate::ErrorKind::Unusable`] if it is not a directory or the store cannot be used as the location
+    /// says, [`crate::ErrorKind::Damaged`] if its
     /// `walden.json` cannot be understood.
-    pub fn open(location: &Location, options: Options) -> Result<Archive, Error> {
-        let store = DirStore::open(location.path())?;
-        let archive = Archive::with_store(Box::new(store), options);
+    pub fn open(location: &Location, options: Options, spawn: Spawn) -> Result<Archive, Error> {
+        let store: Box<dyn Store> = match location {
+            Location::Directory(directory) => Box::new(DirStore::open(directory)?),
+            Location::Cloud(address) => Box::new(CloudStore::open(address, spawn)?),
+        };
+        let archive = Archive::with_store(store, options);
         archive.binding()?;
         Ok(archive)
     }
@@ -124,7 +136,17 @@ impl Archive {
             store,
             options,
             seen: Mutex::new(None),
+            forms: Mutex::default(),
+            is_proven: AtomicBool::new(false),
             disk: Disk::default(),
+        }
+    }
+
+    /// Has everybody look at all forms each time: see `forms.rs`. For tests, where all who use the archive do so.
+    pub(crate) fn with_nothing_believed(self) -> Archive {
+        Archive {
+            forms: Mutex::new(Forms::believed_for(Duration::ZERO)),
+            ..self
         }
     }
 

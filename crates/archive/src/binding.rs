@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use crate::archive::Archive;
 use crate::codec::{Contents, Decoded};
 use crate::compression::CompressionKind;
 use crate::error::{Error, ErrorKind};
+use crate::forms;
 use crate::key::parse_key;
 use crate::options::Verify;
 use crate::store::{Detail, Object};
@@ -70,6 +72,17 @@ pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
     }
 }
 
+/// The binding as it was seen last, where reading it again is a request; else as it is now.
+pub(crate) fn known(archive: &Archive) -> Result<Option<Binding>, Error> {
+    if archive.store.is_remote() {
+        let seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_some() {
+            return Ok(seen.clone());
+        }
+    }
+    read(archive)
+}
+
 /// Refuses if the archive is known to be another system's.
 pub(crate) fn check(
     archive: &Archive,
@@ -89,10 +102,20 @@ pub(crate) fn check(
 
 /// Makes sure that the archive is this system's, and binds it if it is nobody's yet.
 pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), Error> {
-    if let Some(binding) = read(archive)? {
-        return check(archive, &binding, system);
+    let is_bound = known(archive)?;
+    if let Some(binding) = &is_bound {
+        check(archive, binding, system)?;
     }
-    check_evidence(archive, system)?;
+    if !archive.is_proven.load(Ordering::Relaxed) {
+        archive.store.prove_creation()?;
+        archive.is_proven.store(true, Ordering::Relaxed);
+    }
+    if is_bound.is_some() {
+        return Ok(());
+    }
+    if !check_evidence(archive, system)? {
+        forms::begin(archive, archive.options.compression.kind())?;
+    }
     let json = Json {
         format: FORMAT,
         system_identifier: system.to_string(),
@@ -127,16 +150,16 @@ pub(crate) fn must_not_be_foreign(
 ) -> Result<(), Error> {
     match read(archive)? {
         Some(binding) => check(archive, &binding, system),
-        None => check_evidence(archive, system),
+        None => check_evidence(archive, system).map(drop),
     }
 }
 
-/// An archive without a binding may hold WAL by other means. Then that WAL says whose it is.
-fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<(), Error> {
+/// An archive without a binding may hold WAL by other means; true if it does. Then that WAL says whose it is.
+fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<bool, Error> {
     // The newest and the oldest: one of them may be a copy that was interrupted.
     let mut newest: Option<(String, String)> = None;
     let mut oldest: Option<(String, String)> = None;
-    archive.store.list(Detail::Keys, &mut |entry| {
+    archive.store.list("", Detail::Keys, &mut |entry| {
         if let Some((WalFileName::Segment(name), _)) = parse_key(&entry.key) {
             let candidate = (name.to_string(), entry.key);
             if newest.as_ref().is_none_or(|newest| candidate > *newest) {
@@ -148,10 +171,11 @@ fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<(), Err
         }
         ControlFlow::Continue(())
     })?;
+    let holds_wal = newest.is_some();
     let mut unread = None;
     for (_, key) in newest.into_iter().chain(oldest) {
         match header_of(archive, &key) {
-            Ok(Some(header)) if header.system == system => return Ok(()),
+            Ok(Some(header)) if header.system == system => return Ok(true),
             Ok(Some(header)) => {
                 return Err(Error::foreign(format!(
                     "archive \"{}\" holds WAL of system identifier {} (\"{key}\"), not of {system}",
@@ -169,7 +193,7 @@ fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<(), Err
         Some(error) if archive.options.verify == Verify::Header => {
             Err(error.with_hint("Whose WAL this archive holds cannot be told."))
         }
-        _ => Ok(()),
+        _ => Ok(holds_wal),
     }
 }
 

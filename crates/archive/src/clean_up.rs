@@ -83,7 +83,7 @@ fn removable(
     stuck: &HashSet<String>,
 ) -> Result<Vec<Entry>, Error> {
     let mut batch = Vec::new();
-    archive.store.list(Detail::Full, &mut |entry| {
+    archive.store.list("", Detail::Full, &mut |entry| {
         let may_go = parse_key(&entry.key).is_some_and(|(name, _)| keep.may_remove(&name));
         if may_go && !stuck.contains(&entry.key) {
             batch.push(entry);

@@ -162,12 +162,10 @@ fn serve(shared: &Arc<Shared>) {
     }
 }
 
-/// A [`Spawn`] for tests, where no signals matter.
-#[cfg(test)]
-pub(crate) fn spawn_plainly(
-    name: &str,
-    work: Box<dyn FnOnce() + Send>,
-) -> io::Result<JoinHandle<()>> {
+/// A [`Spawn`] for processes that leave their signals as they are: a command, a test.
+///
+/// Fails as [`std::thread::Builder::spawn`] does.
+pub fn spawn_plainly(name: &str, work: Box<dyn FnOnce() + Send>) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)

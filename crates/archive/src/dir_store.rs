@@ -159,6 +159,7 @@ impl Store for DirStore {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
@@ -175,7 +176,10 @@ impl Store for DirStore {
             let Ok(key) = entry.file_name().to_str() else {
                 continue;
             };
-            if store::check_key(key).is_err() || key.starts_with(STAGED_PREFIX) {
+            if store::check_key(key).is_err()
+                || key.starts_with(STAGED_PREFIX)
+                || !key.starts_with(prefix)
+            {
                 continue;
             }
             let Some(entry) = self.entry(&dir, key, entry.file_type(), detail)? else {
@@ -255,7 +259,7 @@ impl Staged for DirStaged {
     fn publish(self: Box<Self>) -> Result<Published, Error> {
         let DirStaged { file, key, .. } = *self;
         Ok(match file.publish(&key)? {
-            Outcome::Created(fresh) => Published::Created(Box::new(fresh)),
+            Outcome::Created(fresh) => Published::Created(Some(Box::new(fresh))),
             Outcome::Exists => Published::Exists,
         })
     }

@@ -146,12 +146,13 @@ impl Store for FaultyStore {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.faults.fail("could not list")?;
         let mut fault = Ok(());
-        self.inner.list(detail, &mut |entry| {
+        self.inner.list(prefix, detail, &mut |entry| {
             fault = self.faults.fail("listing broke off");
             if fault.is_err() {
                 ControlFlow::Break(())
@@ -172,6 +173,19 @@ impl Store for FaultyStore {
     fn remove_leftovers(&self) -> Result<u64, Error> {
         self.faults.fail("could not remove leftovers")?;
         self.inner.remove_leftovers()
+    }
+
+    fn staged_bytes(&self, bytes: u64) -> u64 {
+        self.inner.staged_bytes(bytes)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.inner.is_remote()
+    }
+
+    fn prove_creation(&self) -> Result<(), Error> {
+        self.faults.fail("could not try")?;
+        self.inner.prove_creation()
     }
 
     fn place(&self) -> String {
@@ -207,10 +221,11 @@ impl Staged for FaultyStaged {
         self.faults.fail("published, but the answer was lost")?;
         Ok(match published {
             Published::Exists => Published::Exists,
-            Published::Created(inner) => Published::Created(Box::new(FaultyFresh {
+            Published::Created(None) => Published::Created(None),
+            Published::Created(Some(inner)) => Published::Created(Some(Box::new(FaultyFresh {
                 inner,
                 faults: self.faults,
-            })),
+            }))),
         })
     }
 }

@@ -20,7 +20,8 @@ use crate::directory::Directory;
 use crate::durable::{Disk, Outcome, Staged};
 use crate::early_sync::EarlySync;
 use crate::error::Error;
-use crate::key::{key_of, parse_key};
+use crate::forms;
+use crate::key::{self, key_of, parse_key};
 use crate::options::Cancel;
 use crate::store::{Detail, Object};
 use crate::workspace::{Parts, Workspace};
@@ -92,7 +93,7 @@ pub(crate) fn fetch(
     workspace: &mut Workspace,
     cancel: &Cancel,
 ) -> Result<Option<Fetched>, Error> {
-    let bound = binding::read(archive)?;
+    let bound = binding::known(archive)?;
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
     }
@@ -184,9 +185,22 @@ fn find(
     name: &WalFileName,
     cancel: &Cancel,
 ) -> Result<Option<(String, CompressionKind, Object)>, Error> {
+    // One request, if that finds it.
+    if let Some(segments) = forms::only(archive)? {
+        let kind = match name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => segments,
+            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {
+                CompressionKind::None
+            }
+        };
+        let key = key_of(name, kind);
+        if let Some(object) = archive.store.open(&key)? {
+            return Ok(Some((key, kind, object)));
+        }
+    }
     let mut found: Vec<(String, CompressionKind)> = Vec::new();
     let mut first = None;
-    for kind in CompressionKind::ALL {
+    for kind in key::candidates(archive, name)? {
         let key = key_of(name, kind);
         if let Some(object) = archive.store.open(&key)? {
             found.push((key.clone(), kind));
@@ -242,7 +256,7 @@ pub(crate) fn prove_present(archive: &Archive) -> Result<(), Error> {
         return Ok(());
     }
     let mut holds_wal = false;
-    archive.store.list(Detail::Keys, &mut |entry| {
+    archive.store.list("", Detail::Keys, &mut |entry| {
         holds_wal = parse_key(&entry.key).is_some();
         if holds_wal {
             ControlFlow::Break(())

@@ -234,7 +234,7 @@ struct Line {
 impl Line {
     fn read(archive: &Archive, segment: &SegmentName) -> Result<Line, Error> {
         let mut line = Line::default();
-        archive.store.list(Detail::Keys, &mut |entry| {
+        archive.store.list("", Detail::Keys, &mut |entry| {
             let Some((name, _)) = parse_key(&entry.key) else {
                 return ControlFlow::Continue(());
             };

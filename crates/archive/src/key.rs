@@ -2,7 +2,12 @@
 
 use wal::WalFileName;
 
+use std::ops::ControlFlow;
+
+use crate::archive::Archive;
 use crate::compression::CompressionKind;
+use crate::error::Error;
+use crate::store::Detail;
 
 /// The key of a file stored with this compression.
 pub(crate) fn key_of(name: &WalFileName, kind: CompressionKind) -> String {
@@ -18,6 +23,28 @@ pub(crate) fn parse_key(key: &str) -> Option<(WalFileName, CompressionKind)> {
     };
     let name = key.strip_suffix(kind.suffix())?;
     Some((name.parse().ok()?, kind))
+}
+
+/// Under which of its keys a file may be stored: all of them where looking is cheap, else those that one listing shows.
+pub(crate) fn candidates(
+    archive: &Archive,
+    name: &WalFileName,
+) -> Result<Vec<CompressionKind>, Error> {
+    if !archive.store.is_remote() {
+        return Ok(CompressionKind::ALL.to_vec());
+    }
+    let mut found = Vec::new();
+    let prefix = name.to_string();
+    archive.store.list(&prefix, Detail::Keys, &mut |entry| {
+        if let Some((stored, kind)) = parse_key(&entry.key)
+            && stored == *name
+        {
+            found.push(kind);
+        }
+        ControlFlow::Continue(())
+    })?;
+    found.sort_unstable();
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod archive;
 mod binding;
 mod check;
 mod clean_up;
+mod cloud;
 mod codec;
 mod compare;
 mod compression;
@@ -26,6 +27,7 @@ mod error;
 mod faulty_store;
 #[cfg(test)]
 mod forks;
+mod forms;
 mod get;
 mod hole;
 mod key;
@@ -47,9 +49,10 @@ mod workspace;
 
 pub use archive::{Archive, Cleaned, Got, Hole, Place, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
+pub use cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use compression::{Compression, CompressionKind, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 pub use conf::ServerConf;
-pub use crew::Spawn;
+pub use crew::{Spawn, spawn_plainly};
 pub use dir_store::DirStore;
 pub use error::{Error, ErrorKind};
 pub use faulty_store::{Faults, FaultyStore};

@@ -10,7 +10,7 @@ use crate::store::Detail;
 /// See [`Archive::list`].
 pub(crate) fn list(archive: &Archive) -> Result<Vec<Stored>, Error> {
     let mut files = Vec::new();
-    archive.store.list(Detail::Full, &mut |entry| {
+    archive.store.list("", Detail::Full, &mut |entry| {
         if let Some((name, compression)) = parse_key(&entry.key) {
             files.push(Stored {
                 name,

@@ -1,21 +1,25 @@
 //! Where an archive is: the value of `walden.archive` and of `--archive`, parsed at the edge.
 //!
-//! Guarantees: a [`Location`] names an absolute directory. Whether it exists is [`crate::Archive::open`]'s
-//! question. Object stores have their schemes reserved and are refused by name until they are there.
+//! Guarantees: a [`Location`] names an absolute directory, or a place in an object store. Whether it exists is
+//! [`crate::Archive::open`]'s question.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::cloud::{Address, Service};
 use crate::error::Error;
 
 /// The longest location accepted, in bytes: the server's own limit for paths (`MAXPGPATH`, 15 to 18).
 pub const LOCATION_BYTES_MAX: usize = 1024;
 
-/// Where an archive is. In this version always a directory, named by an absolute path.
+/// Where an archive is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Location {
-    directory: PathBuf,
+pub enum Location {
+    /// A directory, named by an absolute path.
+    Directory(PathBuf),
+    /// A place in an object store.
+    Cloud(Box<Address>),
 }
 
 impl Location {
@@ -31,19 +35,23 @@ impl Location {
                 directory.display()
             )));
         }
-        Ok(Location { directory })
+        Ok(Location::Directory(directory))
     }
 
-    /// The directory.
-    pub fn path(&self) -> &Path {
-        &self.directory
+    /// The directory, if it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Location::Directory(directory) => Some(directory),
+            Location::Cloud(_) => None,
+        }
     }
 }
 
 impl FromStr for Location {
     type Err = Error;
 
-    /// Accepts `/abs`, `file:/abs` and `file:///abs`; anything else is [`crate::ErrorKind::Unusable`].
+    /// Accepts `/abs`, `file:/abs`, `file:///abs`, and URLs of object stores ([`Address`]); anything else is
+    /// [`crate::ErrorKind::Unusable`].
     fn from_str(text: &str) -> Result<Location, Error> {
         if text.is_empty() {
             return Err(Error::unusable("archive location is empty"));
@@ -62,19 +70,22 @@ impl FromStr for Location {
         if scheme.eq_ignore_ascii_case("file") {
             return Location::directory(local_path(text, rest)?);
         }
+        if Service::of_scheme(&scheme.to_ascii_lowercase()).is_some() {
+            return Ok(Location::Cloud(Box::new(text.parse()?)));
+        }
         Err(Error::unusable(format!(
             "archive location scheme \"{scheme}:\" is not supported"
         ))
-        .with_hint(
-            "This version of Walden archives to directories only: give an absolute path or a \
-                 \"file:\" URL.",
-        ))
+        .with_hint("Give an absolute path, or a \"file:\", \"s3:\", \"gs:\" or \"az:\" URL."))
     }
 }
 
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.directory.display().fmt(f)
+        match self {
+            Location::Directory(directory) => directory.display().fmt(f),
+            Location::Cloud(address) => address.fmt(f),
+        }
     }
 }
 
@@ -113,7 +124,7 @@ mod tests {
             "FILE:/srv/wal",
         ] {
             let location: Location = text.parse().unwrap();
-            assert_eq!(location.path(), Path::new("/srv/wal"), "{text}");
+            assert_eq!(location.path(), Some(Path::new("/srv/wal")), "{text}");
             assert_eq!(location.to_string(), "/srv/wal");
         }
     }
@@ -126,19 +137,30 @@ mod tests {
             "./wal",
             "file:wal",
             "file://host/wal",
-            "s3://bucket/wal",
+            "sftp://host/wal",
             "az:x",
         ] {
             let error = text.parse::<Location>().unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unusable, "{text}");
         }
-        let error = "s3://bucket/x".parse::<Location>().unwrap_err();
-        assert!(error.hint().unwrap().contains("directories only"));
+    }
+
+    #[test]
+    fn a_place_in_an_object_store_is_named_by_its_url() {
+        for text in [
+            "s3://bucket/wal?region=eu-west-1",
+            "gs://bucket",
+            "az://container/wal",
+        ] {
+            let location: Location = text.parse().unwrap();
+            assert_eq!(location.to_string(), text);
+            assert_eq!(location.path(), None);
+        }
     }
 
     #[test]
     fn a_colon_inside_a_path_is_no_scheme() {
         let location: Location = "/srv/a:b".parse().unwrap();
-        assert_eq!(location.path(), Path::new("/srv/a:b"));
+        assert_eq!(location.path(), Some(Path::new("/srv/a:b")));
     }
 }

@@ -17,6 +17,7 @@ use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store}
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
+    is_remote: bool,
 }
 
 #[derive(Default)]
@@ -39,6 +40,14 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> MemoryStore {
         MemoryStore::default()
+    }
+
+    /// An empty store that is as far away as an object store, and like one keeps what has been created.
+    pub fn remote() -> MemoryStore {
+        MemoryStore {
+            is_remote: true,
+            ..MemoryStore::default()
+        }
     }
 
     /// Puts an object there as somebody without manners would: `cp`, an editor, a bad disk. For tests.
@@ -100,10 +109,13 @@ impl Store for MemoryStore {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        for (key, kept) in &self.lock().objects {
+        let lock = self.lock();
+        let objects = lock.objects.iter();
+        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
             let (bytes, modified) = match detail {
                 Detail::Keys => (0, SystemTime::UNIX_EPOCH),
                 Detail::Full => (kept.bytes.len() as u64, kept.modified),
@@ -128,6 +140,10 @@ impl Store for MemoryStore {
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         Ok(0)
+    }
+
+    fn is_remote(&self) -> bool {
+        self.is_remote
     }
 
     fn place(&self) -> String {
@@ -158,13 +174,17 @@ impl Staged for MemoryStaged {
         if shared.objects.contains_key(&key) {
             return Ok(Published::Exists);
         }
+        if store.is_remote {
+            shared.insert(&key, &bytes, false);
+            return Ok(Published::Created(None));
+        }
         let born = shared.insert(&key, &bytes, true);
         drop(shared);
-        Ok(Published::Created(Box::new(MemoryFresh {
+        Ok(Published::Created(Some(Box::new(MemoryFresh {
             store,
             key,
             born,
-        })))
+        }))))
     }
 }
 

@@ -18,6 +18,13 @@
 //!   bytes there says "already stored" only after settling, that is only for objects that stay.
 //! * Whoever settles has looked at the other keys before; a rival published after that look sees this object.
 //!
+//! # Stores without a way back
+//!
+//! In an object store what has been created stays. The order is the same, and so is who may acknowledge: nobody, while
+//! different bytes are stored under another key of the name. Such objects then wait for a person; it takes two servers
+//! with different settings and different WAL that meet within one request's time. Looking at the other keys is left out
+//! where nobody can have used them (`forms.rs`).
+//!
 //! What stays uncured: a writer that dies between publishing and looking may leave an object that nobody
 //! was told of beside a different acknowledged one. Restoring then refuses to choose and names both.
 
@@ -34,7 +41,8 @@ use crate::codec::{CHUNK_BYTES, Contents, Decoded, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
 use crate::compression::{Compression, CompressionKind};
 use crate::error::{Error, ErrorKind, Mark};
-use crate::key::key_of;
+use crate::forms;
+use crate::key::{self, key_of};
 use crate::options::Cancel;
 use crate::source::{Identity, Source};
 use crate::store::{Fresh, Object, Published, Staged};
@@ -75,7 +83,8 @@ pub(crate) fn put_new(
         cancel,
     };
     let identity = offer.source.identity();
-    if offer.is_stored(None)? {
+    // Where only one key can hold it and looking there costs as much as creating, creating is tried at once.
+    if forms::only(archive)? != Some(archive.options.compression.kind()) && offer.is_stored(None)? {
         return Ok((Put::AlreadyStored, identity));
     }
     match offer.create(workspace)? {
@@ -128,10 +137,10 @@ impl Offer<'_> {
     /// True if it is there with equal bytes; a conflict if it is there with others, or cannot be understood.
     fn is_stored(&mut self, own: Option<CompressionKind>) -> Result<bool, Error> {
         let mut equal = Vec::new();
-        for kind in CompressionKind::ALL
-            .into_iter()
-            .filter(|kind| Some(*kind) != own)
-        {
+        for kind in key::candidates(self.archive, self.name)? {
+            if Some(kind) == own {
+                continue;
+            }
             let key = key_of(self.name, kind);
             if let Some(object) = self.archive.store.open(&key)? {
                 self.must_equal(&key, kind, object)?;
@@ -214,6 +223,7 @@ impl Offer<'_> {
             }
         };
         let key = key_of(self.name, compression.kind());
+        forms::use_one(self.archive, self.archive.options.compression.kind())?;
         self.source.rewind()?;
         let staged = self.archive.store.stage(&key)?;
         let (staged, bytes_out) = self.encode(compression, staged, &key, workspace)?;
@@ -222,7 +232,10 @@ impl Offer<'_> {
         match staged.publish()? {
             Published::Exists => Ok(None),
             Published::Created(fresh) => {
-                self.decide(compression.kind(), fresh)?;
+                match fresh {
+                    Some(fresh) => self.decide(compression.kind(), fresh)?,
+                    None => self.look_for_others(compression.kind())?,
+                }
                 Ok(Some(Put::Stored {
                     bytes_in: self.source.bytes,
                     bytes_out,
@@ -290,6 +303,21 @@ impl Offer<'_> {
                     format!("{error}; and our own copy stays beside it: {stuck}"),
                 ))
             }
+        }
+    }
+
+    /// Whether what has just been created, and stays, stands alone or beside the same bytes.
+    fn look_for_others(&mut self, own: CompressionKind) -> Result<(), Error> {
+        if forms::only(self.archive)? == Some(self.archive.options.compression.kind()) {
+            return Ok(());
+        }
+        match self.is_stored(Some(own)) {
+            Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::conflict(format!(
+                "{error}; and our own copy stays beside it as \"{}\"",
+                self.archive.shown(&key_of(self.name, own))
+            ))
+            .with_hint("Nobody has been told that either is archived. Find out which file is right and move the other away.")),
+            looked => looked.map(drop),
         }
     }
 

@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::archive::Archive;
+use crate::crew::Spawn;
 use crate::error::Error;
 use crate::location::Location;
 use crate::options::Options;
@@ -78,8 +79,8 @@ impl Settings {
     }
 
     /// Opens the archive they name; fails as [`Archive::open`] does.
-    pub fn open(&self) -> Result<Archive, Error> {
-        Archive::open(&self.location, self.options)
+    pub fn open(&self, spawn: Spawn) -> Result<Archive, Error> {
+        Archive::open(&self.location, self.options, spawn)
     }
 }
 

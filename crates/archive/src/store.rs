@@ -50,8 +50,9 @@ pub enum Detail {
 
 /// The outcome of publishing a staged object.
 pub enum Published {
-    /// It is there now, durably, and by our doing. It can be withdrawn until the handle is dropped.
-    Created(Box<dyn Fresh>),
+    /// It is there now, durably, and by our doing. With a handle it can be withdrawn until that is dropped; without, it
+    /// stays.
+    Created(Option<Box<dyn Fresh>>),
     /// Somebody has the key already; the staged bytes are gone and nothing has changed.
     Exists,
 }
@@ -87,10 +88,11 @@ pub trait Store: Send + Sync {
     /// Fails if the object is not there, or if its creator may still withdraw it.
     fn settle(&self, key: &str) -> Result<(), Error>;
 
-    /// Shows every published object to `visit`, in no order, until it breaks. Memory used does not grow with
-    /// the number of objects. `visit` must not call the store.
+    /// Shows every published object whose key begins with `prefix` to `visit`, in no order, until it breaks. Memory
+    /// used does not grow with the number of objects. `visit` must not call the store.
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error>;
@@ -100,6 +102,26 @@ pub trait Store: Send + Sync {
 
     /// Removes what dead writers left behind unpublished, and tells how many such things there were.
     fn remove_leftovers(&self) -> Result<u64, Error>;
+
+    /// Whether every call is a request over a network, which takes its time and costs its money: then the archive
+    /// makes as few as it can, and does not look where there cannot be anything.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    /// The most that a staged object of so many bytes takes in memory.
+    fn staged_bytes(&self, bytes: u64) -> u64 {
+        let _ = bytes;
+        0
+    }
+
+    /// Finds out by trying whether creating never overwrites, where that is not ours to guarantee.
+    ///
+    /// Fails with [`crate::ErrorKind::Unusable`] if it does, [`crate::ErrorKind::Unavailable`] if that could not be found
+    /// out.
+    fn prove_creation(&self) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// What to call this place in messages.
     fn place(&self) -> String;

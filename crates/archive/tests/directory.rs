@@ -18,7 +18,7 @@ use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
 use wal::{SegmentSize, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Error, ErrorKind, Location, Options, Put, Verify,
+    Archive, Cancel, Compression, Error, ErrorKind, Location, Options, Put, Verify, spawn_plainly,
 };
 
 #[test]
@@ -270,7 +270,7 @@ fn an_archive_that_goes_away_is_unavailable_until_it_comes_back() {
     );
     assert!(archive.list().is_err());
     let location = Location::directory(place.dir.path()).unwrap();
-    let reopened = Archive::open(&location, Options::default());
+    let reopened = Archive::open(&location, Options::default(), spawn_plainly);
     assert_eq!(reopened.unwrap_err().kind(), ErrorKind::Unavailable);
 
     // An empty mount point, and one that somebody put a note into.
@@ -318,7 +318,11 @@ fn what_is_no_file_is_not_absent_either() {
 fn an_archive_that_is_a_file_or_relative_is_unusable() {
     let place = Place::new();
     let file = place.source(b"x");
-    let opened = Archive::open(&Location::directory(&file).unwrap(), Options::default());
+    let opened = Archive::open(
+        &Location::directory(&file).unwrap(),
+        Options::default(),
+        spawn_plainly,
+    );
     let error = opened.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unusable);
     assert_eq!(
@@ -373,7 +377,7 @@ fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
         verify: Verify::Off,
     };
     let location = Location::directory(place.dir.path()).unwrap();
-    let archive = Archive::open(&location, options).unwrap();
+    let archive = Archive::open(&location, options, spawn_plainly).unwrap();
     place.put(&archive, ONE, b"no segment at all").unwrap();
     assert_eq!(
         place.get(&archive, ONE).unwrap().unwrap(),

@@ -42,10 +42,11 @@ impl Store for Stuck {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.0.list(detail, visit)
+        self.0.list(prefix, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

@@ -130,7 +130,7 @@ struct Attempt {
 
 impl Attempt {
     fn fetch(&self, cancel: &Cancel) -> Result<Found, Error> {
-        let archive = self.chosen.open()?;
+        let archive = self.chosen.open(archive::spawn_plainly)?;
         match archive.get(&self.name, &self.dest, self.system, cancel)? {
             Got::Restored { bytes } => Ok(Found::Restored { bytes }),
             Got::Absent => match &self.name {

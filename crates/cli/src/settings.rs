@@ -119,7 +119,10 @@ fn named_data_dir(dir: &Path, conf: Option<&ServerConf>) -> PathBuf {
 }
 
 fn text_of(location: &Location) -> Result<String, Error> {
-    location.path().to_str().map(str::to_owned).ok_or_else(|| {
+    let Some(path) = location.path() else {
+        return Ok(location.to_string());
+    };
+    path.to_str().map(str::to_owned).ok_or_else(|| {
         let message = format!("archive location \"{location}\" is not UTF-8");
         Error::new(ErrorKind::Unusable, message)
     })
@@ -141,7 +144,7 @@ fn no_archive() -> Error {
 impl Chosen {
     /// Opens the archive.
     pub(crate) fn open(&self) -> Result<Archive, Error> {
-        self.settings.open()
+        self.settings.open(archive::spawn_plainly)
     }
 
     /// What a hole means: the flag, else the configuration, else an error.

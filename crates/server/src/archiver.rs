@@ -243,7 +243,11 @@ impl Archiver {
 fn start_opening(settings: &Place) -> Result<Task<Opened>, Failure> {
     let settings = settings.clone();
     Task::start("walden open", move || {
-        let archive = Archive::open(&settings.location, settings.options)?;
+        let archive = Archive::open(
+            &settings.location,
+            settings.options,
+            spawn_with_signals_blocked,
+        )?;
         // Clearing up is a courtesy: a failure to do so is no reason not to archive.
         let leftovers = archive.remove_leftovers().unwrap_or_default();
         Ok((archive, leftovers))

@@ -191,7 +191,7 @@ impl ArchiveCleanupModule for Recovery {
         let system = process.system_identifier()?;
         let keep = *keep;
         let cleanup = Task::start("walden cleanup", move || {
-            Archive::open(&place.location, place.options)?.clean_up(
+            Archive::open(&place.location, place.options, spawn_with_signals_blocked)?.clean_up(
                 &keep,
                 Some(system),
                 &Cancel::new(),
@@ -210,7 +210,8 @@ impl RecoveryEndModule for Recovery {
         let what = "could not tidy the archive";
         let place = settings::archive(process)?;
         let tidying = Task::start("walden tidying", move || {
-            Archive::open(&place.location, place.options)?.remove_leftovers()
+            Archive::open(&place.location, place.options, spawn_with_signals_blocked)?
+                .remove_leftovers()
         })?;
         let removed = tidying
             .join(process, RECOVERY_END_WAIT_MAX)

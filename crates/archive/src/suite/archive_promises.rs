@@ -4,9 +4,7 @@ use std::fs;
 
 use wal::{KeepFrom, WalFileName};
 
-use super::{
-    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, options, segment_of,
-};
+use super::{Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, segment_of};
 use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -189,16 +187,29 @@ fn damaged_is_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let name = name(FIRST)?;
     let contents = bench.contents(&name, 1);
     // What an interrupted copy leaves, under each suffix.
-    let broken: [(&str, &[u8]); 4] = [
-        (FIRST, contents.get(..8192).unwrap_or_default()),
-        (FIRST, b""),
-        ("000000010000000000000001.zst", b"\x28\xb5\x2f\xfd rubbish"),
-        ("000000010000000000000001.lz4", b"\x04\x22\x4d\x18 rubbish"),
+    let [plain, zstd, lz4] = COMPRESSIONS;
+    let broken: [(&str, Compression, &[u8]); 4] = [
+        (FIRST, plain, contents.get(..8192).unwrap_or_default()),
+        (FIRST, plain, b""),
+        (
+            "000000010000000000000001.zst",
+            zstd,
+            b"\x28\xb5\x2f\xfd rubbish",
+        ),
+        (
+            "000000010000000000000001.lz4",
+            lz4,
+            b"\x04\x22\x4d\x18 rubbish",
+        ),
     ];
-    for (key, bytes) in broken {
+    for (key, compression, bytes) in broken {
         bench.subject.reset()?;
         let store = bench.subject.open()?;
-        let archive = bench.archive(Compression::Zstd(1))?;
+        // Far away, only forms are looked for that archiving has used.
+        let archive = bench.archive(match store.is_remote() {
+            true => compression,
+            false => zstd,
+        })?;
         // Something sound first, so that it is known whose archive this is.
         let history = super::name("00000002.history")?;
         let contents_of_history = bench.contents(&history, 1);
@@ -428,7 +439,7 @@ fn cleanup_keeps(bench: &mut Bench<'_>) -> Result<String, Broken> {
         let archive = bench.archive(*compression)?;
         let _ = put(bench, &archive, &name, &contents)?;
     }
-    let archive = Archive::with_store(bench.subject.open()?, options(Compression::None));
+    let archive = bench.archive(Compression::None)?;
     let cleaned = archive.clean_up(&KeepFrom::Everything, None, &Cancel::new())?;
     must(
         cleaned.files == 0,

@@ -182,10 +182,8 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn archive(&self, compression: Compression) -> Result<Archive, Error> {
-        Ok(Archive::with_store(
-            self.subject.open()?,
-            options(compression),
-        ))
+        let archive = Archive::with_store(self.subject.open()?, options(compression));
+        Ok(archive.with_nothing_believed())
     }
 
     /// A path below the scratch directory that was never used.

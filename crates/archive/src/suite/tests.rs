@@ -44,11 +44,15 @@ impl Subject for Directories {
 #[derive(Default)]
 struct Memories {
     store: MemoryStore,
+    are_remote: bool,
 }
 
 impl Subject for Memories {
     fn reset(&mut self) -> Result<(), Error> {
-        self.store = MemoryStore::new();
+        self.store = match self.are_remote {
+            true => MemoryStore::remote(),
+            false => MemoryStore::new(),
+        };
         Ok(())
     }
 
@@ -104,6 +108,15 @@ fn a_directory_without_hard_links_keeps_every_promise() {
 #[test]
 fn memory_keeps_every_promise() {
     assert!(report(&mut Memories::default()).all_kept());
+}
+
+#[test]
+fn a_store_that_is_far_away_and_takes_nothing_back_keeps_every_promise() {
+    let mut memories = Memories {
+        are_remote: true,
+        ..Memories::default()
+    };
+    assert!(report(&mut memories).all_kept());
 }
 
 #[test]
@@ -201,10 +214,11 @@ impl Store for SinfulStore {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.inner.list(detail, visit)
+        self.inner.list(prefix, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

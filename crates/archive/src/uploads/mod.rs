@@ -112,7 +112,10 @@ impl Uploads {
         deadline: Instant,
         limits: UploadLimits,
     ) -> Result<Option<Put>, Error> {
-        let each = memory::upload_bytes(self.engine.archive.options.compression);
+        // What a segment is compressed to is not known; more than itself it hardly is.
+        let size = path.metadata().map_or(0, |file| file.len());
+        let staged = self.engine.archive.store.staged_bytes(size);
+        let each = memory::upload_bytes(self.engine.archive.options.compression) + staged;
         let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
         let (answer, hands) = {
             let mut queue = self.engine.queue();

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use tempfile::{TempDir, tempdir};
 use wal::{SegmentSize, SystemIdentifier, WalFileName};
 use walden_archive::suite::forge;
-use walden_archive::{Archive, Cancel, Compression, Error, Got, Location, Options, Put, Verify};
+use walden_archive::{
+    Archive, Cancel, Compression, Error, Got, Location, Options, Put, Verify, spawn_plainly,
+};
 
 pub(crate) const OURS: SystemIdentifier = SystemIdentifier(7_000_000_000_000_000_001);
 pub(crate) const THEIRS: SystemIdentifier = SystemIdentifier(7_000_000_000_000_000_002);
@@ -31,7 +33,7 @@ impl Place {
             verify: Verify::Header,
         };
         let location = Location::directory(self.dir.path()).unwrap();
-        Archive::open(&location, options).unwrap()
+        Archive::open(&location, options, spawn_plainly).unwrap()
     }
 
     pub(crate) fn stored(&self, key: &str) -> PathBuf {

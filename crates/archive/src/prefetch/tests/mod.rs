@@ -153,11 +153,12 @@ impl Store for Watched {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         self.seen.lock().unwrap().lists += 1;
-        self.inner.list(detail, visit)
+        self.inner.list(prefix, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

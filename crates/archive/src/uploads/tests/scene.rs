@@ -129,7 +129,7 @@ impl Scene {
             keys.push(entry.key);
             ControlFlow::Continue(())
         };
-        self.store.list(Detail::Keys, &mut visit).unwrap();
+        self.store.list("", Detail::Keys, &mut visit).unwrap();
         keys.retain(|key| key != crate::BINDING_KEY);
         keys.sort();
         keys
@@ -198,10 +198,11 @@ impl Store for Hooked {
 
     fn list(
         &self,
+        prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.inner.list(detail, visit)
+        self.inner.list(prefix, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

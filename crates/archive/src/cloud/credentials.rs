@@ -1,0 +1,86 @@
+//! Credentials from a file that the archive's URL names (`credentials_file`).
+//!
+//! For S3 and Azure: lines of `NAME = VALUE` with the names of the environment variables, in any case, such as
+//! `AWS_ACCESS_KEY_ID` or `azure_storage_account_key`; empty lines, comments (`#`, `;`) and section headers are skipped,
+//! so that a file of the AWS tools with one profile serves too. For Google Cloud Storage: the service account's key file.
+//!
+//! Guarantees: no value is ever part of an error.
+
+use std::path::Path;
+
+use crate::error::{Error, cause_of};
+
+/// The longest file believed, in bytes.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// The names and values of a credentials file, names in lower case.
+///
+/// Fails with [`crate::ErrorKind::Unavailable`] if it cannot be read, since a secret may be put there later;
+/// [`crate::ErrorKind::Unusable`] if it has other lines.
+pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
+    let text = read_text(path)?;
+    let mut found = Vec::new();
+    for (line, number) in text.lines().zip(1_u32..) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';', '[']) {
+            continue;
+        }
+        let Some((name, value)) = line.split_once('=') else {
+            return Err(Error::unusable(format!(
+                "credentials file \"{}\" line {number} is not NAME = VALUE",
+                path.display()
+            )));
+        };
+        let name = name.trim().to_ascii_lowercase();
+        found.push((name, value.trim().to_owned()));
+    }
+    Ok(found)
+}
+
+/// A whole file of the user's, for credentials or certificates.
+pub(super) fn read_text(path: &Path) -> Result<String, Error> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).map_err(|cause| {
+        let text = format!("could not read file \"{shown}\": {}", cause_of(&cause));
+        Error::unavailable(text).with_hint(
+            "It has to be readable for the operating system user that the database server runs as.",
+        )
+    })?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(Error::unusable(format!("file \"{shown}\" is too long")));
+    }
+    String::from_utf8(bytes)
+        .map_err(|_| Error::unusable(format!("file \"{shown}\" is not a text file")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_aws_tools_and_one_of_variables_both_serve() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        let text = "# mine\n[default]\naws_access_key_id = A\nAWS_SECRET_ACCESS_KEY=b=c\n\n";
+        std::fs::write(&path, text).unwrap();
+        let expected = [("aws_access_key_id", "A"), ("aws_secret_access_key", "b=c")];
+        assert_eq!(
+            read(&path).unwrap(),
+            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn no_error_repeats_what_stands_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        std::fs::write(&path, "hushhush\n").unwrap();
+        let error = read(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("line 1") && !error.contains("hushhush"),
+            "{error}"
+        );
+        let missing = read(&dir.path().join("none")).unwrap_err();
+        assert_eq!(missing.kind(), crate::ErrorKind::Unavailable);
+    }
+}

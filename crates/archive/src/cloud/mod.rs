@@ -1,0 +1,25 @@
+//! Archives in object stores: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage.
+//!
+//! Guarantees what [`crate::Store`] asks, by the store's own create-if-absent, which every publishing uses. What goes on
+//! inside is asynchronous; nothing of that shows: every call blocks, and one thread, started for each opened store and
+//! ended with it, does all the talking.
+//!
+//! * `address.rs`: the URL. `connect.rs`, `credentials.rs`: from the URL and the environment to a client.
+//! * `driver.rs`: the thread. `asking.rs`: one request until it is answered, with the policy of `retry.rs`.
+//! * `store.rs`, `staged.rs`, `reader.rs`: the store. `probe.rs`: whether the store keeps its promises.
+//! * `failure.rs`: what went wrong, in words for people.
+
+mod address;
+mod asking;
+mod connect;
+mod credentials;
+mod driver;
+mod failure;
+mod probe;
+mod reader;
+mod staged;
+mod store;
+
+pub use address::{Address, AddressOptions, Service};
+pub use probe::Probed;
+pub use store::CloudStore;

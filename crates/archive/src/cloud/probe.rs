@@ -1,0 +1,221 @@
+//! What an object store can do, found out by trying.
+//!
+//! Guarantees: what is tried has a name of its own that no archive uses, and is removed again. A store that overwrites is
+//! always found out; one that looks first and then writes is, as far as a race shows it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::join_all;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+use crate::crew::Spawn;
+use crate::error::{Error, ErrorKind};
+use crate::store::{Published, Staged};
+
+use super::address::Address;
+use super::asking::limit_for;
+use super::failure::Meaning;
+use super::staged::{CloudStaged, SINGLE_BYTES_MAX};
+use super::store::{CloudStore, Shared};
+
+/// What the names of objects begin with that only serve to try something.
+const PROBE_PREFIX: &str = "walden.probe.";
+
+/// How many writers race for one name.
+const RACERS: u8 = 8;
+
+/// How often they race when somebody wants to know, rather than to archive: a store that looks first and then writes
+/// needs some luck to let one of eight win each time.
+const RACES: u32 = 5;
+
+/// How many requests the time of one is taken from.
+const ROUND_TRIPS: usize = 5;
+
+/// What was found out about a store by trying. What could not be tried says why.
+#[derive(Debug)]
+pub struct Probed {
+    /// Whether it creates an object only if it is absent, also when several come at once.
+    pub creation: Result<(), Error>,
+    /// Whether what was created is listed at once.
+    pub listing: Result<(), Error>,
+    /// Whether an object too large for one request is created in parts, and only if it is absent.
+    pub parts: Result<(), Error>,
+    /// How long a small request takes, the middle of five.
+    pub round_trip: Result<Duration, Error>,
+    /// How far the store's clock is from this machine's, and whether it is ahead; to a second, as stores tell it.
+    pub skew: Result<(Duration, bool), Error>,
+}
+
+impl CloudStore {
+    /// Tries what the archive at this address can do. Takes some tens of requests, and writes and removes objects whose
+    /// names begin with `walden.probe.`.
+    ///
+    /// Fails as [`CloudStore::open`] does.
+    pub fn probe(address: &Address, spawn: Spawn) -> Result<Probed, Error> {
+        let store = CloudStore::open(address, spawn)?;
+        let shared = &store.shared;
+        let races = || (0..RACES).try_for_each(|_| prove_creation(shared));
+        Ok(Probed {
+            creation: races(),
+            listing: with_object(shared, |key| must_be_listed(shared, key)),
+            parts: try_parts(&store),
+            round_trip: with_object(shared, |key| round_trip(shared, key)),
+            skew: with_object(shared, |key| skew(shared, key)),
+        })
+    }
+}
+
+/// Fails with [`crate::ErrorKind::Unusable`] if the store overwrites, [`crate::ErrorKind::Unavailable`] if that could
+/// not be found out.
+pub(super) fn prove_creation(shared: &Shared) -> Result<(), Error> {
+    let key = unused_key();
+    let verdict = race(shared, &key).and_then(|()| again(shared, &key));
+    let removed = shared.remove(&key);
+    if !verdict? {
+        return Err(overwrites(
+            shared,
+            "an object that was there was created once more",
+        ));
+    }
+    removed
+}
+
+/// Several writers at once: one wins.
+fn race(shared: &Shared, key: &str) -> Result<(), Error> {
+    let path = shared.path(key);
+    let outcomes = shared.ask(limit_for(0), move |client| {
+        let path = path.clone();
+        async move {
+            let writers = (0..RACERS).map(|racer| {
+                let payload = PutPayload::from(vec![racer; 64]);
+                client.put_opts(&path, payload, create())
+            });
+            // How each of them went is the answer.
+            Ok(join_all(writers).await)
+        }
+    })?;
+    let outcomes = outcomes.map_err(|failure| failure.error(&could_not(shared)))?;
+    match outcomes.iter().filter(|outcome| outcome.is_ok()).count() {
+        // Answers may have been lost, so it may be there or not.
+        0 => again(shared, key).map(drop),
+        1 => Ok(()),
+        winners => Err(overwrites(
+            shared,
+            &format!("of {RACERS} writers of one object {winners} were told that they created it"),
+        )),
+    }
+}
+
+/// One more, with other bytes; true if that was refused because it is there.
+fn again(shared: &Shared, key: &str) -> Result<bool, Error> {
+    let path = shared.path(key);
+    let outcome = shared.ask(limit_for(0), move |client| {
+        let path = path.clone();
+        async move {
+            let payload = PutPayload::from_static(b"again");
+            client.put_opts(&path, payload, create()).await
+        }
+    })?;
+    match outcome {
+        Ok(_) => Ok(false),
+        Err(failure) if failure.meaning == Meaning::Exists => Ok(true),
+        Err(failure) => Err(failure.error(&could_not(shared))),
+    }
+}
+
+/// Does something with a small object, and removes it again.
+fn with_object<T>(shared: &Shared, what: impl Fn(&str) -> Result<T, Error>) -> Result<T, Error> {
+    let key = unused_key();
+    again(shared, &key)?;
+    let done = what(&key);
+    let removed = shared.remove(&key);
+    let done = done?;
+    removed?;
+    Ok(done)
+}
+
+fn must_be_listed(shared: &Shared, key: &str) -> Result<(), Error> {
+    let (objects, _) = shared.page(key, None)?;
+    if objects
+        .iter()
+        .any(|object| object.location.filename() == Some(key))
+    {
+        return Ok(());
+    }
+    let place = shared.address.place();
+    Err(Error::new(
+        ErrorKind::Unusable,
+        format!("archive \"{place}\" does not list an object that was just created"),
+    ))
+}
+
+/// Sends an object in parts, twice.
+fn try_parts(store: &CloudStore) -> Result<(), Error> {
+    let shared = &store.shared;
+    let key = unused_key();
+    let send = || -> Result<Published, Error> {
+        let mut staged = CloudStaged::new(std::sync::Arc::clone(shared), &key);
+        staged.write_zeros(SINGLE_BYTES_MAX + 1)?;
+        Box::new(staged).publish()
+    };
+    let twice = send().and_then(|_| send());
+    let removed = shared.remove(&key);
+    if let Published::Created(_) = twice? {
+        return Err(overwrites(
+            shared,
+            "an object sent in parts was created once more",
+        ));
+    }
+    removed
+}
+
+fn round_trip(shared: &Shared, key: &str) -> Result<Duration, Error> {
+    let mut took = Vec::new();
+    for _ in 0..ROUND_TRIPS {
+        let begun = Instant::now();
+        shared.is_there(key)?;
+        took.push(begun.elapsed());
+    }
+    took.sort_unstable();
+    Ok(took.get(ROUND_TRIPS / 2).copied().unwrap_or_default())
+}
+
+/// The store's time of writing against ours, to the second that it is told in.
+fn skew(shared: &Shared, key: &str) -> Result<(Duration, bool), Error> {
+    let path = shared.path(key);
+    let now = SystemTime::now();
+    let found = shared.ask(limit_for(0), move |client| {
+        let path = path.clone();
+        async move { client.head(&path).await }
+    })?;
+    let found = found.map_err(|failure| failure.error(&could_not(shared)))?;
+    let theirs = SystemTime::from(found.last_modified);
+    Ok(match theirs.duration_since(now) {
+        Ok(ahead) => (ahead, true),
+        Err(behind) => (behind.duration(), false),
+    })
+}
+
+fn unused_key() -> String {
+    format!("{PROBE_PREFIX}{:016x}", fastrand::u64(..))
+}
+
+fn create() -> PutOptions {
+    PutOptions::from(PutMode::Create)
+}
+
+fn could_not(shared: &Shared) -> String {
+    let place = shared.address.place();
+    format!("could not try whether archive \"{place}\" creates objects only if they are absent")
+}
+
+fn overwrites(shared: &Shared, seen: &str) -> Error {
+    let place = shared.address.place();
+    Error::unusable(format!(
+        "archive \"{place}\" does not keep what is stored from being overwritten: {seen}"
+    ))
+    .with_hint(
+        "Use a store with conditional writes (If-None-Match). If nobody else ever writes there, the option \
+         \"unsafe_overwrite=true\" of the location does without.",
+    )
+}

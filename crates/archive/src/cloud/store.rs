@@ -1,0 +1,301 @@
+//! An object store as a [`Store`].
+//!
+//! Guarantees what [`Store`] asks. An object that has been created stays: it cannot be taken back, since another may
+//! have relied on it by then and there are no locks to find that out. So the archive above creates first and then looks
+//! for what speaks against it, and acknowledges nothing while something does.
+//!
+//! What a request costs, and how few of them are made, is the archive's business ([`Store::is_remote`]).
+
+use std::fmt;
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use object_store::list::PaginatedListOptions;
+use object_store::path::Path;
+use object_store::{GetResult, MultipartId, ObjectMeta, ObjectStoreExt};
+
+use crate::crew::Spawn;
+use crate::error::Error;
+use crate::store::{self, Detail, Entry, Object, Staged, Store};
+
+use super::address::Address;
+use super::asking::{Gate, ask, limit_for};
+use super::connect::{Client, connect};
+use super::driver::Driver;
+use super::failure::{Failure, Meaning};
+use super::probe;
+use super::reader::Reader;
+use super::staged::{self, CloudStaged, STAGED_PREFIX};
+
+/// How old an unfinished object must be to count as left behind: older than any upload, whatever the clocks say.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An archive's place in an object store.
+pub struct CloudStore {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What all requests need.
+pub(super) struct Shared {
+    pub(super) address: Address,
+    client: Arc<dyn Client>,
+    driver: Driver,
+    gate: Arc<Gate>,
+}
+
+impl CloudStore {
+    /// Makes ready to talk to a store, with a thread started through `spawn`. Nothing is asked yet.
+    ///
+    /// Fails with [`crate::ErrorKind::Unusable`] if the address or the credentials cannot be used,
+    /// [`crate::ErrorKind::Unavailable`] if a file they name cannot be read or no thread can be started.
+    pub fn open(address: &Address, spawn: Spawn) -> Result<CloudStore, Error> {
+        let client = connect(address)?;
+        Ok(CloudStore {
+            shared: Arc::new(Shared {
+                address: address.clone(),
+                client,
+                driver: Driver::start(spawn)?,
+                gate: Arc::default(),
+            }),
+        })
+    }
+}
+
+impl fmt::Debug for CloudStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CloudStore")
+            .field(&self.shared.address)
+            .finish()
+    }
+}
+
+impl Shared {
+    /// Makes a request, with the patience of `asking.rs`. Fails on the outside only if it ends without an answer.
+    pub(super) fn ask<T, F, R>(
+        &self,
+        limit: Duration,
+        request: R,
+    ) -> Result<Result<T, Failure>, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = object_store::Result<T>> + Send,
+        R: Fn(Arc<dyn Client>) -> F + Send + Sync + 'static,
+    {
+        let (client, gate) = (Arc::clone(&self.client), Arc::clone(&self.gate));
+        self.driver
+            .run(async move { ask(&gate, limit, || request(Arc::clone(&client))).await })
+    }
+
+    pub(super) fn path(&self, key: &str) -> Path {
+        match self.address.prefix.as_str() {
+            "" => Path::from(key),
+            prefix => Path::from(format!("{prefix}/{key}")),
+        }
+    }
+
+    pub(super) fn shown(&self, key: &str) -> String {
+        format!("{}/{key}", self.address.place())
+    }
+
+    /// Whether somebody has chosen to do without create-if-absent.
+    pub(super) fn overwrites(&self) -> bool {
+        self.address.options.unsafe_overwrite == Some(true)
+    }
+
+    pub(super) fn is_there(&self, key: &str) -> Result<bool, Error> {
+        let path = self.path(key);
+        let found = self.ask(limit_for(0), move |client| {
+            let path = path.clone();
+            async move { client.head(&path).await }
+        })?;
+        match found {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.meaning == Meaning::Absent => Ok(false),
+            Err(failure) => Err(failure.error(&format!(
+                "could not look for object \"{}\"",
+                self.shown(key)
+            ))),
+        }
+    }
+
+    /// Gives up an upload in parts; nobody waits for that.
+    pub(super) fn forget(&self, path: Path, upload: MultipartId) {
+        let (client, gate) = (Arc::clone(&self.client), Arc::clone(&self.gate));
+        self.driver.start_work(async move {
+            let abort = || client.abort_multipart(&path, &upload);
+            drop(ask(&gate, limit_for(0), abort).await);
+        });
+    }
+
+    fn get(&self, key: &str) -> Result<Option<GetResult>, Error> {
+        let path = self.path(key);
+        let found = self.ask(limit_for(0), move |client| {
+            let path = path.clone();
+            async move { client.get(&path).await }
+        })?;
+        match found {
+            Ok(found) => Ok(Some(found)),
+            Err(failure) if failure.meaning == Meaning::Absent => Ok(None),
+            Err(failure) => {
+                Err(failure.error(&format!("could not read object \"{}\"", self.shown(key))))
+            }
+        }
+    }
+
+    /// One page of a listing, and where the next one begins.
+    pub(super) fn page(
+        &self,
+        prefix: &str,
+        token: Option<String>,
+    ) -> Result<(Vec<ObjectMeta>, Option<String>), Error> {
+        let prefix = match self.address.prefix.as_str() {
+            "" => prefix.to_owned(),
+            root => format!("{root}/{prefix}"),
+        };
+        let found = self.ask(limit_for(0), move |client| {
+            let prefix = prefix.clone();
+            let options = PaginatedListOptions {
+                delimiter: Some("/".into()),
+                page_token: token.clone(),
+                ..PaginatedListOptions::default()
+            };
+            async move {
+                let prefix = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
+                client.list_paginated(prefix, options).await
+            }
+        })?;
+        let page = found.map_err(|failure| {
+            failure.error(&format!("could not list \"{}\"", self.address.place()))
+        })?;
+        Ok((page.result.objects, page.page_token))
+    }
+
+    pub(super) fn remove(&self, key: &str) -> Result<(), Error> {
+        let path = self.path(key);
+        let removed = self.ask(limit_for(0), move |client| {
+            let path = path.clone();
+            async move { client.delete(&path).await }
+        })?;
+        match removed {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.meaning == Meaning::Absent => Ok(()),
+            Err(failure) => {
+                Err(failure.error(&format!("could not remove object \"{}\"", self.shown(key))))
+            }
+        }
+    }
+}
+
+impl Store for CloudStore {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        store::check_key(key)?;
+        Ok(Box::new(CloudStaged::new(Arc::clone(&self.shared), key)))
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        store::check_key(key)?;
+        let Some(found) = self.shared.get(key)? else {
+            return Ok(None);
+        };
+        let (bytes, modified) = (found.meta.size, found.meta.last_modified.into());
+        Ok(Some(Object {
+            bytes,
+            modified,
+            reader: Box::new(Reader::start(&self.shared.driver, found.into_stream())),
+        }))
+    }
+
+    /// What such a store has once shown is durable, so it is enough that it is there.
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        store::check_key(key)?;
+        if self.shared.is_there(key)? {
+            return Ok(());
+        }
+        let shown = self.shared.shown(key);
+        Err(Error::unavailable(format!(
+            "object \"{shown}\" is not there"
+        )))
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        _: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut token = None;
+        loop {
+            let (objects, next) = self.shared.page(prefix, token)?;
+            for object in objects {
+                let key = object.location.filename().unwrap_or_default();
+                // Unfinished ones are nobody's yet.
+                let is_ours = store::check_key(key).is_ok() && !key.starts_with(STAGED_PREFIX);
+                let entry = || Entry {
+                    key: key.to_owned(),
+                    bytes: object.size,
+                    modified: object.last_modified.into(),
+                };
+                if is_ours && visit(entry()).is_break() {
+                    return Ok(());
+                }
+            }
+            token = next;
+            if token.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        store::check_key(key)?;
+        // Not all stores tell whether there was something to remove.
+        let was_there = self.shared.is_there(key)?;
+        if was_there {
+            self.shared.remove(key)?;
+        }
+        Ok(was_there)
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        let mut old = Vec::new();
+        let mut token = None;
+        loop {
+            let (objects, next) = self.shared.page(STAGED_PREFIX, token)?;
+            let is_old = |object: &ObjectMeta| {
+                let modified = SystemTime::from(object.last_modified);
+                modified.elapsed().is_ok_and(|age| age > LEFTOVER_AGE)
+            };
+            let found = objects.into_iter().filter(is_old);
+            old.extend(found.filter_map(|object| object.location.filename().map(str::to_owned)));
+            token = next;
+            if token.is_none() {
+                break;
+            }
+        }
+        for key in &old {
+            self.shared.remove(key)?;
+        }
+        Ok(old.len() as u64)
+    }
+
+    fn staged_bytes(&self, bytes: u64) -> u64 {
+        staged::bytes_in_memory(bytes)
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    fn prove_creation(&self) -> Result<(), Error> {
+        if self.shared.overwrites() {
+            return Ok(());
+        }
+        probe::prove_creation(&self.shared)
+    }
+
+    fn place(&self) -> String {
+        self.shared.address.place()
+    }
+}

@@ -1,0 +1,194 @@
+//! Which forms the segments of a remote archive have, so that one request finds one, and one creates one.
+//!
+//! A file may be stored under several keys, one for each form. A directory is looked at under all of them each time;
+//! in an object store that would multiply the requests. So the forms in use are written down beside the binding, one
+//! object each ([`marker_of`]), and an archive that has but one form is looked at under that one alone.
+//!
+//! Guarantees: nobody acknowledges a file without having looked at every form that another writer may have used for it.
+//! * A writer puts its form down before it uses it, and looks at all that are down then.
+//! * What was read is believed for a minute. A writer whose form joins others does not create anything for a little
+//!   longer than that, until every other writer knows of the form, and looks for it.
+//! * Whoever was alone when it put its form down need not wait: all who come later wait and look.
+//! * An archive that Walden did not begin, with files from elsewhere, has nothing put down: all forms are looked at.
+//!
+//! Leaves files that people copy there by hand in another form to a second look before anything is called absent.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::archive::Archive;
+use crate::compression::CompressionKind;
+use crate::error::Error;
+use crate::store::Detail;
+
+/// What the keys begin with under which forms are put down.
+const MARKER_PREFIX: &str = "walden.form.";
+
+/// How long what was read is believed: one more request a minute, and a minute of waiting for a form that is new.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// A form put down so long ago is known to all, whatever the clocks of the store and of this machine say.
+const KNOWN_TO_ALL: Duration = Duration::from_secs(60 * 60);
+
+/// What an opened archive knows of its forms.
+#[derive(Debug)]
+pub(crate) struct Forms {
+    /// The same for all who write into one archive, or the promise does not hold.
+    believed: Duration,
+    read: Option<Read>,
+    /// Our own form, and from when on it may be used.
+    joined: Option<(CompressionKind, Instant)>,
+}
+
+#[derive(Debug, Clone)]
+struct Read {
+    at: Instant,
+    found: Vec<(CompressionKind, SystemTime)>,
+}
+
+impl Default for Forms {
+    fn default() -> Forms {
+        Forms::believed_for(BELIEVED)
+    }
+}
+
+impl Forms {
+    /// With another time for believing what was read, for tests that have none to wait.
+    pub(crate) fn believed_for(believed: Duration) -> Forms {
+        Forms {
+            believed,
+            read: None,
+            joined: None,
+        }
+    }
+}
+
+/// The one form that files here have; `None` if there are several, or that cannot be known.
+pub(crate) fn only(archive: &Archive) -> Result<Option<CompressionKind>, Error> {
+    if !archive.store.is_remote() {
+        return Ok(None);
+    }
+    Ok(match read(archive)?.found.as_slice() {
+        [(only, _)] => Some(*only),
+        _ => None,
+    })
+}
+
+/// Puts the first form down, in an archive that is nobody's yet and holds no WAL.
+pub(crate) fn begin(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+    if !archive.store.is_remote() {
+        return Ok(());
+    }
+    put_down(archive, form)
+}
+
+/// Sees to it that a form may be used for new files.
+///
+/// Fails with [`crate::ErrorKind::Unavailable`] while others may not know of it yet.
+pub(crate) fn use_one(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+    if !archive.store.is_remote() {
+        return Ok(());
+    }
+    let mut now = read(archive)?;
+    if now.found.is_empty() {
+        return Ok(());
+    }
+    if now.at_of(form).is_none() {
+        put_down(archive, form)?;
+        forms(archive).read = None;
+        now = read(archive)?;
+    }
+    let mut forms = forms(archive);
+    let from = match forms.joined {
+        Some((joined, from)) if joined == form => from,
+        _ => {
+            let age = now.at_of(form).and_then(|at| at.elapsed().ok());
+            let is_known = now.found.len() == 1 || age.is_some_and(|age| age > KNOWN_TO_ALL);
+            let from = match is_known {
+                true => Instant::now(),
+                // A little longer, so that no two clocks have to run quite alike.
+                false => Instant::now() + forms.believed + forms.believed / 10,
+            };
+            forms.joined = Some((form, from));
+            from
+        }
+    };
+    let left = from.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "archive \"{}\" holds files in other forms, and \"{}\" is new there: {} s are left for other servers to \
+         learn of it",
+        archive.place(),
+        shown(form),
+        left.as_secs() + 1
+    ))
+    .with_hint("This happens once, after \"walden.compression\" has been changed. Nothing need be done."))
+}
+
+impl Read {
+    fn at_of(&self, form: CompressionKind) -> Option<SystemTime> {
+        let found = self.found.iter().find(|(kind, _)| *kind == form);
+        found.map(|(_, at)| *at)
+    }
+}
+
+/// What is put down, as of a moment ago at most.
+fn read(archive: &Archive) -> Result<Read, Error> {
+    {
+        let forms = forms(archive);
+        let recent = |read: &&Read| read.at.elapsed() < forms.believed;
+        if let Some(read) = forms.read.as_ref().filter(recent) {
+            return Ok(read.clone());
+        }
+    }
+    // Whatever is put down from here on may be missed.
+    let at = Instant::now();
+    let mut found = Vec::new();
+    archive
+        .store
+        .list(MARKER_PREFIX, Detail::Full, &mut |entry| {
+            if let Some(form) = CompressionKind::ALL
+                .into_iter()
+                .find(|form| marker_of(*form) == entry.key)
+            {
+                found.push((form, entry.modified));
+            }
+            ControlFlow::Continue(())
+        })?;
+    let read = Read { at, found };
+    forms(archive).read = Some(read.clone());
+    Ok(read)
+}
+
+fn put_down(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+    let key = marker_of(form);
+    let mut staged = archive.store.stage(&key)?;
+    let text = format!("Segments are stored here as \"{}\".\n", shown(form));
+    staged.write_all(text.as_bytes()).map_err(|cause| {
+        Error::io(
+            format!("could not write object \"{}\"", archive.shown(&key)),
+            cause,
+        )
+    })?;
+    // Created by us or by another: it is there.
+    staged.publish().map(drop)
+}
+
+fn marker_of(form: CompressionKind) -> String {
+    match form.suffix().strip_prefix('.') {
+        Some(suffix) => format!("{MARKER_PREFIX}{suffix}"),
+        None => format!("{MARKER_PREFIX}plain"),
+    }
+}
+
+fn shown(form: CompressionKind) -> String {
+    format!("NAME{}", form.suffix())
+}
+
+fn forms(archive: &Archive) -> MutexGuard<'_, Forms> {
+    archive.forms.lock().unwrap_or_else(PoisonError::into_inner)
+}
