@@ -1,18 +1,20 @@
 //! `walden check`: is everything as it must be, and if not, what is the cure?
 //!
-//! Guarantees: nothing is changed; every line that is not "passed" names a cure; the command succeeds
-//! when no line failed. Left to others: the server's settings, in `check_server.rs`; whether what is
-//! stored is sound, which takes reading all of it.
+//! Guarantees: nothing that is stored is changed; every line that is not "passed" names a cure; the command succeeds
+//! when no line failed. Left to others: the server's settings, in `check_server.rs`; what an object
+//! store can do, in `check_store.rs`; whether what is stored is sound, which takes reading all of it.
 
 use crate::check_server;
+use crate::check_store;
 use crate::exit::Outcome;
 use crate::flags::{Check, Global};
 use crate::say;
 use crate::settings::{self, Chosen};
-use archive::{Archive, Error, ServerConf};
+use archive::{Archive, Error, Location, ServerConf};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::fmt::Write;
+use std::path::Path;
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,7 +68,7 @@ impl Line {
     }
 
     /// Does not work for this reason; `cure` is for reasons that come without a hint.
-    fn error(error: &Error, cure: &str) -> Line {
+    pub(crate) fn error(error: &Error, cure: &str) -> Line {
         Line::failed(error.to_string(), error.hint().unwrap_or(cure))
     }
 
@@ -159,30 +161,38 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>) {
     let archive = match chosen.open() {
         Ok(archive) => archive,
         Err(error) => {
-            let cure = format!(
-                "Create the directory or mount its file system, as the server's user: mkdir -m 700 {location}"
-            );
+            let cure = match location.path() {
+                Some(_) => format!(
+                    "Create the directory or mount its file system, as the server's user: mkdir -m 700 {location}"
+                ),
+                None => "Correct the location, the credentials or the network.".to_owned(),
+            };
             lines.push(Line::error(&error, &cure));
             return;
         }
     };
     lines.push(match archive.list() {
         Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
-        Err(error) => Line::error(&error, "Let the server's user read the directory."),
+        Err(error) => Line::error(&error, "Let the server's user read the archive."),
     });
-    lines.push(
-        match access(location.path(), Access::WRITE_OK | Access::EXEC_OK) {
-            Ok(()) => Line::passed("archive directory can be written by this user"),
-            Err(cause) => Line::error(
-                &Error::io(
-                    format!("could not write to archive \"{location}\""),
-                    cause.into(),
-                ),
-                "Let the server's user write there; run the check as that user.",
-            ),
-        },
-    );
+    match location {
+        Location::Directory(directory) => lines.push(writable(directory)),
+        Location::Cloud(address) => check_store::check(address, lines),
+    }
     binding(&archive, chosen, lines);
+}
+
+fn writable(directory: &Path) -> Line {
+    match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Line::passed("archive directory can be written by this user"),
+        Err(cause) => Line::error(
+            &Error::io(
+                format!("could not write to archive \"{}\"", directory.display()),
+                cause.into(),
+            ),
+            "Let the server's user write there; run the check as that user.",
+        ),
+    }
 }
 
 fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) {
