@@ -152,4 +152,6 @@ unsafe extern "C-unwind" {
 unsafe extern "C" {
     /// What a check hook has to say beyond "no" (read by the server right after the hook).
     pub static mut GUC_check_errdetail_string: *mut c_char;
+    /// What a check hook has the server say in place of its message, which repeats the value.
+    pub static mut GUC_check_errmsg_string: *mut c_char;
 }

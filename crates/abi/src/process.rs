@@ -21,6 +21,8 @@ pub const ALLOCSET_DEFAULT_MINSIZE: usize = 0;
 pub const ALLOCSET_DEFAULT_INITSIZE: usize = 8 * 1024;
 /// `ALLOCSET_DEFAULT_MAXSIZE`, bytes.
 pub const ALLOCSET_DEFAULT_MAXSIZE: usize = 8 * 1024 * 1024;
+/// `MOCK_AUTH_NONCE_LEN`, bytes (`catalog/pg_control.h`).
+pub const MOCK_AUTH_NONCE_LEN: usize = 32;
 /// `MAXPGPATH`, bytes: the size of `my_exec_path`.
 pub const MAXPGPATH: usize = 1024;
 
@@ -67,6 +69,8 @@ unsafe extern "C-unwind" {
 
     /// The system identifier in the control file.
     pub fn GetSystemIdentifier() -> u64;
+    /// [`MOCK_AUTH_NONCE_LEN`] random bytes in the control file, made by initdb: the cluster's own, and secret.
+    pub fn GetMockAuthenticationNonce() -> *mut c_char;
     /// Whether the server is still in recovery; asks shared memory.
     pub fn RecoveryInProgress() -> bool;
     /// The end of the last replayed record.

@@ -23,6 +23,7 @@ const PREAMBLE: &str = r#"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "access/xlog_internal.h"
+#include "catalog/pg_control.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -76,6 +77,7 @@ FUNCTION(DefineCustomEnumVariable, void (const char *, const char *, const char 
     const struct config_enum_entry *, GucContext, int, GucEnumCheckHook, GucEnumAssignHook, GucShowHook));
 FUNCTION(MarkGUCPrefixReserved, void (const char *));
 VARIABLE(GUC_check_errdetail_string, char *);
+VARIABLE(GUC_check_errmsg_string, char *);
 _Static_assert(_Generic((GucIntCheckHook) 0, bool (*)(int *, void **, GucSource): 1, default: 0), "int hook");
 _Static_assert(_Generic((GucStringCheckHook) 0, bool (*)(char **, void **, GucSource): 1, default: 0), "hook");
 _Static_assert(sizeof(GucContext) == sizeof(int) && sizeof(GucSource) == sizeof(int), "guc enums");
@@ -99,6 +101,7 @@ FUNCTION(CreateAuxProcessResourceOwner, void (void));
 FUNCTION(AtEOXact_Files, void (bool));
 FUNCTION(AtEOXact_HashTables, void (bool));
 FUNCTION(GetSystemIdentifier, uint64 (void));
+FUNCTION(GetMockAuthenticationNonce, char *(void));
 FUNCTION(RecoveryInProgress, bool (void));
 FUNCTION(GetXLogReplayRecPtr, XLogRecPtr (TimeLineID *));
 FUNCTION(SignalHandlerForConfigReload, void (int));
@@ -183,6 +186,7 @@ fn facts(major: Major) -> Vec<Fact> {
         Fact("WL_TIMEOUT", "WL_TIMEOUT", latch::WL_TIMEOUT.into()),
         Fact("WL_POSTMASTER_DEATH", "WL_POSTMASTER_DEATH", latch::WL_POSTMASTER_DEATH.into()),
         Fact("PG_WAIT_EXTENSION", "PG_WAIT_EXTENSION", latch::PG_WAIT_EXTENSION.into()),
+        Fact("MOCK_AUTH_NONCE_LEN", "MOCK_AUTH_NONCE_LEN", n(process::MOCK_AUTH_NONCE_LEN)),
         Fact("MAXPGPATH", "MAXPGPATH", n(process::MAXPGPATH)),
         Fact("ALLOCSET_DEFAULT_INITSIZE", "ALLOCSET_DEFAULT_INITSIZE", n(process::ALLOCSET_DEFAULT_INITSIZE)),
         Fact("ALLOCSET_DEFAULT_MAXSIZE", "ALLOCSET_DEFAULT_MAXSIZE", n(process::ALLOCSET_DEFAULT_MAXSIZE)),

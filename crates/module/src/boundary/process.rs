@@ -10,6 +10,7 @@ use crate::Report;
 use abi::latch::{
     NO_SOCKET, PG_WAIT_EXTENSION, WL_LATCH_SET, WL_POSTMASTER_DEATH, WL_SOCKET_READABLE, WL_TIMEOUT,
 };
+use abi::process::MOCK_AUTH_NONCE_LEN;
 use core::ffi::{CStr, c_int, c_long};
 use core::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -95,6 +96,23 @@ impl Process {
     pub fn system_identifier(self) -> Result<SystemIdentifier, ServerError> {
         // SAFETY: reads the control file's copy in shared memory (xlog.c, GetSystemIdentifier).
         guard(self, || unsafe { abi::process::GetSystemIdentifier() }).map(SystemIdentifier)
+    }
+
+    /// The random bytes that initdb has made for this cluster: the same on its standbys, and a secret.  `None` without a
+    /// control file.
+    ///
+    /// # Errors
+    /// What the server raises.
+    pub fn cluster_nonce(self) -> Result<Option<[u8; MOCK_AUTH_NONCE_LEN]>, ServerError> {
+        // SAFETY: returns a place in the control file's copy in shared memory (xlog.c, GetMockAuthenticationNonce).
+        let nonce = guard(self, || unsafe {
+            abi::process::GetMockAuthenticationNonce()
+        })?;
+        if nonce.is_null() {
+            return Ok(None);
+        }
+        // SAFETY: that many bytes, which nobody changes while the server runs (catalog/pg_control.h).
+        Ok(Some(unsafe { *nonce.cast::<[u8; MOCK_AUTH_NONCE_LEN]>() }))
     }
 
     /// Whether the server is still in recovery.

@@ -12,6 +12,10 @@ use std::time::Duration;
 
 /// Decides whether a value is valid: a `str`, an `i32`, a `Duration`, or bytes as `u64`.
 pub trait Check<V: ?Sized = str> {
+    /// The server's message when it refuses a text, for parameters that somebody may give a secret to by mistake: the
+    /// usual one repeats the value.
+    const REFUSAL: Option<&'static CStr> = None;
+
     /// The reason why it is not, to be shown as the detail of the server's message.  The default has to be
     /// valid, or the library cannot be loaded.
     ///
@@ -48,14 +52,19 @@ pub(super) unsafe extern "C-unwind" fn text<C: Check>(
 ) -> bool {
     // SAFETY: the server passes the place of the new value (guc.c, call_string_check_hook).
     let value = unsafe { *new_value };
-    passes(|| {
+    let passed = passes(|| {
         if value.is_null() {
             return Ok(());
         }
         // SAFETY: NUL-terminated by the server.
         let value = unsafe { CStr::from_ptr(value) };
         C::check(&value.to_string_lossy())
-    })
+    });
+    if let (false, Some(refusal)) = (passed, C::REFUSAL) {
+        // SAFETY: static, and only read by the server, before the next hook runs (guc.c, call_string_check_hook).
+        unsafe { abi::guc::GUC_check_errmsg_string = refusal.as_ptr().cast_mut() };
+    }
+    passed
 }
 
 /// The hook of a plain number.
