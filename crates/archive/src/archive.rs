@@ -17,22 +17,27 @@ use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::binding::Binding;
 use crate::cloud::CloudStore;
+use crate::codec::Decoded;
 use crate::compression::CompressionKind;
 use crate::crew::Spawn;
 use crate::dir_store::DirStore;
 use crate::durable::Disk;
 use crate::error::Error;
 use crate::forms::Forms;
+use crate::key::Form;
 use crate::location::Location;
 use crate::options::{Cancel, Options};
 use crate::put::Offered;
-use crate::store::Store;
+use crate::secret::ClusterSecret;
+use crate::store::{Object, Store};
 use crate::workspace::Workspace;
 
 /// An archive of WAL files. All calls block; it may be shared between threads.
 pub struct Archive {
     pub(crate) store: Box<dyn Store>,
     pub(crate) options: Options,
+    /// What encrypted files are told apart by where they cannot be opened.
+    pub(crate) secret: Option<ClusterSecret>,
     /// The binding once seen. If it vanishes later, the archive's file system is gone, not its contents.
     pub(crate) seen: Mutex<Option<Binding>>,
     /// Which forms its files have, where looking for all would cost too much.
@@ -111,6 +116,8 @@ pub struct Stored {
     pub modified: SystemTime,
     /// How it is compressed, by its suffix.
     pub compression: CompressionKind,
+    /// Whether it is encrypted, by its suffix.
+    pub encrypted: bool,
 }
 
 impl Archive {
@@ -135,6 +142,7 @@ impl Archive {
         Archive {
             store,
             options,
+            secret: None,
             seen: Mutex::new(None),
             forms: Mutex::default(),
             is_proven: AtomicBool::new(false),
@@ -150,6 +158,14 @@ impl Archive {
         }
     }
 
+    /// The same archive, with the secret of the cluster whose files are going to be offered, if it is known. Without it an
+    /// encrypted file that is there already can be compared only by who can open it.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Option<ClusterSecret>) -> Archive {
+        self.secret = secret;
+        self
+    }
+
     /// Stores a WAL file under its name, unless the archive has it already.
     ///
     /// `system` is the server's own system identifier when the caller knows it; it is needed for timeline and
@@ -160,7 +176,8 @@ impl Archive {
     /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system; nothing was
     ///   written;
     /// * [`crate::ErrorKind::Damaged`]: the source fails its checks;
-    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or whose it is cannot be told;
+    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or whose it is cannot be told; or it cannot be told
+    ///   whether an encrypted file that is there is the same;
     /// * [`crate::ErrorKind::Unavailable`], [`crate::ErrorKind::Cancelled`]: offer the file again.
     pub fn put_new(
         &self,
@@ -186,7 +203,7 @@ impl Archive {
     /// * [`crate::ErrorKind::Unavailable`]: could not tell, or could not write;
     /// * [`crate::ErrorKind::Damaged`]: what is stored fails its checks;
     /// * [`crate::ErrorKind::Foreign`]: the archive or the segment is another system's than `system`;
-    /// * [`crate::ErrorKind::Unusable`]: `dest` exists;
+    /// * [`crate::ErrorKind::Unusable`]: `dest` exists; or what is stored is encrypted, and not for our identities;
     /// * [`crate::ErrorKind::Cancelled`].
     pub fn get(
         &self,
@@ -244,6 +261,21 @@ impl Archive {
     /// gone, and whatever is left in its place is not this archive.
     pub fn binding(&self) -> Result<Option<Binding>, Error> {
         crate::binding::read(self)
+    }
+
+    /// Begins to read an object that was opened under this key.
+    pub(crate) fn decode<'a>(
+        &self,
+        object: Object,
+        key: &str,
+        form: Form,
+    ) -> Result<Decoded<'a>, Error> {
+        Decoded::new(
+            object,
+            form,
+            self.shown(key),
+            self.options.identity_file.as_ref(),
+        )
     }
 
     /// A key as messages name it.

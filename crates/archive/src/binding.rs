@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SystemIdentifier, WalFileName};
 
 use crate::archive::Archive;
-use crate::codec::{Contents, Decoded};
+use crate::codec::Contents;
 use crate::compression::CompressionKind;
 use crate::error::{Error, ErrorKind};
 use crate::forms;
-use crate::key::parse_key;
+use crate::key::{Form, parse_key};
 use crate::options::Verify;
 use crate::store::{Detail, Object};
 use crate::time::rfc3339;
@@ -114,7 +114,7 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
         return Ok(());
     }
     if !check_evidence(archive, system)? {
-        forms::begin(archive, archive.options.compression.kind())?;
+        forms::begin(archive, archive.options.form())?;
     }
     let json = Json {
         format: FORMAT,
@@ -199,7 +199,7 @@ fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<bool, E
 
 /// The header of a stored segment; `None` if it has been removed meanwhile.
 pub(crate) fn header_of(archive: &Archive, key: &str) -> Result<Option<LongPageHeader>, Error> {
-    let Some((_, kind)) = parse_key(key) else {
+    let Some((_, form)) = parse_key(key) else {
         return Ok(None);
     };
     let Some(object) = archive.store.open(key)? else {
@@ -207,7 +207,7 @@ pub(crate) fn header_of(archive: &Archive, key: &str) -> Result<Option<LongPageH
     };
     let shown = archive.shown(key);
     let mut head = [0; LONG_PAGE_HEADER_BYTES];
-    let bytes = Decoded::new(object, kind, shown.clone())?.fill(&mut head)?;
+    let bytes = archive.decode(object, key, form)?.fill(&mut head)?;
     match LongPageHeader::parse(head.get(..bytes).unwrap_or_default()) {
         Ok(header) => Ok(Some(header)),
         Err(cause) => Err(Error::damaged(format!(
@@ -220,7 +220,11 @@ fn parse(archive: &Archive, object: Object) -> Result<Binding, Error> {
     let shown = archive.shown(BINDING_KEY);
     let damaged = |why: String| Error::damaged(format!("\"{shown}\" is not valid: {why}"));
     let mut text = vec![0; BINDING_BYTES_MAX];
-    let bytes = Decoded::new(object, CompressionKind::None, shown.clone())?.fill(&mut text)?;
+    // Never encrypted: whoever is refused must be able to say why.
+    let plain = Form::plain(CompressionKind::None);
+    let bytes = archive
+        .decode(object, BINDING_KEY, plain)?
+        .fill(&mut text)?;
     text.truncate(bytes);
     let json: Json = serde_json::from_slice(&text).map_err(|cause| damaged(cause.to_string()))?;
     if json.format != FORMAT {

@@ -1,20 +1,24 @@
-//! Compressing on the way in, decompressing on the way out, in bounded memory, without ever calling a cut-off
-//! stream complete.
+//! Compressing on the way in, decompressing and decrypting on the way out, in bounded memory, without ever calling a
+//! cut-off stream complete.
 //!
 //! Guarantees: every frame written carries a checksum of its contents and its size. [`Decoded`] tells
 //! apart the two things a failed read can mean: the store did not deliver
-//! ([`crate::ErrorKind::Unavailable`]) or what is stored is damaged ([`crate::ErrorKind::Damaged`]).
+//! ([`crate::ErrorKind::Unavailable`]) or what is stored is damaged ([`crate::ErrorKind::Damaged`]); and from both,
+//! that it is encrypted and cannot be opened.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 
 use crate::compression::Compression;
 use crate::compression::CompressionKind;
-use crate::error::{Error, cause_of};
+use crate::delivery::{Delivered, Delivery};
+use crate::error::{Error, Mark};
+use crate::identity::IdentityFile;
+use crate::key::Form;
+use crate::seal::{self, NotOpened, Opened};
 use crate::store::Object;
 
 /// Bytes moved at once. Large enough that system calls do not count, small enough to hold several of.
@@ -91,19 +95,33 @@ impl<W: Write> Write for Encoder<'_, W> {
     }
 }
 
-/// A stored object's contents, decompressed.
+/// A stored object's contents, decrypted and decompressed.
 pub(crate) struct Decoded<'a> {
     decoder: Decoder<'a>,
     delivery: Arc<Delivery>,
-    stored_bytes: u64,
     /// The object as messages name it.
     shown: String,
 }
 
 enum Decoder<'a> {
-    Raw(Delivered),
-    Zstd(zstd::Decoder<'a, BufReader<Delivered>>),
-    Lz4(Box<FrameDecoder<NeverEnds<BufReader<Delivered>>>>),
+    Raw(Unsealed),
+    Zstd(zstd::Decoder<'a, BufReader<Unsealed>>),
+    Lz4(Box<FrameDecoder<NeverEnds<BufReader<Unsealed>>>>),
+}
+
+/// What is stored, decrypted if it was encrypted.
+enum Unsealed {
+    Plain(Delivered),
+    Sealed(Box<Opened<BufReader<Delivered>>>),
+}
+
+impl Read for Unsealed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Unsealed::Plain(delivered) => delivered.read(buffer),
+            Unsealed::Sealed(opened) => opened.read(buffer),
+        }
+    }
 }
 
 impl Contents for Decoded<'_> {
@@ -123,46 +141,55 @@ impl Contents for Decoded<'_> {
 }
 
 impl<'a> Decoded<'a> {
-    /// Begins to read an object. `shown` names it in messages.
+    /// Begins to read an object. `shown` names it in messages; `identity` opens it if it is encrypted.
+    ///
+    /// Fails with [`crate::ErrorKind::Unusable`] or [`crate::ErrorKind::Unavailable`], and [`Mark::Locked`], if it is
+    /// encrypted and cannot be opened.
     pub(crate) fn new(
         object: Object,
-        kind: CompressionKind,
+        form: Form,
         shown: String,
+        identity: Option<&IdentityFile>,
     ) -> Result<Decoded<'a>, Error> {
-        Decoded::begin(object, kind, shown, None)
+        Decoded::begin(object, form, shown, identity, None)
     }
 
     /// The same with a context that is made when there is none, and can be used for the next file.
     pub(crate) fn with_context(
         object: Object,
-        kind: CompressionKind,
+        form: Form,
         shown: String,
+        identity: Option<&IdentityFile>,
         context: &'a mut Option<DCtx<'static>>,
     ) -> Result<Decoded<'a>, Error> {
-        Decoded::begin(object, kind, shown, Some(context))
+        Decoded::begin(object, form, shown, identity, Some(context))
     }
 
     fn begin(
         object: Object,
-        kind: CompressionKind,
+        form: Form,
         shown: String,
+        identity: Option<&IdentityFile>,
         context: Option<&'a mut Option<DCtx<'static>>>,
     ) -> Result<Decoded<'a>, Error> {
         if object.bytes == 0 {
             // Neither a compressed file nor any WAL file is ever empty; an interrupted copy is.
             return Err(Error::damaged(format!("archive file \"{shown}\" is empty")));
         }
-        let stored_bytes = object.bytes;
-        let delivery = Arc::new(Delivery::default());
-        let delivered = Delivered {
-            inner: object.reader,
-            bytes: object.bytes,
-            delivery: Arc::clone(&delivery),
-        };
-        let decoder = match kind {
-            CompressionKind::None => Decoder::Raw(delivered),
-            CompressionKind::Zstd => {
+        let (delivered, delivery) = Delivered::of(object);
+        let stored = match form.sealed {
+            false => Unsealed::Plain(delivered),
+            true => {
                 let buffered = BufReader::with_capacity(CHUNK_BYTES, delivered);
+                let opened = seal::open(buffered, identity)
+                    .map_err(|why| not_opened(why, &shown, &delivery))?;
+                Unsealed::Sealed(Box::new(opened))
+            }
+        };
+        let decoder = match form.compression {
+            CompressionKind::None => Decoder::Raw(stored),
+            CompressionKind::Zstd => {
+                let buffered = BufReader::with_capacity(CHUNK_BYTES, stored);
                 Decoder::Zstd(match context {
                     Some(context) => {
                         let context = context.get_or_insert_with(DCtx::create);
@@ -176,21 +203,20 @@ impl<'a> Decoded<'a> {
                 })
             }
             CompressionKind::Lz4 => {
-                let buffered = BufReader::with_capacity(CHUNK_BYTES, delivered);
+                let buffered = BufReader::with_capacity(CHUNK_BYTES, stored);
                 Decoder::Lz4(Box::new(FrameDecoder::new(NeverEnds(buffered))))
             }
         };
         Ok(Decoded {
             decoder,
             delivery,
-            stored_bytes,
             shown,
         })
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.decoder {
-            Decoder::Raw(delivered) => delivered.read(buffer),
+            Decoder::Raw(stored) => stored.read(buffer),
             Decoder::Zstd(decoder) => decoder.read(buffer),
             Decoder::Lz4(decoder) => loop {
                 let read = decoder.read(buffer)?;
@@ -203,66 +229,32 @@ impl<'a> Decoded<'a> {
     }
 
     fn failure(&self, cause: io::Error) -> Error {
-        let shown = &self.shown;
-        if self.delivery.ended_early.load(Ordering::Acquire) {
-            return Error::unavailable(format!(
-                "could not read archive file \"{shown}\": it ended after {} of {} bytes",
-                self.delivery.bytes.load(Ordering::Acquire),
-                self.stored_bytes
-            ));
-        }
-        if self.delivery.failed.load(Ordering::Acquire) {
-            return Error::io(format!("could not read archive file \"{shown}\""), cause);
-        }
-        Error::damaged(format!(
-            "archive file \"{shown}\" is damaged or cut short: {}",
-            cause_of(&cause)
-        ))
-        .with_hint("A copy into the archive may have been interrupted, or may still be running.")
+        self.delivery.failure(cause, &self.shown)
     }
 }
 
-/// What became of the stored bytes on their way, seen from both sides of the decoder.
-#[derive(Default)]
-struct Delivery {
-    bytes: AtomicU64,
-    failed: AtomicBool,
-    ended_early: AtomicBool,
-}
-
-/// The store's reader, watched: it must deliver as many bytes as are stored, and no more are taken.
-struct Delivered {
-    inner: Box<dyn Read + Send>,
-    bytes: u64,
-    delivery: Arc<Delivery>,
-}
-
-impl Read for Delivered {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.bytes - self.delivery.bytes.load(Ordering::Acquire).min(self.bytes);
-        let wanted = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        if wanted == 0 {
-            return Ok(0);
+/// Why an encrypted object cannot be read. Never that it is damaged because nobody has its key.
+fn not_opened(why: NotOpened, shown: &str, delivery: &Delivery) -> Error {
+    match why {
+        NotOpened::Unsound(cause) => delivery.failure(cause, shown),
+        NotOpened::Unknown => Error::unusable(format!(
+            "archive file \"{shown}\" is of a version of the age format that this version of Walden does not know"
+        ))
+        .marked(Mark::Locked(None)),
+        NotOpened::Locked { noted, why } => {
+            Error::unusable(format!("archive file \"{shown}\" {why}"))
+                .with_hint(
+                    "Set \"walden.identity_file\" (--identity-file) to a file with the identity of one of the \
+                     recipients: the secret key that age-keygen made with that public key.",
+                )
+                .marked(Mark::Locked(noted.digest))
         }
-        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
-        loop {
-            match self.inner.read(buffer) {
-                Ok(0) => {
-                    self.delivery.ended_early.store(true, Ordering::Release);
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
-                Ok(read) => {
-                    self.delivery.bytes.fetch_add(read as u64, Ordering::AcqRel);
-                    return Ok(read);
-                }
-                // Repeated here, since not every decoder keeps its state across an interruption.
-                Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => {
-                    self.delivery.failed.store(true, Ordering::Release);
-                    return Err(cause);
-                }
+        NotOpened::NoIdentities { noted, error } => {
+            let text = format!("could not open encrypted archive file \"{shown}\": {error}");
+            let named = Error::new(error.kind(), text).marked(Mark::Locked(noted.digest));
+            match error.hint() {
+                Some(hint) => named.with_hint(hint),
+                None => named,
             }
         }
     }
@@ -316,7 +308,7 @@ mod tests {
     }
 
     fn decode(object: Object, kind: CompressionKind) -> Result<Vec<u8>, Error> {
-        let mut decoded = Decoded::new(object, kind, "x".to_owned())?;
+        let mut decoded = Decoded::new(object, Form::plain(kind), "x".to_owned(), None)?;
         let (mut all, mut buffer) = (Vec::new(), vec![0; 10_000]);
         loop {
             let read = decoded.fill(&mut buffer)?;
@@ -415,14 +407,15 @@ mod tests {
         let (mut context, stored) = (None, encode(Compression::Zstd(1), &contents()));
         for cut in [1000, stored.len() / 2, stored.len() - 5, stored.len()] {
             let part = object(stored[..cut].to_vec());
-            let kind = CompressionKind::Zstd;
+            let form = Form::plain(CompressionKind::Zstd);
             let shown = || "x".to_owned();
             let mut buffer = vec![0; 1_000_000];
-            let mut first = Decoded::with_context(part, kind, shown(), &mut context).unwrap();
+            let mut first = Decoded::with_context(part, form, shown(), None, &mut context).unwrap();
             let _ = first.fill(&mut buffer);
             drop(first);
             let whole = object(stored.clone());
-            let mut second = Decoded::with_context(whole, kind, shown(), &mut context).unwrap();
+            let mut second =
+                Decoded::with_context(whole, form, shown(), None, &mut context).unwrap();
             let read = second.fill(&mut buffer).unwrap();
             assert!(buffer[..read] == contents(), "after a cut at {cut}");
         }

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::secret::Digest;
+
 /// What the caller must do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -40,6 +42,8 @@ pub(crate) enum Mark {
     Busy,
     /// The server has been told meanwhile that the file is archived.
     NotReady,
+    /// It is encrypted, and no identity at hand opens it; with the digest that its header holds.
+    Locked(Option<Digest>),
 }
 
 /// A failure, with its kind, its message, and sometimes a hint and the error that caused it.

@@ -19,8 +19,8 @@ use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::archive::Archive;
-use crate::compression::CompressionKind;
 use crate::error::Error;
+use crate::key::Form;
 use crate::store::Detail;
 
 /// What the keys begin with under which forms are put down.
@@ -39,13 +39,13 @@ pub(crate) struct Forms {
     believed: Duration,
     read: Option<Read>,
     /// Our own form, and from when on it may be used.
-    joined: Option<(CompressionKind, Instant)>,
+    joined: Option<(Form, Instant)>,
 }
 
 #[derive(Debug, Clone)]
 struct Read {
     at: Instant,
-    found: Vec<(CompressionKind, SystemTime)>,
+    found: Vec<(Form, SystemTime)>,
 }
 
 impl Default for Forms {
@@ -66,7 +66,7 @@ impl Forms {
 }
 
 /// The one form that files here have; `None` if there are several, or that cannot be known.
-pub(crate) fn only(archive: &Archive) -> Result<Option<CompressionKind>, Error> {
+pub(crate) fn only(archive: &Archive) -> Result<Option<Form>, Error> {
     if !archive.store.is_remote() {
         return Ok(None);
     }
@@ -77,7 +77,7 @@ pub(crate) fn only(archive: &Archive) -> Result<Option<CompressionKind>, Error> 
 }
 
 /// Puts the first form down, in an archive that is nobody's yet and holds no WAL.
-pub(crate) fn begin(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+pub(crate) fn begin(archive: &Archive, form: Form) -> Result<(), Error> {
     if !archive.store.is_remote() {
         return Ok(());
     }
@@ -87,7 +87,7 @@ pub(crate) fn begin(archive: &Archive, form: CompressionKind) -> Result<(), Erro
 /// Sees to it that a form may be used for new files.
 ///
 /// Fails with [`crate::ErrorKind::Unavailable`] while others may not know of it yet.
-pub(crate) fn use_one(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
     if !archive.store.is_remote() {
         return Ok(());
     }
@@ -130,8 +130,8 @@ pub(crate) fn use_one(archive: &Archive, form: CompressionKind) -> Result<(), Er
 }
 
 impl Read {
-    fn at_of(&self, form: CompressionKind) -> Option<SystemTime> {
-        let found = self.found.iter().find(|(kind, _)| *kind == form);
+    fn at_of(&self, form: Form) -> Option<SystemTime> {
+        let found = self.found.iter().find(|(found, _)| *found == form);
         found.map(|(_, at)| *at)
     }
 }
@@ -151,7 +151,7 @@ fn read(archive: &Archive) -> Result<Read, Error> {
     archive
         .store
         .list(MARKER_PREFIX, Detail::Full, &mut |entry| {
-            if let Some(form) = CompressionKind::ALL
+            if let Some(form) = Form::ALL
                 .into_iter()
                 .find(|form| marker_of(*form) == entry.key)
             {
@@ -164,7 +164,7 @@ fn read(archive: &Archive) -> Result<Read, Error> {
     Ok(read)
 }
 
-fn put_down(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
+fn put_down(archive: &Archive, form: Form) -> Result<(), Error> {
     let key = marker_of(form);
     let mut staged = archive.store.stage(&key)?;
     let text = format!("Segments are stored here as \"{}\".\n", shown(form));
@@ -178,14 +178,14 @@ fn put_down(archive: &Archive, form: CompressionKind) -> Result<(), Error> {
     staged.publish().map(drop)
 }
 
-fn marker_of(form: CompressionKind) -> String {
+fn marker_of(form: Form) -> String {
     match form.suffix().strip_prefix('.') {
         Some(suffix) => format!("{MARKER_PREFIX}{suffix}"),
         None => format!("{MARKER_PREFIX}plain"),
     }
 }
 
-fn shown(form: CompressionKind) -> String {
+fn shown(form: Form) -> String {
     format!("NAME{}", form.suffix())
 }
 

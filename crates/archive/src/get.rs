@@ -1,4 +1,4 @@
-//! Restoring one file: find it under any suffix, decompress and check it into a file that has no name yet,
+//! Restoring one file: find it under any suffix, decrypt, decompress and check it into a file that has no name yet,
 //! and give it its name only when it is whole. The two halves may be far apart: see `prefetch`.
 //!
 //! Guarantees the three answers: restored; absent, which takes proof that the archive was there to be
@@ -15,13 +15,12 @@ use crate::binding::{self, BINDING_KEY};
 use crate::check::Check;
 use crate::codec::{CHUNK_BYTES, Contents, Decoded};
 use crate::compare::{Comparison, Side, compare};
-use crate::compression::CompressionKind;
 use crate::directory::Directory;
 use crate::durable::{Disk, Outcome, Staged};
 use crate::early_sync::EarlySync;
 use crate::error::Error;
 use crate::forms;
-use crate::key::{self, key_of, parse_key};
+use crate::key::{self, Form, key_of, parse_key};
 use crate::options::Cancel;
 use crate::store::{Detail, Object};
 use crate::workspace::{Parts, Workspace};
@@ -97,7 +96,7 @@ pub(crate) fn fetch(
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
     }
-    let Some((key, kind, object)) = find(archive, name, cancel)? else {
+    let Some((key, form, object)) = find(archive, name, cancel)? else {
         return Ok(None);
     };
     let system = system.or(bound.map(|bound| bound.system));
@@ -113,7 +112,8 @@ pub(crate) fn fetch(
         decompressor,
         ..
     } = workspace.parts();
-    let mut contents = Decoded::with_context(object, kind, shown, decompressor)?;
+    let identity = archive.options.identity_file.as_ref();
+    let mut contents = Decoded::with_context(object, form, shown, identity, decompressor)?;
     let mut staged = stage(archive, name, parent)?;
     loop {
         cancel.check(&format!("restoring of \"{name}\""))?;
@@ -184,27 +184,22 @@ fn find(
     archive: &Archive,
     name: &WalFileName,
     cancel: &Cancel,
-) -> Result<Option<(String, CompressionKind, Object)>, Error> {
+) -> Result<Option<(String, Form, Object)>, Error> {
     // One request, if that finds it.
     if let Some(segments) = forms::only(archive)? {
-        let kind = match name {
-            WalFileName::Segment(_) | WalFileName::Partial(_) => segments,
-            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {
-                CompressionKind::None
-            }
-        };
-        let key = key_of(name, kind);
+        let form = segments.for_file(name);
+        let key = key_of(name, form);
         if let Some(object) = archive.store.open(&key)? {
-            return Ok(Some((key, kind, object)));
+            return Ok(Some((key, form, object)));
         }
     }
-    let mut found: Vec<(String, CompressionKind)> = Vec::new();
+    let mut found: Vec<(String, Form)> = Vec::new();
     let mut first = None;
-    for kind in key::candidates(archive, name)? {
-        let key = key_of(name, kind);
+    for form in key::candidates(archive, name)? {
+        let key = key_of(name, form);
         if let Some(object) = archive.store.open(&key)? {
-            found.push((key.clone(), kind));
-            first.get_or_insert((key, kind, object));
+            found.push((key.clone(), form));
+            first.get_or_insert((key, form, object));
         }
     }
     // The usual case: one object, opened once.
@@ -219,18 +214,18 @@ fn find(
 
 fn must_be_twins(
     archive: &Archive,
-    one: &(String, CompressionKind),
-    other: &(String, CompressionKind),
+    one: &(String, Form),
+    other: &(String, Form),
     cancel: &Cancel,
 ) -> Result<(), Error> {
-    let open = |(key, kind): &(String, CompressionKind)| {
+    let open = |(key, form): &(String, Form)| {
         let object = archive.store.open(key)?.ok_or_else(|| {
             Error::unavailable(format!(
                 "archive file \"{}\" was taken away",
                 archive.shown(key)
             ))
         })?;
-        Decoded::new(object, *kind, archive.shown(key))
+        archive.decode(object, key, *form)
     };
     let (mut left, mut right) = (open(one)?, open(other)?);
     match compare(&mut left, &mut right, cancel, "comparing archive files") {

@@ -22,10 +22,9 @@ use wal::{SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use crate::archive::{Archive, Hole};
 use crate::binding::header_of;
 use crate::check::HISTORY_BYTES_MAX;
-use crate::codec::{Contents, Decoded};
-use crate::compression::CompressionKind;
+use crate::codec::Contents;
 use crate::error::{Error, ErrorKind};
-use crate::key::{key_of, parse_key};
+use crate::key::{Form, key_of, parse_key};
 use crate::store::Detail;
 
 /// How many names of later files are given, at most: enough for a message.
@@ -184,8 +183,8 @@ fn proof_stands(archive: &Archive, hole: &Hole) -> Result<bool, Error> {
 }
 
 fn is_stored(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
-    for kind in CompressionKind::ALL {
-        if archive.store.open(&key_of(name, kind))?.is_some() {
+    for form in Form::ALL {
+        if archive.store.open(&key_of(name, form))?.is_some() {
             return Ok(true);
         }
     }
@@ -356,7 +355,7 @@ fn read_history(
     timeline: TimelineId,
     key: &str,
 ) -> Result<Option<TimelineHistory>, Error> {
-    let Some((_, kind)) = parse_key(key) else {
+    let Some((_, form)) = parse_key(key) else {
         return Ok(None);
     };
     let Some(object) = archive.store.open(key)? else {
@@ -364,7 +363,7 @@ fn read_history(
     };
     let shown = archive.shown(key);
     let mut contents = vec![0; usize::try_from(HISTORY_BYTES_MAX).unwrap_or(usize::MAX)];
-    let bytes = Decoded::new(object, kind, shown.clone())?.fill(&mut contents)?;
+    let bytes = archive.decode(object, key, form)?.fill(&mut contents)?;
     TimelineHistory::parse(timeline, contents.get(..bytes).unwrap_or_default())
         .map(Some)
         .map_err(|cause| Error::damaged(format!("archive file \"{shown}\" is not valid: {cause}")))

@@ -2,7 +2,7 @@
 //!
 //! Two storeys. Below, a [`Store`] keeps raw objects under flat keys: [`DirStore`] on a file system,
 //! [`MemoryStore`] as the model, [`FaultyStore`] around either. Above, [`Archive`] gives them WAL's meaning:
-//! names, compression, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
+//! names, compression, encryption, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
 //!
 //! Everything there blocks and starts no thread: the caller decides where and when. On top stand the two engines,
 //! which move files ahead of being asked, with threads that the caller starts for them ([`Spawn`]). Nothing logs.
@@ -18,6 +18,7 @@ mod compression;
 mod conf;
 mod conf_line;
 mod crew;
+mod delivery;
 mod dir_store;
 mod directory;
 mod durable;
@@ -30,6 +31,7 @@ mod forks;
 mod forms;
 mod get;
 mod hole;
+mod identity;
 mod key;
 mod list;
 mod location;
@@ -38,7 +40,10 @@ mod memory_store;
 mod options;
 mod prefetch;
 mod put;
+mod recipients;
 mod retry;
+mod seal;
+mod secret;
 mod settings;
 mod source;
 mod store;
@@ -58,11 +63,14 @@ pub use error::{Error, ErrorKind};
 pub use faulty_store::{Faults, FaultyStore};
 pub use get::remove_restore_leftovers;
 pub use hole::{Absence, HOLE_NAMES_MAX};
+pub use identity::IdentityFile;
 pub use location::{LOCATION_BYTES_MAX, Location};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
 pub use prefetch::{Answer, Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};
+pub use recipients::{RECIPIENTS_MAX, Recipients};
 pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
+pub use secret::{CLUSTER_SECRET_BYTES, ClusterSecret};
 pub use settings::{MissingSegment, Settings};
 pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};
 pub use time::rfc3339;

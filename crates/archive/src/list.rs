@@ -11,13 +11,14 @@ use crate::store::Detail;
 pub(crate) fn list(archive: &Archive) -> Result<Vec<Stored>, Error> {
     let mut files = Vec::new();
     archive.store.list("", Detail::Full, &mut |entry| {
-        if let Some((name, compression)) = parse_key(&entry.key) {
+        if let Some((name, form)) = parse_key(&entry.key) {
             files.push(Stored {
                 name,
                 key: entry.key,
                 bytes: entry.bytes,
                 modified: entry.modified,
-                compression,
+                compression: form.compression,
+                encrypted: form.sealed,
             });
         }
         ControlFlow::Continue(())

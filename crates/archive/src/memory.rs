@@ -14,6 +14,9 @@ const MB: u64 = 1024 * KB;
 /// compared one more for each side and one for what is stored.
 const BUFFERS_BYTES: u64 = 4 * CHUNK_BYTES as u64 + 512 * KB;
 
+/// What encrypting or decrypting takes: what is stored, buffered, and age's chunks of 64 kB, before and after.
+const SEAL_BYTES: u64 = CHUNK_BYTES as u64 + 4 * 65 * KB;
+
 /// A zstd decompressor's window for what [`Compression::Zstd`] writes up to level 19, with its own buffers.
 /// Frames of higher levels have windows up to 128 MB.
 const DECOMPRESSOR_BYTES: u64 = 9 * MB;
@@ -27,6 +30,7 @@ const COMPRESSOR_MB: [u64; 22] = [
 pub(crate) fn upload_bytes(compression: Compression) -> u64 {
     // A stored file of this name may have to be compared, however it was compressed.
     BUFFERS_BYTES
+        + SEAL_BYTES
         + DECOMPRESSOR_BYTES
         + match compression {
             Compression::None => 0,
@@ -40,7 +44,7 @@ pub(crate) fn upload_bytes(compression: Compression) -> u64 {
 
 /// Upper bound of what restoring one file takes, if Walden wrote it with a level up to 19.
 pub(crate) fn download_bytes() -> u64 {
-    BUFFERS_BYTES + DECOMPRESSOR_BYTES
+    BUFFERS_BYTES + SEAL_BYTES + DECOMPRESSOR_BYTES
 }
 
 /// How many files may be moved at once when each takes so much; at least one, or nothing would move at all.
@@ -67,7 +71,7 @@ mod tests {
             encoder.write_all(&block).unwrap();
             drop(encoder);
             let took = context.unwrap().sizeof() as u64;
-            let said = upload_bytes(compression) - BUFFERS_BYTES - DECOMPRESSOR_BYTES;
+            let said = upload_bytes(compression) - upload_bytes(Compression::None);
             assert!(took <= said, "level {level} takes {took}, not {said}");
             assert!(
                 took + 2 * MB >= said,

@@ -1,4 +1,4 @@
-//! What an archive is told about its work beyond its place: compression, checks, and when to stop.
+//! What an archive is told about its work beyond its place: compression, encryption, checks, and when to stop.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::compression::Compression;
 use crate::error::{Error, ErrorKind};
+use crate::identity::IdentityFile;
+use crate::key::Form;
+use crate::recipients::Recipients;
 
 /// How thoroughly segments are checked before they are archived and before they are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -44,12 +47,26 @@ impl fmt::Display for Verify {
 }
 
 /// How an archive does its work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     /// How new segments are stored. Whatever is stored already is read, however it is compressed.
     pub compression: Compression,
+    /// Whom new files are encrypted for.
+    pub recipients: Recipients,
+    /// What opens encrypted files.
+    pub identity_file: Option<IdentityFile>,
     /// How segments are checked, on the way in and on the way out.
     pub verify: Verify,
+}
+
+impl Options {
+    /// The form of new segments.
+    pub(crate) fn form(&self) -> Form {
+        Form {
+            compression: self.compression.kind(),
+            sealed: !self.recipients.is_empty(),
+        }
+    }
 }
 
 /// How long an operation stands still for another that goes first: longer than any deadline, which is an hour.

@@ -1,4 +1,4 @@
-//! Archiving one file: check, compress and publish in one pass, or find that it is there already.
+//! Archiving one file: check, compress, encrypt and publish in one pass, or find that it is there already.
 //!
 //! Guarantees: "stored" and "already stored" are answered only for bytes that survive a power cut, nothing
 //! is ever overwritten, and of several writers with different bytes for one name at most one is told that
@@ -6,8 +6,8 @@
 //!
 //! # Two writers, two settings, one name
 //!
-//! Create-if-absent is per key, and one file may be stored under three: raw, `.zst`, `.lz4`. So a writer
-//! that has just created its key looks at the other two before it answers:
+//! Create-if-absent is per key, and one file may be stored under six: raw, `.zst`, `.lz4`, and each of them encrypted.
+//! So a writer that has just created its key looks at the others before it answers:
 //!
 //! * Each of two writers publishes first and looks afterwards, so at least one of them sees the other's
 //!   object. If the bytes differ, whoever sees that withdraws its own object and reports a conflict. Both
@@ -24,34 +24,46 @@
 //! different bytes are stored under another key of the name. Such objects then wait for a person; it takes two servers
 //! with different settings and different WAL that meet within one request's time. Looking at the other keys is left out
 //! where nobody can have used them (`forms.rs`).
+//! # Equal to what cannot be read
+//!
+//! Whoever encrypts needs no key to decrypt, and must still know the same bytes from others. What an identity at hand
+//! opens is compared byte by byte. Else the digest that the writer has put into the header decides, which only a server
+//! of the same cluster can make (`secret.rs`); it is made in a pass of its own before the header is written. What a
+//! digest does not show is damage of the stored bytes.
 //!
 //! What stays uncured: a writer that dies between publishing and looking may leave an object that nobody
 //! was told of beside a different acknowledged one. Restoring then refuses to choose and names both.
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use wal::{SystemIdentifier, WalFileName};
 
 use crate::archive::{Archive, Put};
 use crate::binding;
 use crate::check::Check;
-use crate::codec::{CHUNK_BYTES, Contents, Decoded, Encoder};
+use crate::codec::{CHUNK_BYTES, Contents, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
-use crate::compression::{Compression, CompressionKind};
+use crate::compression::Compression;
 use crate::error::{Error, ErrorKind, Mark};
 use crate::forms;
-use crate::key::{self, key_of};
+use crate::key::{self, Form, key_of};
 use crate::options::Cancel;
+use crate::seal::Sealing;
+use crate::secret::Digest;
 use crate::source::{Identity, Source};
 use crate::store::{Fresh, Object, Published, Staged};
+use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
 
 /// How long to wait for another writer to decide about an object: a second in all, a hundred times what the
 /// decision takes. A writer that hangs longer is reported, and the file is offered again.
 const SETTLE_PAUSE: Duration = Duration::from_millis(10);
 const SETTLE_TRIES_MAX: u32 = 100;
+
+const TWO_WRITERS: &str = "Two servers may be writing the same timeline into one archive. Nothing has been changed; find \
+     out which file is right before moving one away.";
 
 /// A file that somebody wants archived.
 pub(crate) struct Offered<'a> {
@@ -84,7 +96,7 @@ pub(crate) fn put_new(
     };
     let identity = offer.source.identity();
     // Where only one key can hold it and looking there costs as much as creating, creating is tried at once.
-    if forms::only(archive)? != Some(archive.options.compression.kind()) && offer.is_stored(None)? {
+    if forms::only(archive)? != Some(archive.options.form()) && offer.is_stored(None)? {
         return Ok((Put::AlreadyStored, identity));
     }
     match offer.create(workspace)? {
@@ -135,15 +147,15 @@ impl Offer<'_> {
     /// settled.
     ///
     /// True if it is there with equal bytes; a conflict if it is there with others, or cannot be understood.
-    fn is_stored(&mut self, own: Option<CompressionKind>) -> Result<bool, Error> {
+    fn is_stored(&mut self, own: Option<Form>) -> Result<bool, Error> {
         let mut equal = Vec::new();
-        for kind in key::candidates(self.archive, self.name)? {
-            if Some(kind) == own {
+        for form in key::candidates(self.archive, self.name)? {
+            if Some(form) == own {
                 continue;
             }
-            let key = key_of(self.name, kind);
+            let key = key_of(self.name, form);
             if let Some(object) = self.archive.store.open(&key)? {
-                self.must_equal(&key, kind, object)?;
+                self.must_equal(&key, form, object)?;
                 equal.push(key);
             }
         }
@@ -173,19 +185,19 @@ impl Offer<'_> {
     }
 
     /// A conflict unless the stored object holds the source's bytes.
-    fn must_equal(
-        &mut self,
-        key: &str,
-        kind: CompressionKind,
-        object: Object,
-    ) -> Result<(), Error> {
+    fn must_equal(&mut self, key: &str, form: Form, object: Object) -> Result<(), Error> {
         let shown = self.archive.shown(key);
         let modified = object.modified;
         let what = self.what();
         self.source.rewind()?;
-        let comparison = match Decoded::new(object, kind, shown.clone()) {
+        let comparison = match self.archive.decode(object, key, form) {
             Ok(mut stored) => compare(&mut stored, &mut self.source, self.cancel, &what),
-            Err(error) => Err(Side::Left(error)),
+            Err(error) => match error.mark() {
+                Some(Mark::Locked(noted)) => {
+                    return self.must_have_digest(noted, error, &shown, modified);
+                }
+                _ => Err(Side::Left(error)),
+            },
         };
         match comparison {
             Ok(Comparison::Equal) => Ok(()),
@@ -198,10 +210,7 @@ impl Offer<'_> {
                     self.source.shown,
                     describe(&right, self.source.modified)
                 ))
-                .with_hint(
-                    "Two servers may be writing the same timeline into one archive. \
-                     Nothing has been changed; find out which file is right before moving one away.",
-                ))
+                .with_hint(TWO_WRITERS))
             }
             Err(Side::Left(error)) if error.kind() == ErrorKind::Damaged => Err(Error::conflict(
                 format!("{error}; it already exists and is never overwritten"),
@@ -210,6 +219,58 @@ impl Offer<'_> {
                 "Move \"{shown}\" away by hand; the file will then be archived again."
             ))),
             Err(Side::Left(error) | Side::Right(error) | Side::Neither(error)) => Err(error),
+        }
+    }
+
+    /// The same for a stored object that cannot be opened, for which `locked` gives the reason: by its digest.
+    fn must_have_digest(
+        &mut self,
+        noted: Option<Digest>,
+        locked: Error,
+        shown: &str,
+        modified: SystemTime,
+    ) -> Result<(), Error> {
+        let could_not = |why: &str| Error::new(locked.kind(), format!("{locked}; {why}"));
+        let hint = locked.hint().unwrap_or_default();
+        let Some(noted) = noted else {
+            return Err(could_not("nor does it hold a digest to compare").with_hint(hint));
+        };
+        let mut chunk = vec![0; CHUNK_BYTES];
+        match self.digest(&mut chunk)? {
+            Some(ours) if ours == noted => Ok(()),
+            Some(ours) if ours.secret == noted.secret => {
+                self.must_hold_still()?;
+                Err(Error::conflict(format!(
+                    "archive file \"{shown}\" already exists with different contents: its digest, written {}, is not \
+                     that of {}",
+                    rfc3339(modified),
+                    self.source.shown
+                ))
+                .with_hint(TWO_WRITERS))
+            }
+            Some(_) => Err(could_not("and its digest was made by another cluster").with_hint(hint)),
+            None => Err(
+                could_not("and to compare digests takes the cluster's secret").with_hint(format!(
+                    "Name the data directory that the file is from (-D), or give the identity. {hint}"
+                )),
+            ),
+        }
+    }
+
+    /// The digest of the file's contents; `None` without the cluster's secret.
+    fn digest(&mut self, chunk: &mut [u8]) -> Result<Option<Digest>, Error> {
+        let Some(secret) = &self.archive.secret else {
+            return Ok(None);
+        };
+        let mut digesting = secret.digesting(self.name)?;
+        self.source.rewind()?;
+        loop {
+            self.cancel.check(&self.what())?;
+            let bytes = self.source.fill(chunk)?;
+            digesting.feed(chunk.get(..bytes).unwrap_or_default());
+            if bytes < chunk.len() {
+                return Ok(Some(digesting.finish()));
+            }
         }
     }
 
@@ -222,19 +283,24 @@ impl Offer<'_> {
                 Compression::None
             }
         };
-        let key = key_of(self.name, compression.kind());
-        forms::use_one(self.archive, self.archive.options.compression.kind())?;
+        let form = self.archive.options.form().for_file(self.name);
+        forms::use_one(self.archive, self.archive.options.form())?;
+        let digest = match form.sealed {
+            true => self.digest(workspace.parts().chunk)?,
+            false => None,
+        };
+        let key = key_of(self.name, form);
         self.source.rewind()?;
         let staged = self.archive.store.stage(&key)?;
-        let (staged, bytes_out) = self.encode(compression, staged, &key, workspace)?;
+        let (staged, bytes_out) = self.encode(compression, digest, staged, &key, workspace)?;
         self.cancel.check(&self.what())?;
         self.must_hold_still()?;
         match staged.publish()? {
             Published::Exists => Ok(None),
             Published::Created(fresh) => {
                 match fresh {
-                    Some(fresh) => self.decide(compression.kind(), fresh)?,
-                    None => self.look_for_others(compression.kind())?,
+                    Some(fresh) => self.decide(form, fresh)?,
+                    None => self.look_for_others(form)?,
                 }
                 Ok(Some(Put::Stored {
                     bytes_in: self.source.bytes,
@@ -244,10 +310,11 @@ impl Offer<'_> {
         }
     }
 
-    /// The one pass over the file: checked and compressed, chunk by chunk.
+    /// The one pass over the file: checked, compressed and encrypted, chunk by chunk.
     fn encode(
         &mut self,
         compression: Compression,
+        digest: Option<Digest>,
         staged: Box<dyn Staged>,
         key: &str,
         workspace: &mut Workspace,
@@ -269,8 +336,10 @@ impl Offer<'_> {
         let Parts {
             chunk, compressor, ..
         } = workspace.parts();
+        let sealing =
+            Sealing::begin(&self.archive.options.recipients, digest, counted).map_err(could_not)?;
         let mut encoder =
-            Encoder::new(compression, self.source.bytes, compressor, counted).map_err(could_not)?;
+            Encoder::new(compression, self.source.bytes, compressor, sealing).map_err(could_not)?;
         loop {
             self.cancel.check(&self.what())?;
             let bytes = self.source.fill(chunk)?;
@@ -282,12 +351,15 @@ impl Offer<'_> {
             }
         }
         check.finish()?;
-        let counted = encoder.finish().map_err(could_not)?;
+        let counted = encoder
+            .finish()
+            .and_then(Sealing::finish)
+            .map_err(could_not)?;
         Ok((counted.inner, counted.bytes))
     }
 
     /// Keeps the object just created, or takes it back; the argument is in this file's header.
-    fn decide(&mut self, own: CompressionKind, fresh: Box<dyn Fresh>) -> Result<(), Error> {
+    fn decide(&mut self, own: Form, fresh: Box<dyn Fresh>) -> Result<(), Error> {
         let Err(error) = self.is_stored(Some(own)) else {
             drop(fresh);
             return Ok(());
@@ -307,8 +379,8 @@ impl Offer<'_> {
     }
 
     /// Whether what has just been created, and stays, stands alone or beside the same bytes.
-    fn look_for_others(&mut self, own: CompressionKind) -> Result<(), Error> {
-        if forms::only(self.archive)? == Some(self.archive.options.compression.kind()) {
+    fn look_for_others(&mut self, own: Form) -> Result<(), Error> {
+        if forms::only(self.archive)? == Some(self.archive.options.form()) {
             return Ok(());
         }
         match self.is_stored(Some(own)) {

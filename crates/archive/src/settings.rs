@@ -52,7 +52,7 @@ impl fmt::Display for MissingSegment {
 pub struct Settings {
     /// `walden.archive`
     pub location: Location,
-    /// `walden.compression` and `walden.verify`
+    /// `walden.compression`, `walden.recipients`, `walden.identity_file` and `walden.verify`
     pub options: Options,
     /// `walden.missing_segment`
     pub missing_segment: MissingSegment,
@@ -72,6 +72,11 @@ impl Settings {
             location: parse("walden.archive", archive)?,
             options: Options {
                 compression: parse_or_default("walden.compression", &get)?,
+                recipients: parse_or_default("walden.recipients", &get)?,
+                identity_file: get("walden.identity_file")
+                    .filter(|text| !text.is_empty())
+                    .map(|text| parse("walden.identity_file", text))
+                    .transpose()?,
                 verify: parse_or_default("walden.verify", &get)?,
             },
             missing_segment: parse_or_default("walden.missing_segment", &get)?,
@@ -80,7 +85,7 @@ impl Settings {
 
     /// Opens the archive they name; fails as [`Archive::open`] does.
     pub fn open(&self, spawn: Spawn) -> Result<Archive, Error> {
-        Archive::open(&self.location, self.options, spawn)
+        Archive::open(&self.location, self.options.clone(), spawn)
     }
 }
 

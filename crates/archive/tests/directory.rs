@@ -375,6 +375,7 @@ fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
     let options = Options {
         compression: Compression::Zstd(1),
         verify: Verify::Off,
+        ..Options::default()
     };
     let location = Location::directory(place.dir.path()).unwrap();
     let archive = Archive::open(&location, options, spawn_plainly).unwrap();

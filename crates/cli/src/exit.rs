@@ -97,7 +97,15 @@ fn column_of(args: &[OsString]) -> Column {
         "check",
         "conformance",
     ];
-    const WITH_VALUE: [&str; 5] = ["-A", "--archive", "-D", "--pgdata", "--compression"];
+    const WITH_VALUE: [&str; 7] = [
+        "-A",
+        "--archive",
+        "-D",
+        "--pgdata",
+        "--compression",
+        "--recipients",
+        "--identity-file",
+    ];
     const WITHOUT_VALUE: [&str; 2] = ["-v", "--verbose"];
     let mut args = args.iter().map(|arg| arg.to_str().unwrap_or_default());
     while let Some(arg) = args.next() {
@@ -114,7 +122,13 @@ fn column_of(args: &[OsString]) -> Column {
 
 /// Whether this is `-Avalue`, `--archive=value` or the like.
 fn has_attached_value(arg: &str) -> bool {
-    let long = ["--archive=", "--pgdata=", "--compression="];
+    let long = [
+        "--archive=",
+        "--pgdata=",
+        "--compression=",
+        "--recipients=",
+        "--identity-file=",
+    ];
     let short = ["-A", "-D"];
     long.iter().any(|flag| arg.starts_with(flag))
         || short

@@ -50,6 +50,17 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "METHOD")]
     pub(crate) compression: Option<Compression>,
 
+    /// Encrypt new files for these age public keys, comma separated [default: PGDATA's configuration,
+    /// else not encrypted]
+    // Checked where the parameter is: a usage error would repeat what may be a secret key.
+    #[arg(long, global = true, value_name = "KEYS")]
+    pub(crate) recipients: Option<String>,
+
+    /// The file with the age identities that encrypted files are read with [default: PGDATA's
+    /// configuration, else none]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity_file: Option<PathBuf>,
+
     /// Say what is done
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
@@ -242,6 +253,8 @@ impl Global {
             archive: None,
             pgdata: Some(dir.into()),
             compression: None,
+            recipients: None,
+            identity_file: None,
             verbose: false,
             #[cfg(debug_assertions)]
             test_panic: false,

@@ -112,11 +112,21 @@ fn table(place: &str, files: &[Stored]) -> String {
     }
     let _ = writeln!(
         text,
-        "total: {}, {} bytes in \"{place}\"",
+        "total: {}, {} bytes{} in \"{place}\"",
         counted(files.len() as u64, "file"),
-        total_bytes(files)
+        total_bytes(files),
+        encrypted(files)
     );
     text
+}
+
+/// `, all encrypted`; `, 3 encrypted`; nothing if none is.
+fn encrypted(files: &[Stored]) -> String {
+    match files.iter().filter(|file| file.encrypted).count() {
+        0 => String::new(),
+        all if all == files.len() => ", all encrypted".to_owned(),
+        some => format!(", {some} encrypted"),
+    }
 }
 
 /// `9 segments (first to last), 1 partial segment, 1234 bytes`.
@@ -169,6 +179,7 @@ struct File<'a> {
     timeline: u32,
     stored_as: &'a str,
     compression: String,
+    encrypted: bool,
     bytes: u64,
     modified: String,
 }
@@ -206,6 +217,7 @@ fn file(stored: &Stored) -> File<'_> {
         timeline: stored.name.timeline().get(),
         stored_as: &stored.key,
         compression: stored.compression.to_string(),
+        encrypted: stored.encrypted,
         bytes: stored.bytes,
         modified: archive::rfc3339(stored.modified),
     }

@@ -12,6 +12,7 @@ mod check_store;
 mod cleanup;
 mod client;
 mod conformance;
+mod control;
 mod exit;
 mod flags;
 mod list;

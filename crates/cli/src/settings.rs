@@ -10,10 +10,11 @@
 //! wrong is an error, never skipped for the next place. Left to others: parsing a configuration and its
 //! values (`archive`), and what to do without an answer.
 
+use crate::control;
 use crate::flags::Global;
-use archive::{Archive, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings};
-use std::fs::File;
-use std::io::{self, Read};
+use archive::{
+    Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings,
+};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wal::SystemIdentifier;
@@ -55,10 +56,13 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
     let compression = global
         .compression
         .map(|compression| compression.to_string());
+    let identity_file = global.identity_file.as_deref().map(absolute).transpose()?;
     let from_conf = |name: &str| conf.as_ref().and_then(|conf| conf.get(name));
     let settings = Settings::read(|name| match name {
         "walden.archive" => Some(location.as_str()),
         "walden.compression" => compression.as_deref().or_else(|| from_conf(name)),
+        "walden.recipients" => global.recipients.as_deref().or_else(|| from_conf(name)),
+        "walden.identity_file" => identity_file.as_deref().or_else(|| from_conf(name)),
         _ => from_conf(name),
     })?;
     let restore_timeout = match from_conf("walden.restore_timeout") {
@@ -128,6 +132,16 @@ fn text_of(location: &Location) -> Result<String, Error> {
     })
 }
 
+/// A path as a person gives it, in full: the parameter knows no other.
+fn absolute(path: &Path) -> Result<String, Error> {
+    let unusable = |why: String| Error::new(ErrorKind::Unusable, why);
+    let shown = path.display();
+    let full = std::path::absolute(path)
+        .map_err(|cause| unusable(format!("\"{shown}\" is not a path: {cause}")))?;
+    let text = full.into_os_string().into_string();
+    text.map_err(|_| unusable(format!("path \"{shown}\" is not UTF-8")))
+}
+
 /// `walden.archive`, unless it is empty, which means not set.
 fn archive_in(conf: &ServerConf) -> Option<&str> {
     conf.get("walden.archive").filter(|text| !text.is_empty())
@@ -152,34 +166,14 @@ impl Chosen {
         flag.unwrap_or(self.settings.missing_segment)
     }
 
+    /// The secret of the cluster at hand; none without a data directory, or if its control file is not understood.
+    pub(crate) fn secret(&self) -> Option<ClusterSecret> {
+        self.data_dir.as_deref().and_then(control::secret_of)
+    }
+
     /// The system identifier of the cluster at hand; none without a data directory.
     pub(crate) fn system(&self) -> Result<Option<SystemIdentifier>, Error> {
-        self.data_dir.as_deref().map(system_of).transpose()
-    }
-}
-
-/// The system identifier of a data directory: the first field of its control file, written in the
-/// machine's byte order (`ControlFileData`, `pg_control.h`, 15 to 18).
-pub(crate) fn system_of(data_dir: &Path) -> Result<SystemIdentifier, Error> {
-    let path = data_dir.join("global/pg_control");
-    let mut first = [0u8; 8];
-    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut first));
-    let failed = |cause: io::Error| {
-        Error::io(
-            format!("could not read control file \"{}\"", path.display()),
-            cause,
-        )
-    };
-    read.map_err(failed)?;
-    match u64::from_ne_bytes(first) {
-        0 => Err(Error::new(
-            ErrorKind::Damaged,
-            format!(
-                "control file \"{}\" has no system identifier",
-                path.display()
-            ),
-        )),
-        system => Ok(SystemIdentifier(system)),
+        self.data_dir.as_deref().map(control::system_of).transpose()
     }
 }
 
@@ -260,23 +254,5 @@ mod tests {
             None
         );
         assert_eq!(data_dir_of(Path::new("RECOVERYXLOG")), None);
-    }
-
-    #[test]
-    fn the_system_identifier_is_the_control_files_first_field() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(
-            system_of(dir.path()).unwrap_err().kind(),
-            ErrorKind::Unavailable
-        );
-        std::fs::create_dir(dir.path().join("global")).unwrap();
-        let control = dir.path().join("global/pg_control");
-        std::fs::write(&control, 7_000_000_000_000_000_001_u64.to_ne_bytes()).unwrap();
-        assert_eq!(system_of(dir.path()).unwrap().0, 7_000_000_000_000_000_001);
-        std::fs::write(&control, [0; 8]).unwrap();
-        assert_eq!(
-            system_of(dir.path()).unwrap_err().kind(),
-            ErrorKind::Damaged
-        );
     }
 }

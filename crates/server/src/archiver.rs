@@ -9,7 +9,9 @@
 
 use crate::failure;
 use crate::settings;
-use archive::{Archive, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX, Place, Put, UploadNote, Uploads};
+use archive::{
+    Archive, CONNECT_WAIT_MAX, ClusterSecret, PROGRESS_WAIT_MAX, Place, Put, UploadNote, Uploads,
+};
 use module::{
     ArchiveModule, Archived, Bell, Failure, Level, Module, Process, RELOAD_GRACE, Report, Task,
     Waited, WalFileName, Woken, spawn_with_signals_blocked,
@@ -218,6 +220,8 @@ impl Archiver {
                         ),
                     ));
                 }
+                let nonce = process.cluster_nonce()?;
+                let archive = archive.with_secret(nonce.and_then(ClusterSecret::new));
                 let bell = self.bell.clone();
                 let uploads = Uploads::new(
                     Arc::new(archive),
@@ -245,7 +249,7 @@ fn start_opening(settings: &Place) -> Result<Task<Opened>, Failure> {
     Task::start("walden open", move || {
         let archive = Archive::open(
             &settings.location,
-            settings.options,
+            settings.options.clone(),
             spawn_with_signals_blocked,
         )?;
         // Clearing up is a courtesy: a failure to do so is no reason not to archive.

@@ -191,11 +191,12 @@ impl ArchiveCleanupModule for Recovery {
         let system = process.system_identifier()?;
         let keep = *keep;
         let cleanup = Task::start("walden cleanup", move || {
-            Archive::open(&place.location, place.options, spawn_with_signals_blocked)?.clean_up(
-                &keep,
-                Some(system),
-                &Cancel::new(),
-            )
+            Archive::open(
+                &place.location,
+                place.options.clone(),
+                spawn_with_signals_blocked,
+            )?
+            .clean_up(&keep, Some(system), &Cancel::new())
         })?;
         self.cleanup_ended(process, cleanup, CLEANUP_WAIT_MAX)
             .map(drop)
@@ -210,8 +211,12 @@ impl RecoveryEndModule for Recovery {
         let what = "could not tidy the archive";
         let place = settings::archive(process)?;
         let tidying = Task::start("walden tidying", move || {
-            Archive::open(&place.location, place.options, spawn_with_signals_blocked)?
-                .remove_leftovers()
+            Archive::open(
+                &place.location,
+                place.options.clone(),
+                spawn_with_signals_blocked,
+            )?
+            .remove_leftovers()
         })?;
         let removed = tidying
             .join(process, RECOVERY_END_WAIT_MAX)

@@ -1,6 +1,9 @@
 //! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
 
-use archive::{Compression, Location, MissingSegment, Options, Place, UploadLimits, Verify};
+use archive::{
+    Compression, IdentityFile, Location, MissingSegment, Options, Place, Recipients, UploadLimits,
+    Verify,
+};
 use module::settings::{
     About, Check, Context, DurationSetting, EnumSetting, IntSetting, MemoryUnit, Setting,
     SizeSetting, StringSetting, TimeUnit,
@@ -53,6 +56,28 @@ static COMPRESSION: StringSetting = StringSetting::checked::<CompressionCheck>(
         c"One of none, zstd, zstd:LEVEL, lz4. Whatever is in the archive already is read all the same.",
     ),
     c"zstd",
+);
+
+static RECIPIENTS: StringSetting = StringSetting::checked::<RecipientsCheck>(
+    about(
+        c"walden.recipients",
+        Context::Reload,
+        c"Sets the age public keys that archived files are encrypted for.",
+        c"Public keys as age-keygen makes them, separated by commas. An empty string means that files are not \
+          encrypted.",
+    ),
+    c"",
+);
+
+static IDENTITY_FILE: StringSetting = StringSetting::checked::<IdentityFileCheck>(
+    about(
+        c"walden.identity_file",
+        Context::Reload,
+        c"Sets the file with the age identities that encrypted files of the archive are read with.",
+        c"An absolute path; the file is read anew for each encrypted file. Archiving needs none. An empty string \
+          means none.",
+    ),
+    c"",
 );
 
 /// An hour: a longer deadline would be none, and the recovery worker's client waits a little longer than it.
@@ -179,6 +204,8 @@ pub(crate) static ALL: &[&dyn Setting] = &[
     &ARCHIVE,
     &ARCHIVE_LIBRARIES,
     &COMPRESSION,
+    &RECIPIENTS,
+    &IDENTITY_FILE,
     &ARCHIVE_TIMEOUT,
     &ARCHIVE_JOBS,
     &MEMORY_LIMIT,
@@ -216,6 +243,33 @@ impl Check for CompressionCheck {
     }
 }
 
+struct RecipientsCheck;
+
+impl Check for RecipientsCheck {
+    const REFUSAL: Option<&'static CStr> =
+        Some(c"invalid value for parameter \"walden.recipients\"");
+
+    fn check(value: &str) -> Result<(), String> {
+        let parsed = value.parse::<Recipients>();
+        parsed.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+struct IdentityFileCheck;
+
+impl Check for IdentityFileCheck {
+    const REFUSAL: Option<&'static CStr> =
+        Some(c"invalid value for parameter \"walden.identity_file\"");
+
+    fn check(value: &str) -> Result<(), String> {
+        if value.is_empty() {
+            return Ok(());
+        }
+        let parsed = value.parse::<IdentityFile>();
+        parsed.map(drop).map_err(|error| error.to_string())
+    }
+}
+
 /// Which archive, and how it is used; the same value as long as nothing relevant is reloaded. Fails when
 /// `walden.archive` is not set.
 pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
@@ -229,12 +283,20 @@ pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
         .map_err(crate::failure::of_archive)?;
     let compression = COMPRESSION.get(process).parse::<Compression>();
     let compression = compression.map_err(crate::failure::of_archive)?;
-    let verify = VERIFY.get(process);
+    let recipients = RECIPIENTS.get(process).parse::<Recipients>();
+    let recipients = recipients.map_err(crate::failure::of_archive)?;
+    let identity_file = Some(IDENTITY_FILE.get(process)).filter(|path| !path.is_empty());
+    let identity_file = identity_file.map(|path| path.parse::<IdentityFile>());
+    let identity_file = identity_file
+        .transpose()
+        .map_err(crate::failure::of_archive)?;
     Ok(Place {
         location,
         options: Options {
             compression,
-            verify,
+            recipients,
+            identity_file,
+            verify: VERIFY.get(process),
         },
     })
 }

@@ -39,6 +39,7 @@ fn archive(dir: &Path, disk: Disk) -> Archive {
     let options = Options {
         compression: Compression::Lz4,
         verify: Verify::Header,
+        ..Options::default()
     };
     Archive::with_store(Box::new(DirStore::with_disk(dir, disk).unwrap()), options)
 }

@@ -112,7 +112,8 @@ impl Prefetch {
     /// Nothing is fetched, and no thread started, before the first request. `bell` is rung whenever there may be an
     /// answer; it is called from other threads and must not wait for anything.
     pub fn new(spawn: Spawn, bell: impl Fn() + Send + Sync + 'static) -> Prefetch {
-        let open = move |place: &Place| Archive::open(&place.location, place.options, spawn);
+        let open =
+            move |place: &Place| Archive::open(&place.location, place.options.clone(), spawn);
         Prefetch::with(spawn, bell, open, KEPT_UNUSED_MAX)
     }
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use wal::{KeepFrom, WalFileName};
 
-use super::{Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, segment_of};
+use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
 use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -13,7 +13,7 @@ pub(super) const ALL: &[Promise] = &[
         archived_is_restored,
     ),
     (
-        "equal bytes again succeed, under any compression",
+        "equal bytes again succeed, in whichever form",
         equal_bytes_succeed,
     ),
     (
@@ -94,15 +94,12 @@ fn put(
 }
 
 fn archived_is_restored(bench: &mut Bench<'_>) -> Result<String, Broken> {
-    for compression in COMPRESSIONS {
+    for way in WAYS {
         bench.subject.reset()?;
         for text in KINDS {
             let name = name(text)?;
             let contents = bench.contents(&name, 1);
-            let (writer, reader) = (
-                bench.archive(compression)?,
-                bench.archive(Compression::None)?,
-            );
+            let (writer, reader) = (bench.archive(way)?, bench.archive(Compression::None)?);
             let put = put(bench, &writer, &name, &contents)?;
             must(
                 matches!(put, Ok(Put::Stored { .. })),
@@ -114,25 +111,25 @@ fn archived_is_restored(bench: &mut Bench<'_>) -> Result<String, Broken> {
                 format!("\"{name}\" was restored differently"),
             )?;
         }
-        let listed = bench.archive(compression)?.list()?;
+        let listed = bench.archive(way)?.list()?;
         must(listed.len() == KINDS.len(), "the listing misses files")?;
     }
     Ok(format!(
-        "{} kinds of files, {} compressions",
+        "{} kinds of files, {} ways to store them",
         KINDS.len(),
-        COMPRESSIONS.len()
+        WAYS.len()
     ))
 }
 
 fn equal_bytes_succeed(bench: &mut Bench<'_>) -> Result<String, Broken> {
-    for first in COMPRESSIONS {
+    for first in WAYS {
         bench.subject.reset()?;
         for text in KINDS {
             let name = name(text)?;
             let contents = bench.contents(&name, 1);
             let archive = bench.archive(first)?;
             let _ = put(bench, &archive, &name, &contents)?;
-            for again in COMPRESSIONS {
+            for again in WAYS {
                 let archive = bench.archive(again)?;
                 let put = put(bench, &archive, &name, &contents)?;
                 must(
@@ -146,11 +143,11 @@ fn equal_bytes_succeed(bench: &mut Bench<'_>) -> Result<String, Broken> {
             "files were stored twice",
         )?;
     }
-    Ok("every pair of compressions".to_owned())
+    Ok("every pair of ways".to_owned())
 }
 
 fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
-    for first in COMPRESSIONS {
+    for first in WAYS {
         bench.subject.reset()?;
         for text in KINDS {
             let name = name(text)?;
@@ -161,7 +158,7 @@ fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
             }
             let archive = bench.archive(first)?;
             let _ = put(bench, &archive, &name, &stored)?;
-            for again in COMPRESSIONS {
+            for again in WAYS {
                 let archive = bench.archive(again)?;
                 let put = put(bench, &archive, &name, &other)?;
                 must(
@@ -169,7 +166,8 @@ fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
                     format!("\"{name}\" after {first}: {put:?}"),
                 )?;
             }
-            let restored = restore(bench, &archive, &name)?;
+            let reader = bench.archive(Compression::None)?;
+            let restored = restore(bench, &reader, &name)?;
             must(
                 restored == Some(stored),
                 format!("\"{name}\" was changed by a conflict"),
@@ -180,36 +178,34 @@ fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
             "a conflict left a file",
         )?;
     }
-    Ok("every pair of compressions, last byte changed".to_owned())
+    Ok("every pair of ways, last byte changed".to_owned())
 }
 
 fn damaged_is_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let name = name(FIRST)?;
     let contents = bench.contents(&name, 1);
     // What an interrupted copy leaves, under each suffix.
-    let [plain, zstd, lz4] = COMPRESSIONS;
-    let broken: [(&str, Compression, &[u8]); 4] = [
-        (FIRST, plain, contents.get(..8192).unwrap_or_default()),
-        (FIRST, plain, b""),
-        (
-            "000000010000000000000001.zst",
-            zstd,
-            b"\x28\xb5\x2f\xfd rubbish",
-        ),
-        (
-            "000000010000000000000001.lz4",
-            lz4,
-            b"\x04\x22\x4d\x18 rubbish",
-        ),
+    let broken: [(&str, &[u8]); 6] = [
+        ("", contents.get(..8192).unwrap_or_default()),
+        ("", b""),
+        (".zst", b"\x28\xb5\x2f\xfd rubbish"),
+        (".lz4", b"\x04\x22\x4d\x18 rubbish"),
+        (".age", b"age-encryption.org/v1\n-> x"),
+        (".zst.age", b"rubbish\n"),
     ];
-    for (key, compression, bytes) in broken {
+    for (suffix, bytes) in broken {
         bench.subject.reset()?;
+        let key = &format!("{name}{suffix}");
         let store = bench.subject.open()?;
-        // Far away, only forms are looked for that archiving has used.
-        let archive = bench.archive(match store.is_remote() {
-            true => compression,
-            false => zstd,
-        })?;
+        let mut archive = bench.archive(Compression::Zstd(1))?;
+        if store.is_remote() {
+            // Far away, only forms are looked for that archiving has used.
+            let all = WAYS.into_iter().map(|way| bench.archive(way));
+            let all = all.collect::<Result<Vec<_>, _>>()?;
+            let mut same = all.into_iter();
+            let same = same.find(|it| it.options.form().suffix() == suffix);
+            archive = same.ok_or_else(|| Broken(format!("no way has the suffix \"{suffix}\"")))?;
+        }
         // Something sound first, so that it is known whose archive this is.
         let history = super::name("00000002.history")?;
         let contents_of_history = bench.contents(&history, 1);
@@ -433,10 +429,10 @@ fn cleanup_keeps(bench: &mut Bench<'_>) -> Result<String, Broken> {
         "00000002.history",
         "000000010000000000000001.00000028.backup",
     ];
-    for (text, compression) in texts.iter().zip(COMPRESSIONS.iter().cycle()) {
+    for (text, way) in texts.iter().zip(WAYS.iter().cycle()) {
         let name = name(text)?;
         let contents = bench.contents(&name, 1);
-        let archive = bench.archive(*compression)?;
+        let archive = bench.archive(*way)?;
         let _ = put(bench, &archive, &name, &contents)?;
     }
     let archive = bench.archive(Compression::None)?;

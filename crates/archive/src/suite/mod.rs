@@ -22,10 +22,14 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use age::secrecy::ExposeSecret;
 use fastrand::Rng;
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::{Archive, Compression, Error, Faults, FaultyStore, Options, Store, Verify};
+use crate::{
+    Archive, ClusterSecret, Compression, Error, Faults, FaultyStore, IdentityFile, Options,
+    Recipients, Store, Verify,
+};
 
 /// A kind of store under test.
 pub trait Subject {
@@ -109,11 +113,27 @@ pub fn run(subject: &mut dyn Subject, scratch: &Path, seed: u64) -> Report {
         .chain(archive_promises::ALL)
         .chain(race_promises::ALL)
         .chain(random::ALL);
+    let (identity, recipients) = match keys(scratch) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let checked = Checked {
+                promise: "the suite can write below its scratch directory",
+                kept: false,
+                evidence: error.to_string(),
+            };
+            return Report {
+                seed,
+                checked: vec![checked],
+            };
+        }
+    };
     let mut bench = Bench {
         subject,
         scratch,
         random: Rng::with_seed(seed),
         system: SYSTEM,
+        identity,
+        recipients,
         files: 0,
     };
     let checked = promises.map(|(promise, check)| {
@@ -177,13 +197,30 @@ struct Bench<'a> {
     scratch: &'a Path,
     random: Rng,
     system: SystemIdentifier,
+    identity: IdentityFile,
+    recipients: Recipients,
     files: u64,
 }
 
 impl Bench<'_> {
-    fn archive(&self, compression: Compression) -> Result<Archive, Error> {
-        let archive = Archive::with_store(self.subject.open()?, options(compression));
-        Ok(archive.with_nothing_believed())
+    fn archive(&self, way: impl Into<Way>) -> Result<Archive, Error> {
+        Ok(self.over(self.subject.open()?, way.into()))
+    }
+
+    /// An archive over this store.
+    fn over(&self, store: Box<dyn Store>, way: Way) -> Archive {
+        let options = Options {
+            compression: way.compression,
+            recipients: match way.sealing {
+                Sealing::None => Recipients::default(),
+                Sealing::Sealed | Sealing::Blind => self.recipients.clone(),
+            },
+            identity_file: (way.sealing != Sealing::Blind).then(|| self.identity.clone()),
+            verify: Verify::Header,
+        };
+        Archive::with_store(store, options)
+            .with_secret(ClusterSecret::new(SECRET))
+            .with_nothing_believed()
     }
 
     /// A path below the scratch directory that was never used.
@@ -213,14 +250,80 @@ impl Bench<'_> {
     }
 }
 
-fn options(compression: Compression) -> Options {
-    Options {
-        compression,
-        verify: Verify::Header,
+/// How an archive stores files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    compression: Compression,
+    sealing: Sealing,
+}
+
+/// How an archive encrypts files. All of them belong to one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sealing {
+    /// Not at all; what is encrypted can be read.
+    None,
+    /// It does, and can read them.
+    Sealed,
+    /// It does, and cannot read them.
+    Blind,
+}
+
+impl From<Compression> for Way {
+    fn from(compression: Compression) -> Way {
+        Way {
+            compression,
+            sealing: Sealing::None,
+        }
     }
 }
 
-const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Zstd(1), Compression::Lz4];
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sealing = match self.sealing {
+            Sealing::None => "",
+            Sealing::Sealed => ", encrypted",
+            Sealing::Blind => ", encrypted without identity",
+        };
+        write!(f, "{}{sealing}", self.compression)
+    }
+}
+
+const fn way(compression: Compression, sealing: Sealing) -> Way {
+    Way {
+        compression,
+        sealing,
+    }
+}
+
+const COMPRESSIONS: [Way; 3] = [
+    way(Compression::None, Sealing::None),
+    way(Compression::Zstd(1), Sealing::None),
+    way(Compression::Lz4, Sealing::None),
+];
+
+/// All ways to store a file; the last one is [`Sealing::Blind`], the others can read what any has stored.
+const WAYS: [Way; 6] = [
+    way(Compression::None, Sealing::None),
+    way(Compression::Zstd(1), Sealing::None),
+    way(Compression::Lz4, Sealing::None),
+    way(Compression::None, Sealing::Sealed),
+    way(Compression::Zstd(1), Sealing::Sealed),
+    way(Compression::Zstd(1), Sealing::Blind),
+];
+
+/// The secret of the one cluster.
+const SECRET: [u8; crate::CLUSTER_SECRET_BYTES] = [0x5a; crate::CLUSTER_SECRET_BYTES];
+
+/// A new identity in a file, and the recipient that it is for.
+fn keys(scratch: &Path) -> Result<(IdentityFile, Recipients), Error> {
+    let identity = age::x25519::Identity::generate();
+    let path = scratch.join("identity");
+    let text = identity.to_string();
+    fs::write(&path, text.expose_secret())
+        .map_err(|cause| Error::io("could not write identity file", cause))?;
+    let file = path.to_string_lossy().parse()?;
+    Ok((file, identity.to_public().to_string().parse()?))
+}
 
 fn name(text: &str) -> Result<WalFileName, Broken> {
     text.parse()

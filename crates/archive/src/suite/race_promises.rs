@@ -8,7 +8,9 @@ use std::thread;
 
 use wal::WalFileName;
 
-use super::{Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, segment_of};
+use super::{
+    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of,
+};
 use crate::{Archive, Cancel, Compression, Error, ErrorKind, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -52,12 +54,14 @@ fn race(archives: &[Archive], name: &WalFileName, sources: &[PathBuf]) -> Vec<Re
     })
 }
 
-fn archives(bench: &Bench<'_>) -> Result<Vec<Archive>, Broken> {
-    // Six writers: each compression twice, so that keys collide as well as names.
-    let compressions = COMPRESSIONS.iter().chain(&COMPRESSIONS);
-    Ok(compressions
-        .map(|compression| bench.archive(*compression))
-        .collect::<Result<_, _>>()?)
+/// Six writers: each compression twice, so that keys collide as well as names; every other round also encrypted.
+fn archives(bench: &Bench<'_>, round: u64) -> Result<Vec<Archive>, Broken> {
+    let ways = match round.is_multiple_of(2) {
+        true => COMPRESSIONS.iter().chain(&COMPRESSIONS).copied().collect(),
+        false => WAYS.to_vec(),
+    };
+    let archives = ways.into_iter().map(|way| bench.archive(way));
+    Ok(archives.collect::<Result<_, _>>()?)
 }
 
 fn different_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
@@ -71,7 +75,7 @@ fn different_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
         for contents in &contents {
             sources.push(bench.source(contents)?);
         }
-        let archives = archives(bench)?;
+        let archives = archives(bench, round)?;
         let puts = race(&archives, &name, &sources);
         let winners: BTreeSet<u64> = variants
             .iter()
@@ -140,7 +144,7 @@ fn equal_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
         let name = name(&format!("0000000100000000000000{round:02X}"))?;
         let contents = bench.contents(&name, round);
         let source = bench.source(&contents)?;
-        let archives = archives(bench)?;
+        let archives = archives(bench, round)?;
         let puts = race(&archives, &name, &vec![source.clone(); archives.len()]);
         for error in puts.iter().filter_map(|put| put.as_ref().err()) {
             // "Being published by another" is no conflict: the next attempt finds it settled.

@@ -9,9 +9,7 @@ use std::fs;
 
 use wal::{KeepFrom, WalFileName};
 
-use super::{
-    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, forge, must, name, options, segment_of,
-};
+use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
 use crate::{Archive, Cancel, Cleaned, Compression, Error, ErrorKind, Faults, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -66,10 +64,9 @@ fn many_faults(bench: &mut Bench<'_>) -> Result<String, Broken> {
 fn trial(bench: &mut Bench<'_>, per_mille: u64) -> Result<String, Broken> {
     let faults = Faults::seeded(bench.random.u64(..), per_mille);
     let mut archives = Vec::new();
-    for compression in COMPRESSIONS {
+    for way in WAYS {
         let store = bench.subject.open_faulty(&faults)?;
-        let archive = Archive::with_store(store, options(compression));
-        archives.push(archive.with_nothing_believed());
+        archives.push(bench.over(store, way));
     }
     let names: Vec<_> = NAMES
         .iter()
@@ -135,6 +132,14 @@ impl Trial<'_, '_> {
         &self.archives[chosen]
     }
 
+    /// One that can read whatever any has stored: not the last one.
+    fn reader(&mut self) -> &Archive {
+        let chosen = self.bench.random.usize(..self.archives.len() - 1);
+        // The index was drawn below the length.
+        #[expect(clippy::indexing_slicing)]
+        &self.archives[chosen]
+    }
+
     fn name(&mut self) -> WalFileName {
         let chosen = self.bench.random.usize(..self.names.len());
         // The index was drawn below the length.
@@ -185,7 +190,7 @@ impl Trial<'_, '_> {
     fn get(&mut self) -> Result<(), Broken> {
         let name = self.name();
         let dest = self.bench.path();
-        let got = self.archive().get(&name, &dest, None, &Cancel::new());
+        let got = self.reader().get(&name, &dest, None, &Cancel::new());
         if !matches!(got, Ok(Got::Restored { .. })) {
             must(
                 !dest.exists(),

@@ -31,6 +31,7 @@ impl Place {
         let options = Options {
             compression,
             verify: Verify::Header,
+            ..Options::default()
         };
         let location = Location::directory(self.dir.path()).unwrap();
         Archive::open(&location, options, spawn_plainly).unwrap()

@@ -219,7 +219,12 @@ impl Recovery {
             move || {
                 let _ = ring.send(());
             },
-            move |place: &Place| Ok(Archive::with_store(Box::new(theirs.clone()), place.options)),
+            move |place: &Place| {
+                Ok(Archive::with_store(
+                    Box::new(theirs.clone()),
+                    place.options.clone(),
+                ))
+            },
             kept_unused_max,
         );
         let wanted = Wanted {

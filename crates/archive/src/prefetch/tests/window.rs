@@ -187,7 +187,7 @@ fn where_files_need_names_they_go_with_the_window() {
         spawn_plainly,
         || {},
         move |place: &Place| {
-            let mut archive = Archive::with_store(Box::new(named.clone()), place.options);
+            let mut archive = Archive::with_store(Box::new(named.clone()), place.options.clone());
             archive.disk = Disk::with_staging(Staging::Named);
             Ok(archive)
         },
