@@ -75,6 +75,11 @@ impl IdentityFile {
         Ok((mode & 0o077 != 0).then_some(mode))
     }
 
+    /// The public keys of the identities in it, comma separated; fails if it is not what it should be.
+    pub fn recipients(&self) -> Result<String, Error> {
+        Ok(self.read()?.recipients())
+    }
+
     /// Reads the identities.
     ///
     /// Fails with [`crate::ErrorKind::Unavailable`] if the file cannot be read, and with

@@ -70,6 +70,7 @@ pub use options::{Cancel, Options, Verify};
 pub use prefetch::{Answer, Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};
 pub use recipients::{RECIPIENTS_MAX, Recipients};
 pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
+pub use seal::round_trip;
 pub use secret::{CLUSTER_SECRET_BYTES, ClusterSecret};
 pub use settings::{MissingSegment, Settings};
 pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};

@@ -22,6 +22,7 @@ use age::x25519::Recipient;
 use age::{DecryptError, Decryptor, EncryptError, Encryptor};
 use age_core::format::{FileKey, Stanza};
 
+use crate::error::Error;
 use crate::identity::IdentityFile;
 use crate::recipients::Recipients;
 use crate::secret::Digest;
@@ -156,10 +157,7 @@ pub(crate) enum NotOpened {
     /// No identity at hand opens it.
     Locked { noted: Noted, why: String },
     /// The identities could not be had; what the header tells was read all the same.
-    NoIdentities {
-        noted: Noted,
-        error: Box<crate::Error>,
-    },
+    NoIdentities { noted: Noted, error: Box<Error> },
     /// Reading failed, or what was read is not sound: the reader knows which.
     Unsound(io::Error),
     /// It is of a later version of the format.
@@ -214,6 +212,33 @@ pub(crate) fn open<R: BufRead>(
             Err(NotOpened::Locked { noted, why })
         }
         Err(error) => Err(not_opened(error)),
+    }
+}
+
+/// Encrypts a few bytes in memory for these recipients and opens them with these identities.
+///
+/// Fails with [`crate::ErrorKind::Unusable`] if they are not for each other, and as [`IdentityFile::read`] does.
+pub fn round_trip(recipients: &Recipients, identity_file: &IdentityFile) -> Result<(), Error> {
+    const CONTENTS: &[u8] = b"round trip";
+    let in_memory = |cause| Error::io("could not encrypt in memory", cause);
+    let mut sealing = Sealing::begin(recipients, None, Vec::new()).map_err(in_memory)?;
+    sealing.write_all(CONTENTS).map_err(in_memory)?;
+    let object = sealing.finish().map_err(in_memory)?;
+    let mut back = Vec::new();
+    match open(object.as_slice(), Some(identity_file)) {
+        Ok(mut opened) => opened.read_to_end(&mut back).map(drop).map_err(in_memory)?,
+        Err(NotOpened::NoIdentities { error, .. }) => return Err(*error),
+        Err(NotOpened::Locked { why, .. }) => {
+            return Err(Error::unusable(format!("what is archived {why}")));
+        }
+        Err(NotOpened::Unsound(cause)) => return Err(in_memory(cause)),
+        Err(NotOpened::Unknown) => {}
+    }
+    match back == CONTENTS {
+        true => Ok(()),
+        false => Err(Error::unusable(
+            "what was encrypted in memory was decrypted to something else",
+        )),
     }
 }
 
@@ -397,6 +422,16 @@ mod tests {
         }
         let trailing = [object.as_slice(), b"x"].concat();
         assert!(opened(&trailing, &file).is_err());
+    }
+
+    #[test]
+    fn a_round_trip_needs_an_identity_of_one_recipient() {
+        let (keys, strangers) = (Keys::new(2), Keys::new(1));
+        assert!(round_trip(&keys.recipients(), &keys.file(1)).is_ok());
+        let error = round_trip(&keys.recipients(), &strangers.file(0)).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Unusable);
+        let said = format!("what is archived is encrypted for {}", keys.public(0));
+        assert!(error.to_string().starts_with(&said), "{error}");
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `walden check`: is everything as it must be, and if not, what is the cure?
 //!
 //! Guarantees: nothing that is stored is changed; every line that is not "passed" names a cure; the command succeeds
-//! when no line failed. Left to others: the server's settings, in `check_server.rs`; what an object
-//! store can do, in `check_store.rs`; whether what is stored is sound, which takes reading all of it.
+//! when no line failed. Left to others: encryption, in `check_encryption.rs`; the server's settings, in
+//! `check_server.rs`; what an object store can do, in `check_store.rs`; whether what is stored is sound, which takes
+//! reading all of it.
 
+use crate::check_encryption;
 use crate::check_server;
 use crate::check_store;
 use crate::exit::Outcome;
@@ -141,6 +143,7 @@ fn all(global: &Global) -> Vec<Line> {
                 chosen.said_by
             )));
             archive(&chosen, &mut lines);
+            check_encryption::check(&chosen.settings.options, &mut lines);
             if let Some(conf) = &chosen.conf {
                 check_server::check(conf, &mut lines);
             }

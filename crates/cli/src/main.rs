@@ -7,6 +7,7 @@
 mod archive_file;
 mod caller;
 mod check;
+mod check_encryption;
 mod check_server;
 mod check_store;
 mod cleanup;

@@ -146,9 +146,10 @@ impl ArchiveDir {
 /// What programs that compress append to a name.
 const SUFFIXES: [&str; 5] = [".zst", ".lz4", ".gz", ".bz2", ".xz"];
 
-/// A stored name without the suffix of its compression.
+/// A stored name without the suffixes of its encryption and compression.
 #[must_use]
 pub fn wal_file(key: &str) -> &str {
+    let key = key.strip_suffix(".age").unwrap_or(key);
     let mut plain = SUFFIXES
         .iter()
         .filter_map(|suffix| key.strip_suffix(suffix));
