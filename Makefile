@@ -28,7 +28,7 @@ ALL_SERVERS  = 15 16 17 18
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers build install uninstall lint test test-all demo soak bench conformance book clean
+.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -39,6 +39,9 @@ prerequisites: ## install PostgreSQL 15 and what the build needs when missing (D
 
 servers: prerequisites ## fetch PostgreSQL 16, 17 and 18 into .cache/servers when missing
 	@scripts/servers
+
+stores: prerequisites ## fetch the object stores of the tests into .cache/stores when missing
+	@CARGO="$(CARGO)" scripts/stores
 
 build: ## build libwalden.so and walden, optimised
 	$(CARGO) build --release --locked --workspace
