@@ -20,6 +20,7 @@ mod log;
 mod process;
 mod program;
 mod settings;
+pub mod stores;
 mod wait;
 mod weather;
 
