@@ -15,7 +15,7 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 use crate::compression::Compression;
 use crate::compression::CompressionKind;
 use crate::delivery::{Delivered, Delivery};
-use crate::error::{Error, Mark};
+use crate::error::{Error, ErrorKind, Mark};
 use crate::identity::IdentityFile;
 use crate::key::Form;
 use crate::seal::{self, NotOpened, Opened};
@@ -241,21 +241,20 @@ fn not_opened(why: NotOpened, shown: &str, delivery: &Delivery) -> Error {
             "archive file \"{shown}\" is of a version of the age format that this version of Walden does not know"
         ))
         .marked(Mark::Locked(None)),
-        NotOpened::Locked { noted, why } => {
-            Error::unusable(format!("archive file \"{shown}\" {why}"))
-                .with_hint(
+        NotOpened::Locked {
+            noted,
+            why,
+            trouble,
+        } => {
+            let kind = trouble.as_ref().map(|trouble| trouble.kind());
+            let hint = trouble.as_ref().and_then(|trouble| trouble.hint());
+            let kind = kind.unwrap_or(ErrorKind::Unusable);
+            Error::new(kind, format!("archive file \"{shown}\" {why}"))
+                .with_hint(hint.unwrap_or(
                     "Set \"walden.identity_file\" (--identity-file) to a file with the identity of one of the \
                      recipients: the secret key that age-keygen made with that public key.",
-                )
+                ))
                 .marked(Mark::Locked(noted.digest))
-        }
-        NotOpened::NoIdentities { noted, error } => {
-            let text = format!("could not open encrypted archive file \"{shown}\": {error}");
-            let named = Error::new(error.kind(), text).marked(Mark::Locked(noted.digest));
-            match error.hint() {
-                Some(hint) => named.with_hint(hint),
-                None => named,
-            }
         }
     }
 }
@@ -279,7 +278,6 @@ impl<R: Read> Read for NeverEnds<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
     use std::io::Cursor;
     use std::time::SystemTime;
 

@@ -154,10 +154,13 @@ pub(crate) type Opened<R> = StreamReader<Chain<Cursor<Vec<u8>>, R>>;
 
 /// Why an object could not be opened.
 pub(crate) enum NotOpened {
-    /// No identity at hand opens it.
-    Locked { noted: Noted, why: String },
-    /// The identities could not be had; what the header tells was read all the same.
-    NoIdentities { noted: Noted, error: Box<Error> },
+    /// No identity at hand opens it, or the identities could not be had.
+    Locked {
+        noted: Noted,
+        why: String,
+        /// Why there are no identities, if there should be some.
+        trouble: Option<Box<Error>>,
+    },
     /// Reading failed, or what was read is not sound: the reader knows which.
     Unsound(io::Error),
     /// It is of a later version of the format.
@@ -183,33 +186,29 @@ pub(crate) fn open<R: BufRead>(
         Ok(opened) => Ok(opened),
         Err(DecryptError::NoMatchingKeys) => {
             let noted = onlooker.0.into_inner();
-            if let Some(error) = trouble {
-                let error = Box::new(error);
-                return Err(NotOpened::NoIdentities { noted, error });
-            }
-            if identities
-                .as_ref()
-                .is_some_and(|ours| ours.are_among(&noted.recipients))
-            {
+            let ours = identities.as_ref();
+            if ours.is_some_and(|ours| ours.are_among(&noted.recipients)) {
                 return Err(NotOpened::Unsound(unsound(
                     "the key in its age header is not the one that was written",
                 )));
             }
-            let why = match (identity_file, identities) {
-                (Some(file), Some(ours)) => {
+            let sealed = match noted.recipients.join(", ") {
+                _ if passphrase => "with a passphrase".to_owned(),
+                none if none.is_empty() => "for recipients that it does not name".to_owned(),
+                named => format!("for {named}"),
+            };
+            let but = match (&trouble, identity_file, ours) {
+                (Some(trouble), ..) => trouble.to_string(),
+                (None, Some(file), Some(ours)) => {
                     format!("identity file \"{file}\" is for {}", ours.recipients())
                 }
                 _ => "\"walden.identity_file\" is not set".to_owned(),
             };
-            let noun = match (passphrase, noted.recipients.join(", ")) {
-                (true, _) => "with a passphrase".to_owned(),
-                (false, none) if none.is_empty() => {
-                    "for recipients that it does not name".to_owned()
-                }
-                (false, named) => format!("for {named}"),
-            };
-            let why = format!("is encrypted {noun}, and {why}");
-            Err(NotOpened::Locked { noted, why })
+            Err(NotOpened::Locked {
+                noted,
+                why: format!("is encrypted {sealed}, and {but}"),
+                trouble: trouble.map(Box::new),
+            })
         }
         Err(error) => Err(not_opened(error)),
     }
@@ -227,9 +226,9 @@ pub fn round_trip(recipients: &Recipients, identity_file: &IdentityFile) -> Resu
     let mut back = Vec::new();
     match open(object.as_slice(), Some(identity_file)) {
         Ok(mut opened) => opened.read_to_end(&mut back).map(drop).map_err(in_memory)?,
-        Err(NotOpened::NoIdentities { error, .. }) => return Err(*error),
-        Err(NotOpened::Locked { why, .. }) => {
-            return Err(Error::unusable(format!("what is archived {why}")));
+        Err(NotOpened::Locked { why, trouble, .. }) => {
+            let locked = Error::unusable(format!("what is archived {why}"));
+            return Err(trouble.map_or(locked, |trouble| *trouble));
         }
         Err(NotOpened::Unsound(cause)) => return Err(in_memory(cause)),
         Err(NotOpened::Unknown) => {}
@@ -344,7 +343,7 @@ mod tests {
 
     fn locked(object: &[u8], identity: Option<&IdentityFile>) -> (Noted, String) {
         match open(object, identity) {
-            Err(NotOpened::Locked { noted, why }) => (noted, why),
+            Err(NotOpened::Locked { noted, why, .. }) => (noted, why),
             _ => panic!("not locked"),
         }
     }
@@ -417,7 +416,6 @@ mod tests {
                     "flipped at {at}"
                 ),
                 Err(NotOpened::Unsound(_) | NotOpened::Locked { .. } | NotOpened::Unknown) => {}
-                Err(NotOpened::NoIdentities { error, .. }) => panic!("{error}"),
             }
         }
         let trailing = [object.as_slice(), b"x"].concat();

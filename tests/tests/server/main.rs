@@ -24,6 +24,7 @@ mod promotion;
 mod races;
 mod rearchiving;
 mod restore_ahead;
+mod sealed;
 mod seeds;
 mod segment_sizes;
 mod several;
