@@ -27,7 +27,7 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("crates/cli", &["archive", "conformance", "wal", "wire"]),
     ("crates/lab", &[]),
     ("crates/conformance", &["lab"]),
-    ("tests", &["conformance", "lab"]),
+    ("tests", &["archive", "conformance", "lab", "wal"]),
     ("bench", &["lab"]),
     ("tests/modules/misbehave", &["module"]),
     ("tests/modules/every_setting", &["module"]),

@@ -10,7 +10,6 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
@@ -42,8 +41,6 @@ pub struct Archive {
     pub(crate) seen: Mutex<Option<Binding>>,
     /// Which forms its files have, where looking for all would cost too much.
     pub(crate) forms: Mutex<Forms>,
-    /// The store has been seen to keep what is there.
-    pub(crate) is_proven: AtomicBool,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -145,7 +142,6 @@ impl Archive {
             secret: None,
             seen: Mutex::new(None),
             forms: Mutex::default(),
-            is_proven: AtomicBool::new(false),
             disk: Disk::default(),
         }
     }

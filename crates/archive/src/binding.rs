@@ -7,7 +7,6 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -106,10 +105,7 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     if let Some(binding) = &is_bound {
         check(archive, binding, system)?;
     }
-    if !archive.is_proven.load(Ordering::Relaxed) {
-        archive.store.prove_creation()?;
-        archive.is_proven.store(true, Ordering::Relaxed);
-    }
+    archive.store.prove_creation()?;
     if is_bound.is_some() {
         return Ok(());
     }

@@ -115,7 +115,7 @@ pub trait Store: Send + Sync {
         0
     }
 
-    /// Finds out by trying whether creating never overwrites, where that is not ours to guarantee.
+    /// Finds out by trying, once, whether creating never overwrites, where that is not ours to guarantee.
     ///
     /// Fails with [`crate::ErrorKind::Unusable`] if it does, [`crate::ErrorKind::Unavailable`] if that could not be found
     /// out.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use object_store::list::PaginatedListOptions;
@@ -32,7 +33,8 @@ use super::staged::{self, CloudStaged, STAGED_PREFIX};
 /// How old an unfinished object must be to count as left behind: older than any upload, whatever the clocks say.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An archive's place in an object store.
+/// An archive's place in an object store. Clones share connections.
+#[derive(Clone)]
 pub struct CloudStore {
     pub(super) shared: Arc<Shared>,
 }
@@ -43,6 +45,8 @@ pub(super) struct Shared {
     client: Arc<dyn Client>,
     driver: Driver,
     gate: Arc<Gate>,
+    /// The store has been seen to keep what is there.
+    is_proven: AtomicBool,
 }
 
 impl CloudStore {
@@ -58,6 +62,7 @@ impl CloudStore {
                 client,
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
+                is_proven: AtomicBool::new(false),
             }),
         })
     }
@@ -289,10 +294,13 @@ impl Store for CloudStore {
     }
 
     fn prove_creation(&self) -> Result<(), Error> {
-        if self.shared.overwrites() {
+        let is_proven = &self.shared.is_proven;
+        if self.shared.overwrites() || is_proven.load(Ordering::Relaxed) {
             return Ok(());
         }
-        probe::prove_creation(&self.shared)
+        probe::prove_creation(&self.shared)?;
+        is_proven.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn place(&self) -> String {

@@ -150,6 +150,25 @@ impl<'lab> Store<'lab> {
         }
     }
 
+    /// The same in a file, as the option `credentials_file` of a location takes it.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub fn credentials_file(&self) -> Result<PathBuf> {
+        let path = self.dir.with_extension("credentials");
+        let text = match self.make {
+            Make::GcsFake => GCS_KEY.to_owned(),
+            _ => {
+                let lines = self.environment().into_iter();
+                lines.map(|(name, value)| format!("{name}={value}\n")).collect()
+            }
+        };
+        std::fs::write(&path, text)?;
+        self.lab.own(&path)?;
+        Ok(path)
+    }
+
     /// The certificate of the authority that [`Make::SeaweedFsTls`] is known by.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {
