@@ -135,11 +135,8 @@ fn with_object<T>(shared: &Shared, what: impl Fn(&str) -> Result<T, Error>) -> R
 }
 
 fn must_be_listed(shared: &Shared, key: &str) -> Result<(), Error> {
-    let (objects, _) = shared.page(key, None)?;
-    if objects
-        .iter()
-        .any(|object| object.location.filename() == Some(key))
-    {
+    let (entries, _) = shared.page(key, None)?;
+    if entries.iter().any(|entry| entry.key == key) {
         return Ok(());
     }
     let place = shared.address.place();

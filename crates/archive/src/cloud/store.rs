@@ -11,17 +11,17 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
-use object_store::{GetResult, MultipartId, ObjectMeta, ObjectStoreExt};
+use object_store::{GetResult, MultipartId, ObjectStoreExt};
 
 use crate::crew::Spawn;
 use crate::error::Error;
 use crate::store::{self, Detail, Entry, Object, Staged, Store};
 
-use super::address::Address;
+use super::address::{Address, Service};
 use super::asking::{Gate, ask, limit_for};
 use super::connect::{Client, connect};
 use super::driver::Driver;
@@ -149,32 +149,48 @@ impl Shared {
         }
     }
 
-    /// One page of a listing, and where the next one begins.
+    /// One page of the objects whose keys begin so, and where the next one begins.
     pub(super) fn page(
         &self,
         prefix: &str,
         token: Option<String>,
-    ) -> Result<(Vec<ObjectMeta>, Option<String>), Error> {
-        let prefix = match self.address.prefix.as_str() {
-            "" => prefix.to_owned(),
-            root => format!("{root}/{prefix}"),
+    ) -> Result<(Vec<Entry>, Option<String>), Error> {
+        let asked = match self.address.service {
+            // For Azure the client library leaves out an object that is named like the prefix itself.
+            Service::Azure => prefix.get(..prefix.len().saturating_sub(1)),
+            Service::S3 | Service::Gcs => Some(prefix),
+        };
+        let asked = asked.unwrap_or_default();
+        let asked = match self.address.prefix.as_str() {
+            "" => asked.to_owned(),
+            root => format!("{root}/{asked}"),
         };
         let found = self.ask(limit_for(0), move |client| {
-            let prefix = prefix.clone();
+            let asked = asked.clone();
             let options = PaginatedListOptions {
                 delimiter: Some("/".into()),
                 page_token: token.clone(),
                 ..PaginatedListOptions::default()
             };
             async move {
-                let prefix = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
-                client.list_paginated(prefix, options).await
+                let asked = Some(asked.as_str()).filter(|asked| !asked.is_empty());
+                client.list_paginated(asked, options).await
             }
         })?;
         let page = found.map_err(|failure| {
             failure.error(&format!("could not list \"{}\"", self.address.place()))
         })?;
-        Ok((page.result.objects, page.page_token))
+        let entries = page.result.objects.into_iter().filter_map(|object| {
+            let key = object.location.filename()?;
+            // Some stores list a folder as if it were an object in it.
+            let is_meant = key.starts_with(prefix) && object.location == self.path(key);
+            is_meant.then(|| Entry {
+                key: key.to_owned(),
+                bytes: object.size,
+                modified: object.last_modified.into(),
+            })
+        });
+        Ok((entries.collect(), page.page_token))
     }
 
     pub(super) fn remove(&self, key: &str) -> Result<(), Error> {
@@ -232,17 +248,12 @@ impl Store for CloudStore {
     ) -> Result<(), Error> {
         let mut token = None;
         loop {
-            let (objects, next) = self.shared.page(prefix, token)?;
-            for object in objects {
-                let key = object.location.filename().unwrap_or_default();
+            let (entries, next) = self.shared.page(prefix, token)?;
+            for entry in entries {
                 // Unfinished ones are nobody's yet.
-                let is_ours = store::check_key(key).is_ok() && !key.starts_with(STAGED_PREFIX);
-                let entry = || Entry {
-                    key: key.to_owned(),
-                    bytes: object.size,
-                    modified: object.last_modified.into(),
-                };
-                if is_ours && visit(entry()).is_break() {
+                let is_ours =
+                    store::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX);
+                if is_ours && visit(entry).is_break() {
                     return Ok(());
                 }
             }
@@ -267,13 +278,12 @@ impl Store for CloudStore {
         let mut old = Vec::new();
         let mut token = None;
         loop {
-            let (objects, next) = self.shared.page(STAGED_PREFIX, token)?;
-            let is_old = |object: &ObjectMeta| {
-                let modified = SystemTime::from(object.last_modified);
-                modified.elapsed().is_ok_and(|age| age > LEFTOVER_AGE)
+            let (entries, next) = self.shared.page(STAGED_PREFIX, token)?;
+            let is_old = |entry: &Entry| {
+                let age = entry.modified.elapsed();
+                age.is_ok_and(|age| age > LEFTOVER_AGE)
             };
-            let found = objects.into_iter().filter(is_old);
-            old.extend(found.filter_map(|object| object.location.filename().map(str::to_owned)));
+            old.extend(entries.into_iter().filter(is_old).map(|entry| entry.key));
             token = next;
             if token.is_none() {
                 break;
