@@ -23,7 +23,7 @@ pub const CLUSTER_SECRET_BYTES: usize = 32;
 const DIGEST_LABEL: &[u8] = b"walden digest of a sealed file, 1";
 const NAME_LABEL: &[u8] = b"walden name of a cluster secret, 1";
 
-/// 32 random bytes that `initdb` has made (`BootStrapXLOG`, xlog.c, 15 to 18), the same on a primary and on its
+/// 32 random bytes that `initdb` has made (`InitControlFile`, xlog.c, 15 to 18), the same on a primary and on its
 /// standbys, which stand in `pg_control` and never in WAL.
 #[derive(Clone)]
 pub struct ClusterSecret {

@@ -56,6 +56,15 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
     let compression = global
         .compression
         .map(|compression| compression.to_string());
+    if global
+        .recipients
+        .as_deref()
+        .is_some_and(|keys| keys.trim().is_empty())
+    {
+        // As a shell's variable that is not set makes it: what was to be encrypted must not be stored as it is.
+        return Err(Error::new(ErrorKind::Unusable, "--recipients names nobody")
+            .with_hint("Leave it out for files that are not encrypted."));
+    }
     let identity_file = global.identity_file.as_deref().map(absolute).transpose()?;
     let from_conf = |name: &str| conf.as_ref().and_then(|conf| conf.get(name));
     let settings = Settings::read(|name| match name {

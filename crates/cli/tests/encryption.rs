@@ -161,6 +161,18 @@ fn a_secret_key_in_the_wrong_place_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_recipients_flag_that_names_nobody_archives_nothing_in_the_clear() {
+    let place = Place::new();
+    let source = write_segment(&place, 1);
+    let archive = place.text("archive");
+    place
+        .walden(&["archive", &source, "-A", &archive, "--recipients", ""])
+        .exits(1)
+        .says("--recipients names nobody");
+    assert_eq!(fs::read_dir(place.path("archive")).unwrap().count(), 0);
+}
+
+#[test]
 fn check_tries_a_round_trip_and_looks_at_the_permissions() {
     let place = Place::new();
     let public = make_key(&place, "key");
