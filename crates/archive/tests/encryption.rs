@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{ONE, OURS, Place, TWO, segment};
-use wal::TimelineId;
+use wal::{SegmentSize, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
     Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Options, Put,
@@ -334,4 +334,25 @@ fn one_file_stored_plain_and_sealed_must_be_the_same() {
         keys.place.get(&sealing, ONE).unwrap_err().kind(),
         ErrorKind::Damaged
     );
+}
+
+#[test]
+fn whether_a_segment_is_missing_is_not_guessed_from_history_that_cannot_be_read() {
+    let keys = Keys::new();
+    let (file, public) = keys.make("key");
+    let blind = keys.archive(&[&public], None);
+    keys.place.put(&blind, ONE, &marked(ONE)).unwrap();
+    // The second timeline left the first in its segment 4, so there were segments 2 and 3.
+    let history = forge::timeline_history(TimelineId::FIRST, "0/400000", "test");
+    keys.place
+        .put(&blind, "00000002.history", &history)
+        .unwrap();
+    let two: WalFileName = TWO.parse().unwrap();
+    let size = Some(SegmentSize::SMALLEST);
+    let hole = |archive: &Archive| archive.hole_at(two.segment().unwrap(), size);
+    assert_eq!(hole(&blind).unwrap_err().kind(), ErrorKind::Unusable);
+    let found = hole(&keys.archive(&[&public], Some(&file)))
+        .unwrap()
+        .unwrap();
+    assert_eq!(found.later, ["00000002.history"]);
 }
