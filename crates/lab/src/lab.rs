@@ -179,10 +179,22 @@ impl Lab {
     ///
     /// When it cannot be restored.
     pub fn fetch(&self, archive: &ArchiveDir, name: &str) -> Result<Vec<u8>> {
+        self.fetch_with(archive, name, &[])
+    }
+
+    /// The same, with more flags for `walden restore`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::fetch`].
+    pub fn fetch_with(&self, archive: &ArchiveDir, name: &str, flags: &[&str]) -> Result<Vec<u8>> {
         let folder = tempfile::tempdir_in(self.dir()).context("could not make a directory")?;
         let dest = folder.path().join(name);
         let mut command = self.command("walden");
-        command.args(["restore", "-A"]).arg(archive.path());
+        command
+            .args(["restore", "-A"])
+            .arg(archive.path())
+            .args(flags);
         run(command.arg(name).arg(&dest))?
             .success()
             .with_context(|| format!("could not fetch \"{name}\""))?;

@@ -95,7 +95,12 @@ impl Soak<'_> {
             ("walden.memory_limit", one_of(&["16MB", "32MB", "128MB"])),
             ("walden.restore_prefetch", one_of(&["0", "1", "8", "64"])),
             ("walden.archive_timeout", one_of(&["1s", "5s", "60s"])),
+            ("walden.recipients", one_of(&["", &self.key.public])),
         ];
+        // Who archives can read it, or not.
+        let identity = one_of(&["", &self.key.file]);
+        self.primary
+            .configure(|settings| settings.set("walden.identity_file", &identity))?;
         for server in [&self.primary, &self.standby] {
             server.reload(|settings| {
                 for (name, value) in &changes {
@@ -195,7 +200,8 @@ impl Soak<'_> {
         self.weather
             .set(Conditions::default().delay_between(Duration::ZERO, delay));
         self.places += 1;
-        let settings = recovery_settings(&self.primary).with("recovery_target_timeline", "current");
+        let settings =
+            recovery_settings(&self.primary, &self.key).with("recovery_target_timeline", "current");
         let copy = self
             .lab
             .restored(&format!("copy{}", self.places), &self.backup, settings)?;

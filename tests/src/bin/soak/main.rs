@@ -23,7 +23,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{ArchiveDir, Cluster, Conditions, Lab, Mark, Settings, Weather, scenario, wait_until};
+use lab::{
+    ArchiveDir, Cluster, Conditions, Lab, Mark, Settings, Weather, run, scenario, wait_until,
+};
 
 use watch::Witness;
 
@@ -99,6 +101,8 @@ struct Soak<'lab> {
     primary: Cluster<'lab>,
     standby: Cluster<'lab>,
     backup: PathBuf,
+    /// Files are encrypted for its public key now and then.
+    key: Key,
     witness: Witness,
     random: fastrand::Rng,
     begun: Instant,
@@ -107,6 +111,27 @@ struct Soak<'lab> {
     counts: BTreeMap<&'static str, u32>,
     /// Numbers the clusters and backups that come and go.
     places: u32,
+}
+
+/// A secret key that recovery reads with, and its public key.
+struct Key {
+    file: String,
+    public: String,
+}
+
+impl Key {
+    fn new(lab: &Lab) -> Result<Key> {
+        let file = lab.dir().join("identity");
+        let cure = "scripts/prerequisites installs age";
+        let mut keygen = lab.command("age-keygen");
+        run(keygen.arg("-o").arg(&file)).context(cure)?.success()?;
+        let public = run(lab.command("age-keygen").arg("-y").arg(&file))?.success()?;
+        lab.own(&file)?;
+        Ok(Key {
+            file: file.display().to_string(),
+            public: public.trim().to_owned(),
+        })
+    }
 }
 
 /// What was written to the ledger.
@@ -124,6 +149,7 @@ impl<'lab> Soak<'lab> {
     fn begin(lab: &'lab Lab, orders: Orders) -> Result<Soak<'lab>> {
         let archive = lab.archive("archive")?;
         let weather = Weather::over(archive.path(), Conditions::default())?;
+        let key = Key::new(lab)?;
         let settings = lab
             .walden_settings(&archive)?
             // Segments are recycled early, but not before they have been seen.
@@ -134,12 +160,13 @@ impl<'lab> Soak<'lab> {
         let primary = lab.primary("primary", SEGMENT_MB, settings)?;
         primary.sql("create table load(entry int, payload text)")?;
         let backup = primary.base_backup("backup0")?;
-        let standby = lab.restored("standby", &backup, standby_settings(&primary))?;
+        let standby = lab.restored("standby", &backup, standby_settings(&primary, &key))?;
         standby.touch("standby.signal")?;
         standby.start()?;
         Ok(Soak {
             lab,
-            witness: Witness::of(&archive),
+            witness: Witness::of(&archive, &["--identity-file", &key.file]),
+            key,
             archive,
             weather,
             primary,
@@ -254,7 +281,7 @@ impl<'lab> Soak<'lab> {
 
     /// Recovers the last backup to the restore point, from an archive that is slow and refuses now and then.
     fn recover_to_point(&mut self, contents: &lab::Contents) -> Result<()> {
-        let settings = recovery_settings(&self.primary)
+        let settings = recovery_settings(&self.primary, &self.key)
             .with("archive_mode", "off")
             .with("recovery_target_name", RESTORE_POINT)
             .with("recovery_target_timeline", "current")
@@ -329,11 +356,12 @@ fn remove(server: Cluster) -> Result<()> {
 }
 
 /// Settings of a server that recovers from the primary's archive.
-fn recovery_settings(primary: &Cluster) -> Settings {
-    primary.settings().with("walden.restore_library", "walden")
+fn recovery_settings(primary: &Cluster, key: &Key) -> Settings {
+    let settings = primary.settings().with("walden.identity_file", &key.file);
+    settings.with("walden.restore_library", "walden")
 }
 
 /// Settings of the standby: it stays on the primary's timeline, whatever throwaway copies do.
-fn standby_settings(primary: &Cluster) -> Settings {
-    recovery_settings(primary).with("recovery_target_timeline", "current")
+fn standby_settings(primary: &Cluster, key: &Key) -> Settings {
+    recovery_settings(primary, key).with("recovery_target_timeline", "current")
 }

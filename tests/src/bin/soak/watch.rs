@@ -16,6 +16,8 @@ use lab::{ArchiveDir, Cluster, Lab, wal_file};
 /// All that was ever to be archived.
 pub(crate) struct Witness {
     archive: ArchiveDir,
+    /// What `walden restore` needs to be given to read it.
+    flags: Vec<String>,
     seen: BTreeMap<String, Seen>,
 }
 
@@ -32,9 +34,10 @@ struct Seen {
 }
 
 impl Witness {
-    pub(crate) fn of(archive: &ArchiveDir) -> Witness {
+    pub(crate) fn of(archive: &ArchiveDir, flags: &[&str]) -> Witness {
         Witness {
             archive: archive.clone(),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             seen: BTreeMap::new(),
         }
     }
@@ -87,6 +90,7 @@ impl Witness {
             );
         }
         let mut count = 0;
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         for (name, seen) in &mut self.seen {
             let stored = match keys.get(name).map(Vec::as_slice) {
                 Some([key]) => self.archive.path().join(key),
@@ -102,7 +106,7 @@ impl Witness {
             match seen.stored {
                 Some(before) => ensure!(before == found, "\"{name}\" was replaced in the archive"),
                 None => {
-                    let bytes = lab.fetch(&self.archive, name)?;
+                    let bytes = lab.fetch_with(&self.archive, name, &flags)?;
                     ensure!(
                         hash(&bytes) == seen.bytes,
                         "\"{name}\" is not what the server had"
@@ -142,7 +146,7 @@ mod tests {
             primary.write_segments(1..=3)?;
             primary.archive_everything()?;
             let look = || -> Result<Witness> {
-                let mut witness = Witness::of(&archive);
+                let mut witness = Witness::of(&archive, &[]);
                 witness.look(&primary)?;
                 Ok(witness)
             };
