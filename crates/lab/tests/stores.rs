@@ -7,7 +7,7 @@ mod client;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use client::{Client, block_on, client, race, tls_client};
+use client::{Client, block_on, client, races, runners_contents, tls_client};
 use futures_util::future::join_all;
 use lab::scenario;
 use lab::stores::{Make, Store};
@@ -79,9 +79,10 @@ fn of_eight_that_create_an_object_at_once_one_wins() -> Result<()> {
         for make in Make::HONEST {
             let store = start(lab, make)?;
             let client = client(&store, store.port())?;
-            for round in 0..20 {
-                let winners = race(&client, &format!("round/{round}"))?;
-                assert_eq!(winners.len(), 1, "{make}, round {round}: {winners:?}");
+            for (number, winners) in races(&client, 20)?.iter().enumerate() {
+                assert_eq!(winners.len(), 1, "{make}: {winners:?}");
+                let kept = block_on(async { client.read(&format!("race/{number}")).await })?;
+                assert_eq!(kept, runners_contents(winners[0]), "{make}");
             }
             assert_eq!(store.objects()?.len(), 20, "{make}");
         }
@@ -94,9 +95,11 @@ fn s3s_fs_still_lets_several_win() -> Result<()> {
     scenario(|lab| {
         let store = start(lab, Make::S3sFs)?;
         let client = client(&store, store.port())?;
-        let winners = (0..20).map(|round| Ok(race(&client, &format!("round/{round}"))?.len()));
-        let winners = winners.collect::<Result<Vec<usize>>>()?;
-        assert!(winners.iter().any(|count| *count > 1), "{winners:?}");
+        let winners = races(&client, 20)?;
+        assert!(
+            winners.iter().any(|winners| winners.len() > 1),
+            "{winners:?}"
+        );
         Ok(())
     })
 }

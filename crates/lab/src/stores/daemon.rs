@@ -63,10 +63,10 @@ impl Daemon {
         }
     }
 
-    /// Ends it in order, so that what it has taken is there when it starts again.
-    pub(super) fn stop(mut self) -> Result<()> {
+    /// Ends it with this signal, and waits for its end.
+    pub(super) fn stop(mut self, signal: Signal) -> Result<()> {
         self.signal(Signal::CONT)?;
-        self.signal(Signal::TERM)?;
+        self.signal(signal)?;
         if wait_for_exit(&mut self.child, STOP_MAX)?.is_none() {
             let said = self.last_words();
             bail!(

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 
 use crate::lab::Lab;
 use crate::stores::ports::Port;
@@ -62,6 +63,16 @@ impl Make {
             Make::SeaweedFsTls => 9,
             Make::GcsFake => 0,
             Make::Azurite | Make::S3Rver | Make::S3sFs => 1,
+        }
+    }
+
+    /// The signal that ends it without losing what it has acknowledged.
+    pub(super) fn stops_at(self) -> Signal {
+        match self {
+            // It keeps the list of its blobs in memory for some seconds.
+            Make::Azurite => Signal::TERM,
+            // SeaweedFS takes a quarter of a minute when it is asked, and has written what it has acknowledged.
+            _ => Signal::KILL,
         }
     }
 
@@ -173,6 +184,8 @@ fn seaweedfs(make: Make, lab: &Lab, dir: &Path, ports: &[Port]) -> Result<Vec<St
             // The defaults are for disks of another size.
             "-master.volumeSizeLimitMB=128",
             "-volume.max=20",
+            // Else it waits for other masters when it starts again, for some 20 s.
+            "-master.resumeState=false",
         ]
         .map(str::to_owned),
     );

@@ -199,7 +199,8 @@ impl<'lab> Store<'lab> {
         }
     }
 
-    /// Stops it in order; clients are refused until [`Store::start_again`]. One that is stopped is no error.
+    /// Stops it; clients are refused until [`Store::start_again`], and then what it has acknowledged is there. One that
+    /// is stopped is no error.
     ///
     /// # Errors
     ///
@@ -208,7 +209,7 @@ impl<'lab> Store<'lab> {
         match &self.runs {
             Runs::Fake(fake) => fake.close(),
             Runs::Program(running) => match lock(running).take() {
-                Some(daemon) => daemon.stop().context(self.make),
+                Some(daemon) => daemon.stop(self.make.stops_at()).context(self.make),
                 None => Ok(()),
             },
         }
