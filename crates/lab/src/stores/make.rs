@@ -244,3 +244,15 @@ fn program(stores: &Path, path: &str) -> Result<PathBuf> {
     );
     Ok(program)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_not_fetched_is_a_failure_that_names_the_cure() {
+        let nothing = tempfile::tempdir().unwrap();
+        let missing = program(nothing.path(), "seaweedfs/weed").unwrap_err();
+        assert!(missing.to_string().contains("`make stores`"), "{missing}");
+    }
+}
