@@ -21,7 +21,7 @@ fn a_usage_error_that_may_have_been_a_restore_is_never_the_end_of_wal() {
         &[
             "restore",
             "-A",
-            "s3://bucket/x",
+            "ftp://host/x",
             "000000010000000000000001",
             "dest",
         ],
