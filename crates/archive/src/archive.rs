@@ -146,10 +146,10 @@ impl Archive {
         }
     }
 
-    /// Has everybody look at all forms each time: see `forms.rs`. For tests, where all who use the archive do so.
-    pub(crate) fn with_nothing_believed(self) -> Archive {
+    /// With another time for believing which forms there are (`forms.rs`), for tests where all who use the archive have it.
+    pub(crate) fn believing_for(self, believed: Duration) -> Archive {
         Archive {
-            forms: Mutex::new(Forms::believed_for(Duration::ZERO)),
+            forms: Mutex::new(Forms::believed_for(believed)),
             ..self
         }
     }

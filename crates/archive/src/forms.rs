@@ -95,7 +95,8 @@ pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
     if now.found.is_empty() {
         return Ok(());
     }
-    if now.at_of(form).is_none() {
+    let is_new = now.at_of(form).is_none();
+    if is_new {
         put_down(archive, form)?;
         forms(archive).read = None;
         now = read(archive)?;
@@ -105,7 +106,8 @@ pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
         Some((joined, from)) if joined == form => from,
         _ => {
             let age = now.at_of(form).and_then(|at| at.elapsed().ok());
-            let is_known = now.found.len() == 1 || age.is_some_and(|age| age > KNOWN_TO_ALL);
+            let is_old = !is_new && age.is_some_and(|age| age > KNOWN_TO_ALL);
+            let is_known = is_old || now.found.len() == 1;
             let from = match is_known {
                 true => Instant::now(),
                 // A little longer, so that no two clocks have to run quite alike.
@@ -191,4 +193,152 @@ fn shown(form: Form) -> String {
 
 fn forms(archive: &Archive) -> MutexGuard<'_, Forms> {
     archive.forms.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::forge;
+    use crate::{Cancel, Compression, ErrorKind, Got, MemoryStore, Options, Put};
+    use std::fs;
+    use std::path::PathBuf;
+    use tempfile::{TempDir, tempdir};
+    use wal::{SegmentName, SegmentSize, SystemIdentifier};
+
+    /// Long enough that no machine is so slow that it has passed before it is looked at.
+    const SHORT: Duration = Duration::from_secs(2);
+
+    const SYSTEM: SystemIdentifier = SystemIdentifier(7);
+
+    /// A remote store, and a place for files.
+    struct Scene {
+        store: MemoryStore,
+        folder: TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Scene {
+            Scene {
+                store: MemoryStore::remote(),
+                folder: tempdir().unwrap(),
+            }
+        }
+
+        /// One more process.
+        fn opened(&self, compression: Compression) -> Archive {
+            let options = Options {
+                compression,
+                ..Options::default()
+            };
+            Archive::with_store(Box::new(self.store.clone()), options).believing_for(SHORT)
+        }
+
+        fn source(&self, name: &SegmentName, variant: u64) -> PathBuf {
+            let path = self.folder.path().join(format!("{name}.{variant}"));
+            let contents = forge::segment(name, SegmentSize::SMALLEST, SYSTEM, variant);
+            fs::write(&path, contents).unwrap();
+            path
+        }
+
+        fn put(&self, archive: &Archive, number: u64, variant: u64) -> Result<Put, Error> {
+            let name: SegmentName = format!("00000001{:016X}", number).parse().unwrap();
+            let source = self.source(&name, variant);
+            archive.put_new(&name.into(), &source, None, &Cancel::new())
+        }
+
+        fn keys(&self) -> Vec<String> {
+            let mut keys = Vec::new();
+            let store: &dyn crate::Store = &self.store;
+            store
+                .list("", Detail::Keys, &mut |entry| {
+                    keys.push(entry.key);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+            keys
+        }
+    }
+
+    fn until_used(scene: &Scene, archive: &Archive, number: u64) -> Instant {
+        let begun = Instant::now();
+        loop {
+            match scene.put(archive, number, 1) {
+                Ok(Put::Stored { .. }) => return Instant::now(),
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    assert!(begun.elapsed() < Duration::from_secs(60), "{error}");
+                    Cancel::new().wait(Duration::from_millis(20));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_begins_an_archive_puts_its_form_down_and_need_not_wait() {
+        let scene = Scene::new();
+        let archive = scene.opened(Compression::Zstd(1));
+        scene.put(&archive, 1, 1).unwrap();
+        let zstd = Form::plain(crate::CompressionKind::Zstd);
+        assert_eq!(only(&archive).unwrap(), Some(zstd));
+        assert!(scene.keys().contains(&"walden.form.zst".to_owned()));
+        // So does the next process with the same settings.
+        scene
+            .put(&scene.opened(Compression::Zstd(1)), 2, 1)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_form_that_joins_others_is_used_only_when_everybody_looks_for_it() {
+        let scene = Scene::new();
+        let (old, new) = (
+            scene.opened(Compression::Zstd(1)),
+            scene.opened(Compression::Lz4),
+        );
+        scene.put(&old, 1, 1).unwrap();
+        let joined = Instant::now();
+        assert_eq!(
+            scene.put(&new, 2, 1).unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
+        // The old one has read what is put down before that, and still may archive under its own form alone.
+        scene.put(&old, 3, 1).unwrap();
+        let used = until_used(&scene, &new, 2);
+        assert!(used - joined > SHORT, "used after {:?}", used - joined);
+        // By now it looks for the other form too: before it creates anything.
+        let error = scene.put(&old, 2, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        let stored = scene
+            .keys()
+            .into_iter()
+            .filter(|key| key.starts_with("000000010000000000000002"));
+        assert_eq!(stored.collect::<Vec<_>>(), ["000000010000000000000002.lz4"]);
+        assert_eq!(scene.put(&old, 2, 1).unwrap(), Put::AlreadyStored);
+    }
+
+    #[test]
+    fn an_archive_that_others_began_has_no_form_and_all_are_looked_for() {
+        let scene = Scene::new();
+        let name: SegmentName = "000000010000000000000001".parse().unwrap();
+        let contents = forge::segment(&name, SegmentSize::SMALLEST, SYSTEM, 1);
+        scene.store.overwrite(&name.to_string(), &contents);
+        let archive = scene.opened(Compression::Zstd(1));
+        assert_eq!(scene.put(&archive, 1, 1).unwrap(), Put::AlreadyStored);
+        assert_eq!(
+            scene.put(&archive, 1, 2).unwrap_err().kind(),
+            ErrorKind::Conflict
+        );
+        scene.put(&archive, 2, 1).unwrap();
+        assert_eq!(only(&archive).unwrap(), None);
+        assert!(
+            !scene
+                .keys()
+                .iter()
+                .any(|key| key.starts_with(MARKER_PREFIX))
+        );
+        let dest = scene.folder.path().join("restored");
+        let got = archive
+            .get(&name.into(), &dest, None, &Cancel::new())
+            .unwrap();
+        assert!(matches!(got, Got::Restored { .. }));
+    }
 }

@@ -193,15 +193,16 @@ impl Shared {
         Ok((entries.collect(), page.page_token))
     }
 
-    pub(super) fn remove(&self, key: &str) -> Result<(), Error> {
+    /// Removes an object; false if the store says that there is none, which not all do.
+    pub(super) fn remove(&self, key: &str) -> Result<bool, Error> {
         let path = self.path(key);
         let removed = self.ask(limit_for(0), move |client| {
             let path = path.clone();
             async move { client.delete(&path).await }
         })?;
         match removed {
-            Ok(()) => Ok(()),
-            Err(failure) if failure.meaning == Meaning::Absent => Ok(()),
+            Ok(()) => Ok(true),
+            Err(failure) if failure.meaning == Meaning::Absent => Ok(false),
             Err(failure) => {
                 Err(failure.error(&format!("could not remove object \"{}\"", self.shown(key))))
             }
@@ -266,12 +267,10 @@ impl Store for CloudStore {
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
         store::check_key(key)?;
-        // Not all stores tell whether there was something to remove.
-        let was_there = self.shared.is_there(key)?;
-        if was_there {
-            self.shared.remove(key)?;
-        }
-        Ok(was_there)
+        // S3 does not tell whether there was something to remove.
+        let may_be_there =
+            self.shared.address.service != Service::S3 || self.shared.is_there(key)?;
+        Ok(may_be_there && self.shared.remove(key)?)
     }
 
     fn remove_leftovers(&self) -> Result<u64, Error> {

@@ -21,6 +21,7 @@ mod store_promises;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use fastrand::Rng;
@@ -220,7 +221,7 @@ impl Bench<'_> {
         };
         Archive::with_store(store, options)
             .with_secret(ClusterSecret::new(SECRET))
-            .with_nothing_believed()
+            .believing_for(Duration::ZERO)
     }
 
     /// A path below the scratch directory that was never used.
