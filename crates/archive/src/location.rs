@@ -47,6 +47,22 @@ impl Location {
     }
 }
 
+impl Location {
+    /// What whoever archives there should be told each time it begins, if there is anything.
+    pub fn warning(&self) -> Option<String> {
+        let Location::Cloud(address) = self else {
+            return None;
+        };
+        (address.options.unsafe_overwrite == Some(true)).then(|| {
+            format!(
+                "archive \"{}\" is used with \"unsafe_overwrite\": nothing keeps two servers from overwriting each \
+                 other's files",
+                address.place()
+            )
+        })
+    }
+}
+
 impl FromStr for Location {
     type Err = Error;
 
@@ -156,6 +172,15 @@ mod tests {
             assert_eq!(location.to_string(), text);
             assert_eq!(location.path(), None);
         }
+    }
+
+    #[test]
+    fn who_does_without_conditional_writes_is_told_so() {
+        let warning = |text: &str| text.parse::<Location>().unwrap().warning();
+        let said = warning("s3://bucket/wal?unsafe_overwrite=true").unwrap();
+        assert!(said.contains("s3://bucket/wal") && said.contains("overwriting"));
+        assert_eq!(warning("s3://bucket/wal?unsafe_overwrite=false"), None);
+        assert_eq!(warning("/srv/wal"), None);
     }
 
     #[test]

@@ -222,6 +222,9 @@ impl Archiver {
                 }
                 let nonce = process.cluster_nonce()?;
                 let archive = archive.with_secret(nonce.and_then(ClusterSecret::new));
+                if let Some(warning) = settings.location.warning() {
+                    process.report(&Report::new(Level::Warning, warning));
+                }
                 let bell = self.bell.clone();
                 let uploads = Uploads::new(
                     Arc::new(archive),

@@ -31,7 +31,7 @@ static ARCHIVE: StringSetting = StringSetting::checked::<LocationCheck>(
         c"walden.archive",
         Context::Reload,
         c"Sets the place of the WAL archive.",
-        c"A directory, as an absolute path or a file: URL. An empty string means not configured.",
+        c"A directory, or an s3:, gs: or az: URL. An empty string means not configured.",
     ),
     c"",
 );
@@ -221,6 +221,9 @@ pub(crate) static ALL: &[&dyn Setting] = &[
 struct LocationCheck;
 
 impl Check for LocationCheck {
+    /// A URL may hold what does not belong there.
+    const REFUSAL: Option<&'static CStr> = Some(c"invalid value for parameter \"walden.archive\"");
+
     fn check(value: &str) -> Result<(), String> {
         if value.is_empty() {
             return Ok(());
@@ -276,7 +279,7 @@ pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
     let location = ARCHIVE.get(process);
     if location.is_empty() {
         return Err(Failure::new("\"walden.archive\" is not set")
-            .hint("Set \"walden.archive\" to the directory of the WAL archive and reload."));
+            .hint("Set \"walden.archive\" to the directory or the URL of the WAL archive and reload."));
     }
     let location = location
         .parse::<Location>()
