@@ -29,6 +29,17 @@ use crate::workspace::{Parts, Workspace};
 /// (`excludeFiles`, 15 to 18) skip what begins with `pgsql_tmp`.
 const STAGED_PREFIX: &str = "pgsql_tmp_walden_get_";
 
+/// What is to be fetched.
+pub(crate) struct Wish<'a> {
+    pub(crate) name: &'a WalFileName,
+    /// The directory that it is for.
+    pub(crate) parent: &'a Path,
+    /// Whose WAL it must be, if that is known.
+    pub(crate) system: Option<SystemIdentifier>,
+    /// Nobody waits for it yet: it is synced early, and a first look has to do.
+    pub(crate) ahead: bool,
+}
+
 /// A file of the archive, whole and checked, in the file system it is wanted in, without its name yet. Dropping
 /// it removes it.
 pub(crate) struct Fetched {
@@ -53,21 +64,18 @@ pub(crate) fn get(
         return Ok(Got::Absent);
     }
     let dest = Destination::of(dest)?;
-    if dest.is_taken() && find(archive, name, cancel)?.is_some() {
+    let wish = Wish {
+        name,
+        parent: dest.parent,
+        system,
+        ahead: false,
+    };
+    if dest.is_taken() && find(archive, &wish, cancel)?.is_some() {
         // Only to fail before the work rather than after it; publishing is what cannot overwrite.
         return Err(dest.exists());
     }
     let mut workspace = Workspace::default();
-    let early = EarlySync::Off;
-    match fetch(
-        archive,
-        name,
-        dest.parent,
-        system,
-        early,
-        &mut workspace,
-        cancel,
-    )? {
+    match fetch(archive, &wish, &mut workspace, cancel)? {
         Some(fetched) => {
             let bytes = fetched.bytes;
             fetched.publish(&dest)?;
@@ -80,23 +88,31 @@ pub(crate) fn get(
     }
 }
 
-/// Fetches a file into an unnamed one in `parent`, and checks it. Works on any thread.
+/// Fetches a file into an unnamed one in the directory that it is for, and checks it. Works on any thread.
 ///
 /// `None` if no such name was found. That is no answer yet: see [`prove_present`].
 pub(crate) fn fetch(
     archive: &Archive,
-    name: &WalFileName,
-    parent: &Path,
-    system: Option<SystemIdentifier>,
-    mut early: EarlySync,
+    wish: &Wish<'_>,
     workspace: &mut Workspace,
     cancel: &Cancel,
 ) -> Result<Option<Fetched>, Error> {
+    let Wish {
+        name,
+        parent,
+        system,
+        ahead,
+    } = *wish;
+    // One that is wanted now is synced by the server, which waits for it either way.
+    let mut early = match ahead {
+        true => EarlySync::ON,
+        false => EarlySync::Off,
+    };
     let bound = binding::known(archive)?;
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
     }
-    let Some((key, form, object)) = find(archive, name, cancel)? else {
+    let Some((key, form, object)) = find(archive, wish, cancel)? else {
         return Ok(None);
     };
     let system = system.or(bound.map(|bound| bound.system));
@@ -182,15 +198,19 @@ impl Fetched {
 /// choice.
 fn find(
     archive: &Archive,
-    name: &WalFileName,
+    wish: &Wish<'_>,
     cancel: &Cancel,
 ) -> Result<Option<(String, Form, Object)>, Error> {
+    let name = wish.name;
     // One request, if that finds it.
     if let Some(segments) = forms::only(archive)? {
         let form = segments.for_file(name);
         let key = key_of(name, form);
         if let Some(object) = archive.store.open(&key)? {
             return Ok(Some((key, form, object)));
+        }
+        if wish.ahead {
+            return Ok(None);
         }
     }
     let mut found: Vec<(String, Form)> = Vec::new();

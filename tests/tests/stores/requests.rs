@@ -1,13 +1,19 @@
 //! What archiving and restoring cost in requests, as a proxy counts them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Result, ensure};
-use archive::Compression;
-use lab::scenario;
+use archive::{
+    Absence, Answer, Compression, Location, Options, Place, Prefetch, Wanted, spawn_plainly,
+};
 use lab::stores::{Make, Proxy, Store};
+use lab::{DEADLINE, scenario, wait_for};
 
-use crate::common::{must_restore, open, put, segment, with_credentials};
+use crate::common::{SIZE, SYSTEM, contents, must_restore, open, put, segment, with_credentials};
+
+/// The default of `walden.restore_prefetch`.
+const PREFETCH_DEFAULT: usize = 8;
 
 /// How many of each method.
 fn counted(proxy: &Proxy) -> BTreeMap<String, usize> {
@@ -66,4 +72,77 @@ fn on_azure_a_segment_costs_one_request_each_way() -> Result<()> {
 #[test]
 fn on_a_fake_of_google_cloud_storage_a_segment_costs_one_request_each_way() -> Result<()> {
     segments_cost_one_request_each(Make::GcsFake)
+}
+
+/// How a recovery asks for one segment after the other.
+fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) -> Result<bool> {
+    let name = segment(number)?;
+    let dest = folder.join(format!("{name}.replayed"));
+    let wanted = Wanted {
+        name,
+        dest: dest.clone(),
+        in_line: true,
+        place: place.clone(),
+        system: SYSTEM,
+        size: SIZE,
+        absence: Absence::Final,
+        prefetch_max: PREFETCH_DEFAULT,
+        memory_limit: 128 << 20,
+    };
+    let mut asking = prefetch.ask(wanted)?;
+    let answer = wait_for("an answer", DEADLINE, || {
+        asking.answer().transpose().map_err(Into::into)
+    })?;
+    let Answer::Restored { ahead, .. } = answer else {
+        anyhow::bail!("{name}: {answer:?}");
+    };
+    ensure!(
+        std::fs::read(&dest)? == contents(&name, 1)?,
+        "{name} has other bytes"
+    );
+    std::fs::remove_file(&dest)?;
+    Ok(ahead)
+}
+
+#[test]
+fn a_prefetched_run_of_a_hundred_segments_makes_hardly_more_than_a_hundred_requests() -> Result<()>
+{
+    scenario(|lab| {
+        let store = Store::start(lab, Make::SeaweedFs, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let location: Location =
+            with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let archive = open(&location, Compression::Zstd(1))?;
+        for number in 1..=100 {
+            put(&archive, &folder, &segment(number)?, 1)?;
+        }
+        proxy.clear();
+        let place = Place {
+            location,
+            options: Options::default(),
+        };
+        let mut prefetch = Prefetch::new(spawn_plainly, || {});
+        let mut ahead = 0;
+        for number in 1..=100 {
+            ahead += u64::from(replayed(&mut prefetch, &place, &folder, number)?);
+        }
+        drop(prefetch);
+        // Where the run ends is not known before something is looked for behind it.
+        let requests = proxy.requests();
+        let (behind, run): (Vec<_>, Vec<_>) = requests.iter().partition(|request| {
+            let number = (101..=110).find(|number| {
+                segment(*number).is_ok_and(|name| request.path.contains(&name.to_string()))
+            });
+            number.is_some()
+        });
+        let (run, behind) = (run.len(), behind.len());
+        println!(
+            "{run} requests, {behind} behind the end, {ahead} of 100 segments were fetched ahead"
+        );
+        ensure!((100..=105).contains(&run), "{requests:?}");
+        ensure!(behind <= 2 * PREFETCH_DEFAULT, "{requests:?}");
+        ensure!(ahead > 50, "only {ahead} segments were fetched ahead");
+        Ok(())
+    })
 }

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use wal::WalFileName;
 
 use crate::archive::{Archive, Place};
-use crate::early_sync::EarlySync;
 use crate::error::Error;
-use crate::get;
+use crate::get::{self, Wish};
 use crate::hole::{Holes, SETTLED_AFTER, Seen};
 use crate::memory;
 use crate::workspace::Workspace;
@@ -113,20 +112,13 @@ impl Shared {
     fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Found, Error> {
         let archive = self.archive(job)?;
         let Around { parent, system, .. } = &job.around;
-        // One that is wanted now is synced by the server, which waits for it either way.
-        let early = match job.why {
-            Why::Ahead(_) => EarlySync::ON,
-            Why::Demanded(..) => EarlySync::Off,
-        };
-        let fetched = get::fetch(
-            &archive,
-            &job.name,
+        let wish = Wish {
+            name: &job.name,
             parent,
-            Some(*system),
-            early,
-            workspace,
-            &job.cancel,
-        )?;
+            system: Some(*system),
+            ahead: matches!(job.why, Why::Ahead(_)),
+        };
+        let fetched = get::fetch(&archive, &wish, workspace, &job.cancel)?;
         match (fetched, job.why) {
             (Some(fetched), _) => Ok(Found::File(Box::new(fetched))),
             // Nobody is told, so it need not be proven.

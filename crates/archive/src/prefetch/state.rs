@@ -24,6 +24,10 @@ use super::pace::Pace;
 use super::window::{Ended, FetchId, Window};
 use super::{PREFETCH_MAX, SPACE_PART, STUCK_MAX, Tally, Wanted};
 
+/// How long what was not there is not looked for ahead again: at the end of what is archived, every step would. When
+/// recovery comes to it, it is asked for whatever was seen.
+const MISSED_REST: Duration = Duration::from_secs(1);
+
 /// Names one demand.
 pub(super) type DemandId = u64;
 
@@ -77,6 +81,8 @@ pub(super) struct State {
     turn: Turn,
     archive: Option<(Turn, Arc<Archive>)>,
     last: Option<SegmentName>,
+    /// What was looked for ahead last and was not there, and when.
+    missed: Option<(SegmentName, Instant)>,
     /// When recovery asked last.
     pub(super) used: Instant,
     demands: VecDeque<Demand>,
@@ -141,6 +147,7 @@ impl State {
             turn: 0,
             archive: None,
             last: None,
+            missed: None,
             used: Instant::now(),
             demands: VecDeque::new(),
             demand_count: 0,
@@ -163,6 +170,7 @@ impl State {
         if !same_place {
             self.turn += 1;
             self.archive = None;
+            self.missed = None;
         }
         if !same_place || (in_line && known != Some(around)) {
             self.window.clear();
@@ -265,7 +273,10 @@ impl State {
         let jobs = memory::jobs_within(wanted.memory_limit, self.bytes_each, depth + 1);
         self.hands_ahead = jobs.saturating_sub(1 + self.stuck());
         self.depth = if self.hands_ahead == 0 { 0 } else { depth };
-        let line: Vec<SegmentName> = self.line.after(behind, wanted.size).take(most).collect();
+        let missed = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
+        let line = self.line.after(behind, wanted.size).take(most);
+        let line = line.take_while(|name| missed.is_none_or(|(missed, _)| missed != *name));
+        let line: Vec<SegmentName> = line.collect();
         self.window.slide_to(&line, self.depth);
     }
 
@@ -387,6 +398,18 @@ impl State {
         }))
     }
 
+    /// This is not there: of several, the first one counts.
+    fn miss(&mut self, name: &WalFileName) {
+        let now = Instant::now();
+        let WalFileName::Segment(name) = *name else {
+            return;
+        };
+        let rests = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
+        if rests.is_none_or(|(missed, _)| name.position() < missed.position()) {
+            self.missed = Some((name, now));
+        }
+    }
+
     /// A job has ended; true if somebody waits for it.
     pub(super) fn ended(&mut self, job: &Job, found: Result<Found, Error>, cost: &Cost) -> bool {
         if matches!(found, Ok(Found::File(_))) && matches!(job.name, WalFileName::Segment(_)) {
@@ -401,7 +424,10 @@ impl State {
                         self.fetched += 1;
                         Ended::Fetched(*fetched)
                     }
-                    Ok(_) => Ended::NotFound,
+                    Ok(_) => {
+                        self.miss(&job.name);
+                        Ended::NotFound
+                    }
                     Err(_) => Ended::Failed,
                 };
                 self.window.end(id, ended)
