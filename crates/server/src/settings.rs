@@ -10,6 +10,7 @@ use module::settings::{
 };
 use module::{Failure, Process};
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const fn about(
@@ -246,6 +247,10 @@ impl Check for CompressionCheck {
     }
 }
 
+/// The last value offered was refused. The server then keeps the one before, which at its start is the default: nobody.
+/// Who has asked for encryption and mistyped a key must not get an archive in the clear.
+static RECIPIENTS_REFUSED: AtomicBool = AtomicBool::new(false);
+
 struct RecipientsCheck;
 
 impl Check for RecipientsCheck {
@@ -254,6 +259,7 @@ impl Check for RecipientsCheck {
 
     fn check(value: &str) -> Result<(), String> {
         let parsed = value.parse::<Recipients>();
+        RECIPIENTS_REFUSED.store(parsed.is_err(), Ordering::Relaxed);
         parsed.map(drop).map_err(|error| error.to_string())
     }
 }
@@ -288,6 +294,14 @@ pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
     let compression = compression.map_err(crate::failure::of_archive)?;
     let recipients = RECIPIENTS.get(process).parse::<Recipients>();
     let recipients = recipients.map_err(crate::failure::of_archive)?;
+    if recipients.is_empty() && RECIPIENTS_REFUSED.load(Ordering::Relaxed) {
+        return Err(Failure::new(
+            "\"walden.recipients\" was set to an invalid value, and nothing is archived in the clear instead",
+        )
+        .hint(
+            "Correct \"walden.recipients\" and reload; to archive without encryption, set it to an empty string.",
+        ));
+    }
     let identity_file = Some(IDENTITY_FILE.get(process)).filter(|path| !path.is_empty());
     let identity_file = identity_file.map(|path| path.parse::<IdentityFile>());
     let identity_file = identity_file
