@@ -10,7 +10,7 @@
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
@@ -38,7 +38,7 @@ pub struct Archive {
     /// What encrypted files are told apart by where they cannot be opened.
     pub(crate) secret: Option<ClusterSecret>,
     /// The binding once seen. If it vanishes later, the archive's file system is gone, not its contents.
-    pub(crate) seen: Mutex<Option<Binding>>,
+    pub(crate) seen: Mutex<Option<(Binding, Instant)>>,
     /// Which forms its files have, where looking for all would cost too much.
     pub(crate) forms: Mutex<Forms>,
     /// How restored files are written.

@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SystemIdentifier, WalFileName};
@@ -27,6 +27,9 @@ pub const BINDING_KEY: &str = "walden.json";
 
 /// The only format there is so far. Fields may be added to it; readers skip those they do not know.
 const FORMAT: u32 = 1;
+
+/// How long what was read is believed, where reading it again is a request.
+const BELIEVED: Duration = Duration::from_secs(60);
 
 /// The longest binding believed, in bytes.
 const BINDING_BYTES_MAX: usize = 64 * 1024;
@@ -58,8 +61,16 @@ pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
     };
     let mut seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
     match (found, &*seen) {
+        (Some(binding), Some((before, _))) if binding.system != before.system => {
+            Err(Error::foreign(format!(
+                "archive \"{}\" has become system identifier {}'s, and was {}'s",
+                archive.place(),
+                binding.system,
+                before.system
+            )))
+        }
         (Some(binding), _) => {
-            *seen = Some(binding.clone());
+            *seen = Some((binding.clone(), Instant::now()));
             Ok(Some(binding))
         }
         (None, None) => Ok(None),
@@ -71,12 +82,14 @@ pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
     }
 }
 
-/// The binding as it was seen last, where reading it again is a request; else as it is now.
+/// The binding as it was seen a moment ago, where reading it again is a request; else as it is now.
 pub(crate) fn known(archive: &Archive) -> Result<Option<Binding>, Error> {
     if archive.store.is_remote() {
         let seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some() {
-            return Ok(seen.clone());
+        if let Some((binding, at)) = &*seen
+            && at.elapsed() < BELIEVED
+        {
+            return Ok(Some(binding.clone()));
         }
     }
     read(archive)

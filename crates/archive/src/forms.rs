@@ -97,9 +97,30 @@ pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
     }
     let is_new = now.at_of(form).is_none();
     if is_new {
+        let all_sealed = now.found.iter().all(|(found, _)| found.sealed);
+        if all_sealed && !form.sealed {
+            return Err(Error::unusable(format!(
+                "archive \"{}\" holds encrypted files only, and this one would not be",
+                archive.place()
+            ))
+            .with_hint(
+                "Set \"walden.recipients\"; or give files that are not encrypted an archive of their own.",
+            ));
+        }
         put_down(archive, form)?;
-        forms(archive).read = None;
+        {
+            let mut forms = forms(archive);
+            forms.read = None;
+            forms.joined = None;
+        }
         now = read(archive)?;
+        if now.at_of(form).is_none() {
+            return Err(Error::unavailable(format!(
+                "archive \"{}\" does not list \"{}\", which has just been stored there",
+                archive.place(),
+                marker_of(form)
+            )));
+        }
     }
     let mut forms = forms(archive);
     let from = match forms.joined {

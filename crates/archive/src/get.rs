@@ -217,9 +217,19 @@ fn find(
     let mut first = None;
     for form in key::candidates(archive, name)? {
         let key = key_of(name, form);
-        if let Some(object) = archive.store.open(&key)? {
-            found.push((key.clone(), form));
-            first.get_or_insert((key, form, object));
+        match archive.store.open(&key)? {
+            Some(object) => {
+                found.push((key.clone(), form));
+                first.get_or_insert((key, form, object));
+            }
+            // It was listed a moment ago.
+            None if archive.store.is_remote() => {
+                return Err(Error::unavailable(format!(
+                    "object \"{}\" is listed and cannot be found",
+                    archive.shown(&key)
+                )));
+            }
+            None => {}
         }
     }
     // The usual case: one object, opened once.

@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut, S3CopyIfNotExists};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{HttpClient, HttpConnector};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
-use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use reqwest::Proxy;
+use reqwest::redirect::Policy;
 
 use crate::error::Error;
 
@@ -60,13 +63,23 @@ fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Client>
     let options = &address.options;
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(&address.bucket)
-        .with_client_options(client_options(address)?)
+        .with_client_options(client_options(address))
+        .with_http_connector(Connector::new(address)?)
         .with_retry(no_retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
     for (name, value) in named {
-        let key: AmazonS3ConfigKey = name.parse().map_err(|_| unknown_name(address, &name))?;
-        builder = builder.with_config(key, value);
+        use AmazonS3ConfigKey as Key;
+        let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
+        match key {
+            Key::AccessKeyId
+            | Key::SecretAccessKey
+            | Key::Token
+            | Key::RoleArn
+            | Key::RoleSessionName
+            | Key::WebIdentityTokenFile => builder = builder.with_config(key, value),
+            _ => return Err(not_a_credential(address, &name)),
+        }
     }
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -95,7 +108,8 @@ fn gcs(address: &Address) -> Result<Arc<dyn Client>, Error> {
     let options = &address.options;
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(&address.bucket)
-        .with_client_options(client_options(address)?)
+        .with_client_options(client_options(address))
+        .with_http_connector(Connector::new(address)?)
         .with_retry(no_retries());
     if let Some(file) = &options.credentials_file {
         // Read here only for the sake of a clear error.
@@ -113,11 +127,23 @@ fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Clie
     let options = &address.options;
     let mut builder = MicrosoftAzureBuilder::from_env()
         .with_container_name(&address.bucket)
-        .with_client_options(client_options(address)?)
+        .with_client_options(client_options(address))
+        .with_http_connector(Connector::new(address)?)
         .with_retry(no_retries());
     for (name, value) in named {
-        let key: AzureConfigKey = name.parse().map_err(|_| unknown_name(address, &name))?;
-        builder = builder.with_config(key, value);
+        use AzureConfigKey as Key;
+        let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
+        match key {
+            Key::AccountName
+            | Key::AccessKey
+            | Key::SasKey
+            | Key::Token
+            | Key::ClientId
+            | Key::ClientSecret
+            | Key::AuthorityId
+            | Key::FederatedTokenFile => builder = builder.with_config(key, value),
+            _ => return Err(not_a_credential(address, &name)),
+        }
     }
     if let Some(account) = &options.account {
         builder = builder.with_account(account);
@@ -129,33 +155,59 @@ fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Clie
     Ok(Arc::new(client))
 }
 
-/// Deadlines are `asking.rs`'s, which knows how much is being sent.
-fn client_options(address: &Address) -> Result<ClientOptions, Error> {
-    let options = &address.options;
-    let plain = |url: &Option<String>| url.as_ref().is_some_and(|url| url.starts_with("http:"));
-    let mut client = ClientOptions::new()
-        .with_allow_http(plain(&options.endpoint))
-        .with_timeout_disabled()
-        .with_read_timeout_disabled()
-        .with_connect_timeout(CONNECT_MAX)
-        .with_pool_idle_timeout(UNUSED_MAX);
-    if let Some(file) = &options.ca_file {
-        let text = credentials::read_text(file)?;
-        let certificates = Certificate::from_pem_bundle(text.as_bytes());
-        let certificates = certificates.ok().filter(|found| !found.is_empty());
-        let certificates = certificates.ok_or_else(|| {
-            let shown = file.display();
-            Error::unusable(format!("file \"{shown}\" holds no certificates (PEM)"))
-        })?;
-        client = client.with_no_system_certificates(true);
-        for certificate in certificates {
-            client = client.with_root_certificate(certificate);
+/// How the library is told to make connections: by a client of ours.
+///
+/// It follows no redirections: on one of them a PUT would become a GET, and whatever answers that would be taken for the
+/// store. Deadlines are `asking.rs`'s, which knows how much is being sent.
+#[derive(Debug)]
+struct Connector {
+    client: reqwest::Client,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.client.clone()))
+    }
+}
+
+impl Connector {
+    fn new(address: &Address) -> Result<Connector, Error> {
+        let options = &address.options;
+        let mut client = reqwest::Client::builder()
+            .user_agent(concat!("walden/", env!("CARGO_PKG_VERSION")))
+            .redirect(Policy::none())
+            .connect_timeout(CONNECT_MAX)
+            .pool_idle_timeout(UNUSED_MAX)
+            .http1_only();
+        if let Some(file) = &options.ca_file {
+            let text = credentials::read_text(file)?;
+            let certificates = reqwest::Certificate::from_pem_bundle(text.as_bytes());
+            let certificates = certificates.ok().filter(|found| !found.is_empty());
+            let certificates = certificates.ok_or_else(|| {
+                let shown = file.display();
+                Error::unusable(format!("file \"{shown}\" holds no certificates (PEM)"))
+            })?;
+            client = client.tls_certs_only(certificates);
         }
+        let unusable = |error: reqwest::Error| {
+            let cause = error.without_url();
+            Error::unusable(format!(
+                "archive location \"{address}\" cannot be used: {cause}"
+            ))
+        };
+        if let Some(proxy) = &options.proxy {
+            client = client.proxy(Proxy::all(proxy).map_err(unusable)?);
+        }
+        let client = client.build().map_err(unusable)?;
+        Ok(Connector { client })
     }
-    if let Some(proxy) = &options.proxy {
-        client = client.with_proxy_url(proxy);
-    }
-    Ok(client)
+}
+
+/// The library itself refuses to be used without TLS unless it is told to.
+fn client_options(address: &Address) -> ClientOptions {
+    let endpoint = address.options.endpoint.as_ref();
+    let is_plain = endpoint.is_some_and(|url| url.starts_with("http:"));
+    ClientOptions::new().with_allow_http(is_plain)
 }
 
 fn no_retries() -> RetryConfig {
@@ -171,13 +223,14 @@ fn unusable(address: &Address, error: object_store::Error) -> Error {
     ))
 }
 
-fn unknown_name(address: &Address, name: &str) -> Error {
+/// What else there is to say is said by the URL, where everybody sees it.
+fn not_a_credential(address: &Address, name: &str) -> Error {
     let file = address.options.credentials_file.as_ref();
     let shown = file
         .map(|file| file.display().to_string())
         .unwrap_or_default();
     let name = name.escape_default();
     Error::unusable(format!(
-        "credentials file \"{shown}\" has an unknown name \"{name}\""
+        "\"{name}\" in credentials file \"{shown}\" is no credential"
     ))
 }

@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 use crate::crew::Spawn;
 use crate::error::Error;
 
+/// Name look-ups at once, each on a thread of its own, which a resolver that hangs keeps.
+const LOOK_UPS_MAX: usize = 4;
+
 /// The thread. See the file's header.
 pub(super) struct Driver {
     handle: Handle,
@@ -27,6 +30,7 @@ impl Driver {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_blocking_threads(LOOK_UPS_MAX)
             .build()
             .map_err(could_not)?;
         let handle = runtime.handle().clone();

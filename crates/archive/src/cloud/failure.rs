@@ -21,11 +21,16 @@ const NO_BUCKET: [&str; 4] = [
     "AccountNotFound",
 ];
 
+/// Codes that say that the object is missing (S3 and GCS; Azure).
+const NO_OBJECT: [&str; 2] = ["NoSuchKey", "BlobNotFound"];
+
 /// What to make of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// The store has looked, and there is no such object.
     Absent,
+    /// There is no such thing, and the answer does not say what it has looked for.
+    PerhapsAbsent,
     /// There is such an object already.
     Exists,
     /// The store has too much to do.
@@ -34,6 +39,13 @@ pub(super) enum Meaning {
     Passing,
     /// Nothing of that.
     Other,
+}
+
+impl Meaning {
+    /// For whoever loses nothing when it is not so.
+    pub(super) fn may_be_absent(self) -> bool {
+        matches!(self, Meaning::Absent | Meaning::PerhapsAbsent)
+    }
 }
 
 /// A request that was not answered as it should be.
@@ -59,7 +71,13 @@ impl Failure {
         let elsewhere = code.is_some_and(|code| NO_BUCKET.contains(&code));
         let meaning = match (error, status) {
             _ if elsewhere => Meaning::Other,
-            (StoreError::NotFound { .. }, _) => Meaning::Absent,
+            // Without a code it may be the page of some other server; only the answer to HEAD has never one.
+            (StoreError::NotFound { .. }, _)
+                if code.is_some_and(|code| NO_OBJECT.contains(&code)) =>
+            {
+                Meaning::Absent
+            }
+            (StoreError::NotFound { .. }, _) => Meaning::PerhapsAbsent,
             (
                 StoreError::AlreadyExists { .. }
                 | StoreError::Precondition { .. }
@@ -231,6 +249,11 @@ mod tests {
             let failure = Failure::of(&not_found(&text));
             assert_eq!(failure.meaning, Meaning::Other, "{code}");
         }
+        let page = "status code: 404 Not Found: 404 page not found";
+        assert_eq!(
+            Failure::of(&not_found(page)).meaning,
+            Meaning::PerhapsAbsent
+        );
     }
 
     #[test]

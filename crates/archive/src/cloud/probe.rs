@@ -19,7 +19,7 @@ use super::staged::{CloudStaged, SINGLE_BYTES_MAX};
 use super::store::{CloudStore, Shared};
 
 /// What the names of objects begin with that only serve to try something.
-const PROBE_PREFIX: &str = "walden.probe.";
+pub(super) const PROBE_PREFIX: &str = "walden.probe.";
 
 /// How many writers race for one name.
 const RACERS: u8 = 8;
@@ -70,14 +70,38 @@ impl CloudStore {
 pub(super) fn prove_creation(shared: &Shared) -> Result<(), Error> {
     let key = unused_key();
     let verdict = race(shared, &key).and_then(|()| again(shared, &key));
-    let removed = shared.remove(&key);
+    // Who archives need not be allowed to remove anything.
+    drop(shared.remove(&key));
     if !verdict? {
         return Err(overwrites(
             shared,
             "an object that was there was created once more",
         ));
     }
-    removed.map(drop)
+    Ok(())
+}
+
+/// The same for the copy that gives a large file its name: onto an object that is there.
+pub(super) fn prove_copy(shared: &Shared) -> Result<(), Error> {
+    let (from, to) = (unused_key(), unused_key());
+    again(shared, &from)?;
+    again(shared, &to)?;
+    let paths = (shared.path(&from), shared.path(&to));
+    let copied = shared.ask(limit_for(0), move |client| {
+        let (from, to) = paths.clone();
+        async move { client.copy_if_not_exists(&from, &to).await }
+    });
+    for key in [from, to] {
+        drop(shared.remove(&key));
+    }
+    match copied? {
+        Err(failure) if failure.meaning == Meaning::Exists => Ok(()),
+        Err(failure) => Err(failure.error(&could_not(shared))),
+        Ok(()) => Err(overwrites(
+            shared,
+            "an object that was there was replaced by a copy of another",
+        )),
+    }
 }
 
 /// Several writers at once: one wins.

@@ -7,6 +7,7 @@
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use object_store::multipart::PartId;
@@ -17,11 +18,13 @@ use object_store::{
 };
 
 use crate::error::Error;
+use crate::options::Cancel;
+use crate::retry::Backoff;
 use crate::store::{Published, Staged};
 
 use super::asking::limit_for;
 use super::connect::Client;
-use super::failure::Meaning;
+use super::failure::{Failure, Meaning};
 use super::store::Shared;
 
 /// What the names of objects begin with that were sent in parts and have no name yet.
@@ -32,6 +35,12 @@ pub(super) const SINGLE_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The size of a part; stores want at least 5 MiB, and at most 10,000 parts.
 const PART_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a store may take to put the parts of an object together: services speak of minutes.
+const ASSEMBLY_MAX: Duration = Duration::from_secs(300);
+
+/// How often a copy is looked at that is not whole yet; with the pauses of `retry.rs` about a minute.
+const COPY_LOOKS_MAX: u32 = 16;
 
 /// How much is taken from the system at once.
 const PIECE_BYTES: usize = 1024 * 1024;
@@ -49,6 +58,8 @@ pub(super) struct CloudStaged {
     now: BytesMut,
     /// How many bytes are in the pieces.
     kept: usize,
+    /// How many bytes have been sent in parts.
+    sent: u64,
     parts: Option<Parts>,
 }
 
@@ -67,6 +78,7 @@ impl CloudStaged {
             pieces: Vec::new(),
             now: BytesMut::new(),
             kept: 0,
+            sent: 0,
             parts: None,
         }
     }
@@ -136,7 +148,8 @@ impl CloudStaged {
         let Some(parts) = &mut self.parts else {
             return Ok(());
         };
-        let limit = limit_for(payload.content_length() as u64);
+        let bytes = payload.content_length() as u64;
+        let limit = limit_for(bytes);
         let (path, upload, index) = (parts.path.clone(), parts.upload.clone(), parts.sent.len());
         let part = self.shared.ask(limit, move |client| {
             let (path, upload, payload) = (path.clone(), upload.clone(), payload.clone());
@@ -145,28 +158,55 @@ impl CloudStaged {
         parts
             .sent
             .push(part.map_err(|failure| failure.error(&could_not))?);
+        self.sent += bytes;
         Ok(())
     }
 
     /// Has the store put the parts together, and give the whole its name.
     fn publish_parts(&mut self) -> Result<Published, Error> {
         let could_not = self.could_not();
-        let Some(Parts { path, upload, sent }) = self.parts.take() else {
+        let Some(Parts { path, upload, sent }) = &self.parts else {
             return Err(Error::unavailable(could_not));
         };
         let staged = path.clone();
-        let whole = self.shared.ask(limit_for(0), move |client| {
+        let (path, upload) = (path.clone(), upload.clone());
+        let parts: Vec<_> = sent.iter().map(|part| part.content_id.clone()).collect();
+        let whole = self.shared.ask(ASSEMBLY_MAX, move |client| {
             let (path, upload) = (path.clone(), upload.clone());
-            let parts = sent.iter().map(|part| PartId {
-                content_id: part.content_id.clone(),
-            });
-            let parts = parts.collect();
+            let parts = parts.iter().cloned();
+            let parts = parts.map(|content_id| PartId { content_id }).collect();
             async move { client.complete_multipart(&path, &upload, parts).await }
         })?;
         whole.map_err(|failure| failure.error(&could_not))?;
-        let (from, to) = (staged.clone(), self.shared.path(&self.key));
+        // From here on there is nothing to give up any more.
+        self.parts = None;
+        let copied = self.copy_from(&staged)?;
+        let created = match copied {
+            Ok(()) => true,
+            Err(failure) if failure.meaning == Meaning::Exists => false,
+            Err(failure) => return Err(failure.error(&could_not)),
+        };
+        if created {
+            self.must_be_whole()?;
+        }
+        // One that is left behind is found by its prefix.
+        drop(self.shared.ask(limit_for(0), move |client| {
+            let staged = staged.clone();
+            async move { client.delete(&staged).await }
+        }));
+        Ok(match created {
+            true => Published::Created(None),
+            false => Published::Exists,
+        })
+    }
+
+    fn copy_from(&self, staged: &Path) -> Result<Result<(), Failure>, Error> {
         let overwrites = self.shared.overwrites();
-        let copied = self.shared.ask(limit_for(1 << 30), move |client| {
+        if !overwrites {
+            self.shared.prove_copy()?;
+        }
+        let (from, to) = (staged.clone(), self.shared.path(&self.key));
+        self.shared.ask(limit_for(self.sent), move |client| {
             let (from, to) = (from.clone(), to.clone());
             async move {
                 match overwrites {
@@ -174,16 +214,28 @@ impl CloudStaged {
                     true => client.copy(&from, &to).await,
                 }
             }
-        })?;
-        // It has a name or is not needed; one that is left behind is found by its prefix.
-        drop(self.shared.ask(limit_for(0), move |client| {
-            let staged = staged.clone();
-            async move { client.delete(&staged).await }
-        }));
-        match copied {
-            Ok(()) => Ok(Published::Created(None)),
-            Err(failure) if failure.meaning == Meaning::Exists => Ok(Published::Exists),
-            Err(failure) => Err(failure.error(&could_not)),
+        })
+    }
+
+    /// A copy may be promised rather than done (Azure answers 202): it counts when its last byte can be read.
+    fn must_be_whole(&self) -> Result<(), Error> {
+        let last = self.sent.saturating_sub(1)..self.sent;
+        let mut pauses = Backoff::new();
+        loop {
+            let (path, last) = (self.shared.path(&self.key), last.clone());
+            let read = self.shared.ask(limit_for(0), move |client| {
+                let (path, last) = (path.clone(), last.clone());
+                async move { client.get_range(&path, last).await }
+            })?;
+            let failure = match read {
+                Ok(_) => return Ok(()),
+                Err(failure) => failure,
+            };
+            let pause = pauses.pause();
+            if pauses.tries() > COPY_LOOKS_MAX {
+                return Err(failure.error(&self.could_not()));
+            }
+            Cancel::new().wait(pause);
         }
     }
 

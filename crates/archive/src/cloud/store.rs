@@ -26,7 +26,7 @@ use super::asking::{Gate, ask, limit_for};
 use super::connect::{Client, connect};
 use super::driver::Driver;
 use super::failure::{Failure, Meaning};
-use super::probe;
+use super::probe::{self, PROBE_PREFIX};
 use super::reader::Reader;
 use super::staged::{self, CloudStaged, STAGED_PREFIX};
 
@@ -45,8 +45,9 @@ pub(super) struct Shared {
     client: Arc<dyn Client>,
     driver: Driver,
     gate: Arc<Gate>,
-    /// The store has been seen to keep what is there.
+    /// The store has been seen to keep what is there, when something is put there or copied there.
     is_proven: AtomicBool,
+    is_copy_proven: AtomicBool,
 }
 
 impl CloudStore {
@@ -63,6 +64,7 @@ impl CloudStore {
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
                 is_proven: AtomicBool::new(false),
+                is_copy_proven: AtomicBool::new(false),
             }),
         })
     }
@@ -104,6 +106,15 @@ impl Shared {
         format!("{}/{key}", self.address.place())
     }
 
+    /// As [`Store::prove_creation`], for objects that get their names by being copied.
+    pub(super) fn prove_copy(&self) -> Result<(), Error> {
+        if !self.is_copy_proven.load(Ordering::Relaxed) {
+            probe::prove_copy(self)?;
+            self.is_copy_proven.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Whether somebody has chosen to do without create-if-absent.
     pub(super) fn overwrites(&self) -> bool {
         self.address.options.unsafe_overwrite == Some(true)
@@ -117,7 +128,8 @@ impl Shared {
         })?;
         match found {
             Ok(_) => Ok(true),
-            Err(failure) if failure.meaning == Meaning::Absent => Ok(false),
+            // The answer to HEAD has no body that could say more.
+            Err(failure) if failure.meaning.may_be_absent() => Ok(false),
             Err(failure) => Err(failure.error(&format!(
                 "could not look for object \"{}\"",
                 self.shown(key)
@@ -202,7 +214,7 @@ impl Shared {
         })?;
         match removed {
             Ok(()) => Ok(true),
-            Err(failure) if failure.meaning == Meaning::Absent => Ok(false),
+            Err(failure) if failure.meaning.may_be_absent() => Ok(false),
             Err(failure) => {
                 Err(failure.error(&format!("could not remove object \"{}\"", self.shown(key))))
             }
@@ -277,10 +289,12 @@ impl Store for CloudStore {
         let mut old = Vec::new();
         let mut token = None;
         loop {
-            let (entries, next) = self.shared.page(STAGED_PREFIX, token)?;
+            let (entries, next) = self.shared.page("walden.", token)?;
             let is_old = |entry: &Entry| {
+                let is_meant = [STAGED_PREFIX, PROBE_PREFIX];
+                let is_meant = is_meant.iter().any(|prefix| entry.key.starts_with(prefix));
                 let age = entry.modified.elapsed();
-                age.is_ok_and(|age| age > LEFTOVER_AGE)
+                is_meant && age.is_ok_and(|age| age > LEFTOVER_AGE)
             };
             old.extend(entries.into_iter().filter(is_old).map(|entry| entry.key));
             token = next;
