@@ -134,13 +134,22 @@ impl Lab {
     ///
     /// When Walden is not built.
     pub fn walden_settings(&self, archive: &ArchiveDir) -> Result<Settings> {
+        self.walden_settings_at(&archive.text())
+    }
+
+    /// The same for an archive anywhere: a value of `walden.archive`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lab::walden_settings`].
+    pub fn walden_settings_at(&self, location: &str) -> Result<Settings> {
         self.require_library("walden")?;
         let settings = self
             .settings()
             .with("shared_preload_libraries", "walden")
             .with("archive_mode", "on")
             .with("archive_library", "walden")
-            .with("walden.archive", &archive.text())
+            .with("walden.archive", location)
             .with("walden.archive_timeout", ARCHIVE_TIMEOUT);
         Ok(match std::env::var("WALDEN_TEST_ARCHIVE_JOBS") {
             Ok(jobs) if !jobs.is_empty() => settings.with("walden.archive_jobs", &jobs),
