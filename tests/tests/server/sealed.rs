@@ -14,14 +14,14 @@ use crate::common::{
 };
 
 /// A secret key in a file that the servers' user alone can read, and its public key.
-struct Key {
+pub(crate) struct Key {
     file: PathBuf,
-    public: String,
+    pub(crate) public: String,
 }
 
 impl Key {
     /// As `age-keygen` makes it.
-    fn new(lab: &Lab, name: &str) -> Result<Key> {
+    pub(crate) fn new(lab: &Lab, name: &str) -> Result<Key> {
         let file = lab.dir().join(name);
         let cure = "scripts/prerequisites installs age";
         run(lab.command("age-keygen").arg("-o").arg(&file))
@@ -35,7 +35,8 @@ impl Key {
         })
     }
 
-    fn text(&self) -> String {
+    /// Its file, as text for a setting.
+    pub(crate) fn text(&self) -> String {
         self.file.display().to_string()
     }
 

@@ -1,0 +1,179 @@
+//! Recovery to a point in time, and a standby that lives from the archive alone, with archives in object stores.
+//!
+//! One scenario for all stores, compressed and encrypted. Google's store is the lab's fake: see `lab::stores`.
+
+use anyhow::{Context, Result, ensure};
+use lab::stores::Make;
+use lab::{Cluster, Lab, Mark, Settings, Shutdown, scenario, wait_until};
+
+use crate::common::{
+    SMALL_MB, must_recover, primary_with, recovery_to, standby, wait_for_entries, write,
+};
+use crate::in_store::{InStore, threads_without_signals};
+use crate::sealed::Key;
+
+/// Segments between the backup and the restore point.
+const SEGMENTS: u32 = 16;
+
+/// Which settings say that files are encrypted, and open them.
+fn with_key(settings: Settings, key: Option<&Key>) -> Settings {
+    match key {
+        Some(key) => settings
+            .with("walden.recipients", &key.public)
+            .with("walden.identity_file", &key.text()),
+        None => settings,
+    }
+}
+
+/// Fails unless every WAL file there ends so, and these are among them.
+fn must_hold(archive: &InStore<'_>, key: Option<&Key>, names: &[&str]) -> Result<()> {
+    let files = archive.files()?;
+    for name in names {
+        ensure!(files.contains(*name), "{name} is not among {files:?}");
+    }
+    for (name, _) in archive.objects()? {
+        let is_sealed = name.ends_with(".age");
+        let is_waldens = name.starts_with("walden.");
+        ensure!(
+            is_waldens || is_sealed == key.is_some(),
+            "{name} is encrypted: {is_sealed}"
+        );
+    }
+    Ok(())
+}
+
+/// Writes on a timeline that has just begun; answers with its first segment.
+fn goes_on(server: &Cluster, entry: u32, timeline: &str) -> Result<String> {
+    write(server, entry)?;
+    let first = server.archive_everything()?;
+    ensure!(first.starts_with(timeline), "{first}");
+    ensure!(server.archive_failures()? == 0, "there were failures");
+    Ok(first)
+}
+
+/// A standby follows its primary segment by segment, is promoted when that is lost, and archives its own timeline; then
+/// another server is recovered to a point before all that, and archives its own, too.
+fn recovery_and_a_standby(make: Make, is_encrypted: bool) -> Result<()> {
+    scenario(|lab| {
+        let archive = InStore::new(lab, make)?;
+        recovery_and_a_standby_from(lab, &archive, is_encrypted)
+    })
+}
+
+fn recovery_and_a_standby_from(lab: &Lab, archive: &InStore<'_>, is_encrypted: bool) -> Result<()> {
+    let key = match is_encrypted {
+        true => Some(Key::new(lab, "key")?),
+        false => None,
+    };
+    // Who archives holds no identity.
+    let settings = match &key {
+        Some(key) => archive.archiving()?.with("walden.recipients", &key.public),
+        None => archive.archiving()?,
+    };
+    let primary = primary_with(lab, SMALL_MB, settings)?;
+    let backup = primary.base_backup("backup")?;
+    let opening = with_key(archive.recovering()?, key.as_ref());
+    let follower = standby(lab, "standby", &backup, opening.clone())?;
+    for entry in 1..=3 {
+        write(&primary, entry)?;
+        primary.archive_everything()?;
+        wait_for_entries(&follower, entry)?;
+    }
+    primary.write_segments(4..=SEGMENTS)?;
+    let before = primary.contents()?;
+    primary.sql("select pg_create_restore_point('goal')")?;
+    write(&primary, SEGMENTS + 1)?;
+    primary.archive_everything()?;
+    ensure!(primary.archive_failures()? == 0, "there were failures");
+    wait_for_entries(&follower, SEGMENTS + 1)?;
+    assert_eq!(follower.contents()?, primary.contents()?);
+    primary.stop(Shutdown::Immediate)?;
+
+    follower.sql("select pg_promote()")?;
+    follower.wait_until_promoted()?;
+    let first = goes_on(&follower, SEGMENTS + 2, "00000002")?;
+    must_hold(archive, key.as_ref(), &["00000002.history", &first])?;
+    follower.stop(Shutdown::Fast)?;
+
+    let recovered = recovery_to(lab, &backup, opening, "goal")?;
+    must_recover(&recovered, &before)?;
+    let ahead = recovered.logged(Mark::default(), &["restored file", "(fetched ahead)"])?;
+    ensure!(ahead.len() >= 4, "{} were fetched ahead", ahead.len());
+    let first = goes_on(&recovered, SEGMENTS + 3, "00000003")?;
+    must_hold(archive, key.as_ref(), &["00000003.history", &first])?;
+    for server in [&primary, &follower, &recovered] {
+        archive.must_not_be_told(server)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_s3() -> Result<()> {
+    recovery_and_a_standby(Make::SeaweedFs, false)
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_s3_with_tls() -> Result<()> {
+    recovery_and_a_standby(Make::SeaweedFsTls, false)
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_azure() -> Result<()> {
+    recovery_and_a_standby(Make::Azurite, false)
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_a_fake_of_google_cloud_storage() -> Result<()> {
+    recovery_and_a_standby(Make::GcsFake, false)
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_s3_encrypted() -> Result<()> {
+    recovery_and_a_standby(Make::SeaweedFs, true)
+}
+
+#[test]
+fn point_in_time_recovery_and_a_standby_work_from_azure_encrypted() -> Result<()> {
+    recovery_and_a_standby(Make::Azurite, true)
+}
+
+#[test]
+fn no_thread_that_talks_to_a_store_can_be_sent_a_signal() -> Result<()> {
+    scenario(|lab| {
+        let mut archive = InStore::new(lab, Make::SeaweedFs)?;
+        // A name has to be looked up, for which there is a thread of its own.
+        archive.location = archive.location.replacen("127.0.0.1", "localhost", 1);
+        let primary = primary_with(lab, SMALL_MB, archive.archiving()?)?;
+        let backup = primary.base_backup("backup")?;
+        let follower = standby(lab, "standby", &backup, archive.recovering()?)?;
+        let archiver = primary.wait_for_process("archiver")?;
+        let worker = follower.wait_for_process("walden recovery worker")?;
+        let mut entry = 0;
+        for process in [&archiver, &worker] {
+            let mut seen = Vec::new();
+            wait_until("the threads that talk to a store", || {
+                entry += 1;
+                write(&primary, entry)?;
+                primary.switch_segment()?;
+                seen.extend(threads_without_signals(process)?);
+                let has = |name: &str| seen.iter().any(|seen| seen.starts_with(name));
+                Ok(has("walden store") && has("tokio"))
+            })
+            .with_context(|| format!("\"{}\" had {seen:?}", process.title))?;
+        }
+        primary.wait_until_archived()?;
+        for server in [&primary, &follower] {
+            for process in server.processes("")? {
+                let may_have_threads = [archiver.pid, worker.pid].contains(&process.pid);
+                // One that has just ended shows nothing.
+                let threads = threads_without_signals(&process).unwrap_or_default();
+                ensure!(
+                    may_have_threads || threads.is_empty(),
+                    "\"{}\" has threads {threads:?}",
+                    process.title
+                );
+            }
+        }
+        Ok(())
+    })
+}
