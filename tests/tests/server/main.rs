@@ -31,6 +31,7 @@ mod seeds;
 mod segment_sizes;
 mod several;
 mod standby;
+mod store_kills;
 mod unloadable;
 mod witness;
 mod worker;
