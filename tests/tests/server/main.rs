@@ -32,6 +32,7 @@ mod segment_sizes;
 mod several;
 mod standby;
 mod store_kills;
+mod store_outages;
 mod unloadable;
 mod witness;
 mod worker;

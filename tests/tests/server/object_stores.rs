@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use lab::stores::Make;
-use lab::{Cluster, Lab, Mark, Settings, Shutdown, scenario, wait_until};
+use lab::{Cluster, Lab, Mark, Process, Settings, Shutdown, scenario, wait_until};
 
 use crate::common::{
     SMALL_MB, must_recover, primary_with, recovery_to, standby, wait_for_entries, write,
@@ -162,6 +162,13 @@ fn no_thread_that_talks_to_a_store_can_be_sent_a_signal() -> Result<()> {
             .with_context(|| format!("\"{}\" had {seen:?}", process.title))?;
         }
         primary.wait_until_archived()?;
+        // Those of this program can be, which is to be seen.
+        let own = Process {
+            pid: std::process::id(),
+            title: "the tests".to_owned(),
+        };
+        let seen = threads_without_signals(&own);
+        ensure!(seen.is_err(), "the tests' own threads are {seen:?}");
         for server in [&primary, &follower] {
             for process in server.processes("")? {
                 let may_have_threads = [archiver.pid, worker.pid].contains(&process.pid);
