@@ -227,7 +227,12 @@ impl Archive {
 
     /// Every WAL file, sorted by name and then by suffix; foreign names are left out.
     pub fn list(&self) -> Result<Vec<Stored>, Error> {
-        crate::list::list(self)
+        self.list_with(&mut |_| ())
+    }
+
+    /// The same, telling now and then how many files have been found so far.
+    pub fn list_with(&self, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
+        crate::list::list(self, told)
     }
 
     /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`, under any suffix.

@@ -74,7 +74,23 @@ impl Error {
     }
 
     /// An [`ErrorKind::Unavailable`] for a failed system call: `what` is completed with its cause.
+    ///
+    /// One that has travelled inside of the other kind of error, as through a writer, keeps its kind and its hint, and
+    /// does not say twice what could not be done.
     pub fn io(what: impl AsRef<str>, cause: io::Error) -> Error {
+        let inner = cause.get_ref().and_then(|it| it.downcast_ref::<Error>());
+        if let Some(inner) = inner {
+            return Error {
+                kind: inner.kind,
+                message: match inner.message.starts_with(what.as_ref()) {
+                    true => inner.message.clone(),
+                    false => format!("{}: {}", what.as_ref(), inner.message),
+                },
+                hint: inner.hint.clone(),
+                mark: inner.mark,
+                source: None,
+            };
+        }
         Error {
             kind: ErrorKind::Unavailable,
             message: format!("{}: {}", what.as_ref(), cause_of(&cause)),
@@ -150,6 +166,22 @@ pub(crate) fn cause_of(cause: &io::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_that_went_through_a_writer_keeps_its_hint_and_says_once_what_could_not_be_done() {
+        let inner =
+            Error::unavailable("could not store object \"x\": 403 AccessDenied").with_hint("Do.");
+        let error = Error::io("could not store object \"x\"", io::Error::other(inner));
+        assert_eq!(
+            error.to_string(),
+            "could not store object \"x\": 403 AccessDenied"
+        );
+        assert_eq!(error.hint(), Some("Do."));
+        let inner = Error::unusable("no room");
+        let error = Error::io("could not write", io::Error::other(inner));
+        assert_eq!(error.to_string(), "could not write: no room");
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+    }
 
     #[test]
     fn a_message_ends_with_the_systems_words_and_no_error_number() {

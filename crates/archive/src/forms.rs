@@ -149,7 +149,10 @@ pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
         shown(form),
         left.as_secs() + 1
     ))
-    .with_hint("This happens once, after \"walden.compression\" has been changed. Nothing need be done."))
+    .with_hint(
+        "This happens once, after \"walden.compression\" has been changed, or \"walden.recipients\" set or emptied. \
+         Nothing need be done.",
+    ))
 }
 
 impl Read {

@@ -7,8 +7,11 @@ use crate::error::Error;
 use crate::key::parse_key;
 use crate::store::Detail;
 
-/// See [`Archive::list`].
-pub(crate) fn list(archive: &Archive) -> Result<Vec<Stored>, Error> {
+/// How many files may be found before their number is told once more.
+const TOLD_EVERY: usize = 256;
+
+/// See [`Archive::list_with`].
+pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
     let mut files = Vec::new();
     archive.store.list("", Detail::Full, &mut |entry| {
         if let Some((name, form)) = parse_key(&entry.key) {
@@ -20,6 +23,9 @@ pub(crate) fn list(archive: &Archive) -> Result<Vec<Stored>, Error> {
                 compression: form.compression,
                 encrypted: form.sealed,
             });
+            if files.len().is_multiple_of(TOLD_EVERY) {
+                told(files.len() as u64);
+            }
         }
         ControlFlow::Continue(())
     })?;

@@ -8,12 +8,13 @@ use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use object_store::Result as StoreResult;
+use object_store::{Error as StoreError, Result as StoreResult};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::retry::Backoff;
 
-use super::failure::{Failure, Meaning};
+use super::connect::Credentials;
+use super::failure::{CREDENTIALS, Failure, Meaning};
 
 /// How often a request is made that fails in a way that may pass: what a lost connection or one bad server among many
 /// needs. Whoever waits for a segment tries again anyway, from its start.
@@ -24,6 +25,9 @@ const THROTTLED_TRIES_MAX: u32 = 8;
 
 /// How long the store may take to begin an answer, and for each piece of one.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// How long the cloud may take to give credentials: three tries of that, and a server that holds none knows it.
+const CREDENTIALS_MAX: Duration = Duration::from_secs(8);
 
 /// The slowest connection that is believed to be alive, in bytes a second: a request that sends so much may take so
 /// long beyond [`SILENCE_MAX`].
@@ -81,6 +85,20 @@ impl Gate {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Closed>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has credentials at hand. What goes wrong with that is told from what goes wrong with a store.
+pub(super) async fn have(credentials: &Credentials) -> StoreResult<()> {
+    let failed = |source| StoreError::Generic {
+        store: CREDENTIALS,
+        source,
+    };
+    match timeout(CREDENTIALS_MAX, credentials()).await {
+        Ok(asked) => asked.map_err(|error| failed(error.into())),
+        Err(_) => Err(failed(
+            format!("no answer within {} s", CREDENTIALS_MAX.as_secs()).into(),
+        )),
     }
 }
 

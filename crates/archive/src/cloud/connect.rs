@@ -4,16 +4,21 @@
 //! Walden's promises depend on (create-if-absent, no retries but its own) is set by nobody else. Certificates are always
 //! checked.
 
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, S3ConditionalPut, S3CopyIfNotExists};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::{HttpClient, HttpConnector};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::list::PaginatedListStore;
 use object_store::multipart::MultipartStore;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    ClientOptions, CredentialProvider, ObjectStore, Result as StoreResult, RetryConfig,
+};
 use reqwest::Proxy;
 use reqwest::redirect::Policy;
 
@@ -33,11 +38,22 @@ pub(super) trait Client: ObjectStore + MultipartStore + PaginatedListStore {}
 
 impl<T: ObjectStore + MultipartStore + PaginatedListStore> Client for T {}
 
+/// Sees to it that there are credentials, which may take asking the cloud for them; they are kept while they last.
+pub(super) type Credentials =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = StoreResult<()>> + Send>> + Send + Sync>;
+
+/// What requests are made with.
+pub(super) struct Connection {
+    pub(super) client: Arc<dyn Client>,
+    /// `None` if requests are made without.
+    pub(super) credentials: Option<Credentials>,
+}
+
 /// A client for this address.
 ///
 /// Fails with [`crate::ErrorKind::Unusable`] if something is missing or wrong, [`crate::ErrorKind::Unavailable`] if a
 /// file that the address names cannot be read.
-pub(super) fn connect(address: &Address) -> Result<Arc<dyn Client>, Error> {
+pub(super) fn connect(address: &Address) -> Result<Connection, Error> {
     use_ring();
     let named = match (&address.options.credentials_file, address.service) {
         (Some(file), Service::S3 | Service::Azure) => credentials::read(file)?,
@@ -59,15 +75,20 @@ fn use_ring() {
     });
 }
 
-fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Client>, Error> {
+fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Error> {
+    let builder = s3_builder(address, named)?;
+    let is_signed = is_signed(builder.get_config_value(&AmazonS3ConfigKey::SkipSignature));
+    let client = builder.build().map_err(|error| unusable(address, error))?;
+    let credentials = is_signed.then(|| asking(client.credentials()));
+    Ok(Connection {
+        client: Arc::new(client),
+        credentials,
+    })
+}
+
+fn s3_builder(address: &Address, named: Vec<(String, String)>) -> Result<AmazonS3Builder, Error> {
     let options = &address.options;
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&address.bucket)
-        .with_client_options(client_options(address))
-        .with_http_connector(Connector::new(address)?)
-        .with_retry(no_retries())
-        .with_conditional_put(S3ConditionalPut::ETagMatch)
-        .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
+    let mut builder = AmazonS3Builder::from_env();
     for (name, value) in named {
         use AmazonS3ConfigKey as Key;
         let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
@@ -81,8 +102,17 @@ fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Client>
             _ => return Err(not_a_credential(address, &name)),
         }
     }
+    // What is said last counts.
+    builder = builder
+        .with_bucket_name(&address.bucket)
+        .with_client_options(client_options(address))
+        .with_http_connector(Connector::new(address)?)
+        .with_retry(no_retries())
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
     if let Some(endpoint) = &options.endpoint {
-        builder = builder.with_endpoint(endpoint);
+        // The environment's AWS_ENDPOINT_URL_S3 would go before the plain one.
+        builder = builder.with_config(AmazonS3ConfigKey::S3Endpoint, endpoint);
     }
     if let Some(region) = &options.region {
         builder = builder.with_region(region);
@@ -100,11 +130,10 @@ fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Client>
             builder = builder.with_config(key, value);
         }
     }
-    let client = builder.build().map_err(|error| unusable(address, error))?;
-    Ok(Arc::new(client))
+    Ok(builder)
 }
 
-fn gcs(address: &Address) -> Result<Arc<dyn Client>, Error> {
+fn gcs(address: &Address) -> Result<Connection, Error> {
     let options = &address.options;
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(&address.bucket)
@@ -119,17 +148,18 @@ fn gcs(address: &Address) -> Result<Arc<dyn Client>, Error> {
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_base_url(endpoint);
     }
+    let is_signed = is_signed(builder.get_config_value(&GoogleConfigKey::SkipSignature));
     let client = builder.build().map_err(|error| unusable(address, error))?;
-    Ok(Arc::new(client))
+    let credentials = is_signed.then(|| asking(client.credentials()));
+    Ok(Connection {
+        client: Arc::new(client),
+        credentials,
+    })
 }
 
-fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Client>, Error> {
+fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Error> {
     let options = &address.options;
-    let mut builder = MicrosoftAzureBuilder::from_env()
-        .with_container_name(&address.bucket)
-        .with_client_options(client_options(address))
-        .with_http_connector(Connector::new(address)?)
-        .with_retry(no_retries());
+    let mut builder = MicrosoftAzureBuilder::from_env();
     for (name, value) in named {
         use AzureConfigKey as Key;
         let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
@@ -145,14 +175,40 @@ fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Arc<dyn Clie
             _ => return Err(not_a_credential(address, &name)),
         }
     }
+    builder = builder
+        .with_container_name(&address.bucket)
+        .with_client_options(client_options(address))
+        .with_http_connector(Connector::new(address)?)
+        .with_retry(no_retries());
     if let Some(account) = &options.account {
         builder = builder.with_account(account);
     }
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint.clone());
     }
+    let is_signed = is_signed(builder.get_config_value(&AzureConfigKey::SkipSignature));
     let client = builder.build().map_err(|error| unusable(address, error))?;
-    Ok(Arc::new(client))
+    let credentials = is_signed.then(|| asking(client.credentials()));
+    Ok(Connection {
+        client: Arc::new(client),
+        credentials,
+    })
+}
+
+/// Whether requests are signed, by the option that says they are not.
+fn is_signed(skipped: Option<String>) -> bool {
+    skipped.as_deref() != Some("true")
+}
+
+fn asking<T>(provider: &Arc<dyn CredentialProvider<Credential = T>>) -> Credentials
+where
+    T: Debug + Send + Sync + 'static,
+{
+    let provider = Arc::clone(provider);
+    Arc::new(move || {
+        let provider = Arc::clone(&provider);
+        Box::pin(async move { provider.get_credential().await.map(drop) })
+    })
 }
 
 /// How the library is told to make connections: by a client of ours.
@@ -218,9 +274,25 @@ fn no_retries() -> RetryConfig {
 }
 
 fn unusable(address: &Address, error: object_store::Error) -> Error {
+    let text = error.to_string();
+    // Which part of the client library says so is of no use to anybody.
+    let why = match text.split_once(" error: ") {
+        Some((before, why)) if before.starts_with("Generic ") => why,
+        _ => &text,
+    };
+    let hint = match address.service {
+        Service::Azure if why.contains("Account") => {
+            "Name the storage account with the option \"account\"."
+        }
+        _ => {
+            "Correct the location, or what its credentials file or the environment of the server says of the store."
+        }
+    };
     Error::unusable(format!(
-        "archive location \"{address}\" cannot be used: {error}"
+        "archive location \"{}\" cannot be used: {why}",
+        address.place()
     ))
+    .with_hint(hint)
 }
 
 /// What else there is to say is said by the URL, where everybody sees it.
@@ -233,4 +305,50 @@ fn not_a_credential(address: &Address, name: &str) -> Error {
     Error::unusable(format!(
         "\"{name}\" in credentials file \"{shown}\" is no credential"
     ))
+    .with_hint("Names are those of the environment variables, such as \"AWS_ACCESS_KEY_ID\" or \"AZURE_STORAGE_ACCOUNT_KEY\".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credentials_file_holds_nothing_that_changes_the_place_or_what_promises_depend_on() {
+        let address: Address = "s3://wal/main?region=eu".parse().unwrap();
+        let read = |name: &str| s3_builder(&address, vec![(name.to_owned(), "it".to_owned())]);
+        let builder = read("aws_access_key_id").unwrap();
+        let is = |name: &str| builder.get_config_value(&name.parse().unwrap());
+        assert_eq!(is("aws_access_key_id").as_deref(), Some("it"));
+        assert_eq!(is("aws_conditional_put").as_deref(), Some("etag"));
+        for name in [
+            "aws_bucket",
+            "aws_region",
+            "aws_endpoint_url_s3",
+            "aws_conditional_put",
+            "aws_copy_if_not_exists",
+            "allow_invalid_certificates",
+        ] {
+            let error = read(name).err().unwrap().to_string();
+            assert!(
+                error.contains(name) && error.contains("no credential"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_no_part_of_the_client_library() {
+        let address: Address = "s3://wal?region=eu".parse().unwrap();
+        let named = vec![("aws_access_key_id".to_owned(), "it".to_owned())];
+        let error = s3(&address, named).err().unwrap();
+        let said = error.to_string();
+        assert!(
+            said.ends_with("cannot be used: Missing SecretAccessKey"),
+            "{said}"
+        );
+        let named = vec![("aws_regoin".to_owned(), "x".to_owned())];
+        let error = s3(&address, named).err().unwrap();
+        assert!(error.to_string().contains("\"aws_regoin\""));
+        assert!(error.hint().is_some());
+    }
 }

@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind};
 /// The longest text of an answer that is repeated, in bytes.
 const TEXT_BYTES_MAX: usize = 300;
 
+/// What is named as the store where credentials could not be had, which another service gives.
+pub(super) const CREDENTIALS: &str = "credentials";
+
 /// Codes that say that it is not the object that is missing (S3 and GCS; Azure).
 const NO_BUCKET: [&str; 4] = [
     "NoSuchBucket",
@@ -53,6 +56,10 @@ impl Meaning {
 pub(super) struct Failure {
     pub(super) meaning: Meaning,
     text: String,
+    /// What HTTP calls it, if there was an answer at all.
+    status: Option<u16>,
+    /// The store has not been asked: there are no credentials to ask with.
+    is_of_credentials: bool,
 }
 
 impl Failure {
@@ -61,6 +68,8 @@ impl Failure {
         Failure {
             meaning: Meaning::Passing,
             text: format!("no answer within {seconds} s"),
+            status: None,
+            is_of_credentials: false,
         }
     }
 
@@ -69,8 +78,11 @@ impl Failure {
         let status = status_in(&whole);
         let code = between(&whole, "<Code>", "</Code>");
         let elsewhere = code.is_some_and(|code| NO_BUCKET.contains(&code));
+        let is_of_credentials =
+            matches!(error, StoreError::Generic { store, .. } if *store == CREDENTIALS);
         let meaning = match (error, status) {
             _ if elsewhere => Meaning::Other,
+            (_, Some(403 | 404)) if is_of_credentials => Meaning::Other,
             // Without a code it may be the page of some other server; only the answer to HEAD has never one.
             (StoreError::NotFound { .. }, _)
                 if code.is_some_and(|code| NO_OBJECT.contains(&code)) =>
@@ -98,9 +110,15 @@ impl Failure {
             (Some(_), None, _) => after_status(&whole).to_owned(),
             (None, ..) => first_cause(error),
         };
+        let text = match is_of_credentials {
+            true => format!("could not get credentials: {text}"),
+            false => text,
+        };
         Failure {
             meaning,
             text: one_line(&text),
+            status,
+            is_of_credentials,
         }
     }
 
@@ -115,6 +133,12 @@ impl Failure {
 
     fn hint(&self) -> Option<&'static str> {
         let says = |word: &str| self.text.contains(word);
+        if self.is_of_credentials {
+            return Some(
+                "Set them in the environment of the server, or name a file that holds them with the option \
+                 \"credentials_file\"; where there are none the cloud's own service is asked, which this machine has to reach.",
+            );
+        }
         if NO_BUCKET.iter().any(|code| says(code)) {
             return Some("Does the bucket exist, and is its name right? Walden creates none.");
         }
@@ -124,19 +148,32 @@ impl Failure {
         {
             return Some("The credentials are wrong, or the clock of this machine is.");
         }
-        if says("RequestTimeTooSkewed") {
+        if says("RequestTimeTooSkewed") || says("certificate expired") {
             return Some("The clock of this machine is wrong.");
         }
-        if says("403") || says("401") {
+        if matches!(self.status, Some(401 | 403)) {
             return Some("Do the credentials allow to list, read and write here?");
+        }
+        if says("not valid for name") {
+            return Some("Write the endpoint with a name that its certificate is for.");
         }
         if says("certificate") {
             return Some(
                 "Name the file of the authority's certificate with the option \"ca_file\".",
             );
         }
-        if says("region") {
+        if says("region") || says("PermanentRedirect") {
             return Some("Name the bucket's region with the option \"region\".");
+        }
+        if says("InvalidContentType") || says("HTTP request to an HTTPS server") {
+            return Some(
+                "Does the endpoint begin with \"http:\" or \"https:\", as the store has it?",
+            );
+        }
+        if self.meaning == Meaning::Passing && self.status.is_none() {
+            return Some(
+                "Is the endpoint right, does the store run, and can this machine reach it?",
+            );
         }
         None
     }
@@ -254,6 +291,61 @@ mod tests {
             Failure::of(&not_found(page)).meaning,
             Meaning::PerhapsAbsent
         );
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_say_so_and_are_no_word_of_the_store() {
+        for (text, meaning) in [
+            ("status code: 404 Not Found: ", Meaning::Other),
+            ("status code: 403 Forbidden: ", Meaning::Other),
+            ("no answer within 8 s", Meaning::Passing),
+        ] {
+            let failure = Failure::of(&StoreError::Generic {
+                store: CREDENTIALS,
+                source: text.to_owned().into(),
+            });
+            assert_eq!(failure.meaning, meaning, "{text}");
+            let error = failure.error("could not read object \"s3://b/a\"");
+            let said = error.to_string();
+            assert!(said.contains("\": could not get credentials: "), "{said}");
+            assert!(
+                error
+                    .hint()
+                    .is_some_and(|hint| hint.contains("credentials_file"))
+            );
+        }
+    }
+
+    #[test]
+    fn what_keeps_a_store_from_answering_names_its_cure() {
+        for (text, cure) in [
+            ("Connection refused (os error 111)", "endpoint"),
+            ("invalid peer certificate: UnknownIssuer", "ca_file"),
+            (
+                "invalid peer certificate: certificate not valid for name \"x\"",
+                "certificate is for",
+            ),
+            (
+                "received corrupt message of type InvalidContentType",
+                "http:",
+            ),
+            (
+                "status code: 400 Bad Request: Client sent an HTTP request to an HTTPS server.",
+                "https:",
+            ),
+            (
+                "status code: 301 Moved: <Error><Code>PermanentRedirect</Code></Error>",
+                "region",
+            ),
+            (
+                "status code: 403 Forbidden: <Error><Code>SignatureDoesNotMatch</Code></Error>",
+                "credentials are wrong",
+            ),
+        ] {
+            let error = Failure::of(&generic(text)).error("x");
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains(cure), "{text}: {hint}");
+        }
     }
 
     #[test]

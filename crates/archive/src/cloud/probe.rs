@@ -48,17 +48,30 @@ pub struct Probed {
 
 impl CloudStore {
     /// Tries what the archive at this address can do. Takes some tens of requests, and writes and removes objects whose
-    /// names begin with `walden.probe.`.
+    /// names begin with `walden.probe.`. What is tried next is told to `told`.
     ///
-    /// Fails as [`CloudStore::open`] does.
-    pub fn probe(address: &Address, spawn: Spawn) -> Result<Probed, Error> {
+    /// Fails as [`CloudStore::open`] does, and with [`crate::ErrorKind::Unavailable`] if nothing can be created there, so
+    /// that nothing can be tried.
+    pub fn probe(
+        address: &Address,
+        spawn: Spawn,
+        told: &mut dyn FnMut(&'static str),
+    ) -> Result<Probed, Error> {
         let store = CloudStore::open(address, spawn)?;
         let shared = &store.shared;
-        let races = || (0..RACES).try_for_each(|_| prove_creation(shared));
+        told("creating what is absent");
+        let creation = (0..RACES).try_for_each(|_| prove_creation(shared));
+        let creation = match creation {
+            Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
+            tried => tried,
+        };
+        told("storing large files in parts");
+        let parts = try_parts(&store);
+        told("listing, time and clock");
         Ok(Probed {
-            creation: races(),
+            creation,
             listing: with_object(shared, |key| must_be_listed(shared, key)),
-            parts: try_parts(&store),
+            parts,
             round_trip: with_object(shared, |key| round_trip(shared, key)),
             skew: with_object(shared, |key| skew(shared, key)),
         })

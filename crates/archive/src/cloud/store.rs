@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::store::{self, Detail, Entry, Object, Staged, Store};
 
 use super::address::{Address, Service};
-use super::asking::{Gate, ask, limit_for};
-use super::connect::{Client, connect};
+use super::asking::{Gate, ask, have, limit_for};
+use super::connect::{Client, Credentials, connect};
 use super::driver::Driver;
 use super::failure::{Failure, Meaning};
 use super::probe::{self, PROBE_PREFIX};
@@ -43,6 +43,7 @@ pub struct CloudStore {
 pub(super) struct Shared {
     pub(super) address: Address,
     client: Arc<dyn Client>,
+    credentials: Option<Credentials>,
     driver: Driver,
     gate: Arc<Gate>,
     /// The store has been seen to keep what is there, when something is put there or copied there.
@@ -56,11 +57,12 @@ impl CloudStore {
     /// Fails with [`crate::ErrorKind::Unusable`] if the address or the credentials cannot be used,
     /// [`crate::ErrorKind::Unavailable`] if a file they name cannot be read or no thread can be started.
     pub fn open(address: &Address, spawn: Spawn) -> Result<CloudStore, Error> {
-        let client = connect(address)?;
+        let connection = connect(address)?;
         Ok(CloudStore {
             shared: Arc::new(Shared {
                 address: address.clone(),
-                client,
+                client: connection.client,
+                credentials: connection.credentials,
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
                 is_proven: AtomicBool::new(false),
@@ -91,8 +93,22 @@ impl Shared {
         R: Fn(Arc<dyn Client>) -> F + Send + Sync + 'static,
     {
         let (client, gate) = (Arc::clone(&self.client), Arc::clone(&self.gate));
-        self.driver
-            .run(async move { ask(&gate, limit, || request(Arc::clone(&client))).await })
+        let credentials = self.credentials.clone();
+        self.driver.run(async move {
+            ask(&gate, limit, || {
+                let (client, credentials) = (Arc::clone(&client), credentials.as_ref());
+                let request = &request;
+                async move {
+                    // Apart from the request, so that what another service says of them is not taken for the store's
+                    // word, and so that one that is silent is not waited for as long as a store.
+                    if let Some(credentials) = credentials {
+                        have(credentials).await?;
+                    }
+                    request(client).await
+                }
+            })
+            .await
+        })
     }
 
     pub(super) fn path(&self, key: &str) -> Path {
