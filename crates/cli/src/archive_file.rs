@@ -6,6 +6,7 @@
 
 use crate::exit::Outcome;
 use crate::flags::{Archive, Global};
+use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Cancel, Error, ErrorKind, Put};
@@ -14,7 +15,10 @@ use wal::WalFileName;
 
 /// Runs the command.
 pub(crate) fn run(flags: &Archive, global: &Global) -> Outcome {
+    // Of a server's command there is nothing to see, and plain lines would fill its log.
+    let progress = Progress::start("archiving", Where::OnTerminal);
     let stored = named(&flags.file).and_then(|name| store(&name, flags, global));
+    drop(progress);
     match stored {
         Ok(()) => Outcome::Done,
         Err(error) => {

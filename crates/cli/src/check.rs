@@ -10,13 +10,19 @@ use crate::check_server;
 use crate::check_store;
 use crate::exit::Outcome;
 use crate::flags::{Check, Global};
+use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings::{self, Chosen};
-use archive::{Archive, Error, Location, ServerConf};
+use archive::{Archive, Error, ErrorKind, Location, ServerConf, Settings};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+/// How long opening the archive may take: three tries to get credentials fit in, and one request that stays unanswered.
+const OPENING_MAX: Duration = Duration::from_secs(30);
 
 /// How one check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -83,7 +89,9 @@ impl Line {
 
 /// Runs the command.
 pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
-    let lines = all(global);
+    let progress = Progress::start("checking", Where::Everywhere);
+    let lines = all(global, &progress);
+    drop(progress);
     let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
     let report = Report {
         failed: count(Verdict::Failed),
@@ -133,7 +141,7 @@ impl Report<'_> {
     }
 }
 
-fn all(global: &Global) -> Vec<Line> {
+fn all(global: &Global, progress: &Progress) -> Vec<Line> {
     let mut lines = Vec::new();
     match settings::choose(global, settings::current_data_dir()) {
         Ok(chosen) => {
@@ -142,7 +150,8 @@ fn all(global: &Global) -> Vec<Line> {
                 "archive \"{location}\", named by {}",
                 chosen.said_by
             )));
-            archive(&chosen, &mut lines);
+            archive(&chosen, &mut lines, progress);
+            progress.doing("checking");
             check_encryption::check(&chosen.settings.options, &mut lines);
             if let Some(conf) = &chosen.conf {
                 check_server::check(conf, &mut lines);
@@ -159,9 +168,10 @@ fn all(global: &Global) -> Vec<Line> {
     lines
 }
 
-fn archive(chosen: &Chosen, lines: &mut Vec<Line>) {
+fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
     let location = &chosen.settings.location;
-    let archive = match chosen.open() {
+    progress.doing("opening the archive");
+    let archive = match opened(&chosen.settings, OPENING_MAX) {
         Ok(archive) => archive,
         Err(error) => {
             let cure = match location.path() {
@@ -174,15 +184,48 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>) {
             return;
         }
     };
-    lines.push(match archive.list() {
-        Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
-        Err(error) => Line::error(&error, "Let the server's user read the archive."),
-    });
+    progress.doing("listing the archive");
+    lines.push(
+        match archive.list_with(&mut |files| progress.found(files)) {
+            Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
+            Err(error) => Line::error(&error, "Let the server's user read the archive."),
+        },
+    );
     match location {
         Location::Directory(directory) => lines.push(writable(directory)),
-        Location::Cloud(address) => check_store::check(address, lines),
+        Location::Cloud(address) => {
+            progress.found(0);
+            check_store::check(address, lines, progress);
+        }
     }
     binding(&archive, chosen, lines);
+}
+
+/// Opens the archive, with an end: somebody waits for an answer, be it that there is none. A thread that is stuck there
+/// ends with this process.
+fn opened(settings: &Settings, wait_max: Duration) -> Result<Archive, Error> {
+    let (tell, told) = sync_channel(1);
+    let theirs = settings.clone();
+    let open = move || {
+        // Nobody may listen any more; then the answer is not wanted.
+        let _ = tell.send(theirs.open(archive::spawn_plainly));
+    };
+    archive::spawn_plainly("walden check", Box::new(open))
+        .map_err(|cause| Error::io("could not start a thread", cause))?;
+    let place = &settings.location;
+    told.recv_timeout(wait_max).unwrap_or_else(|_| {
+        let message = format!(
+            "archive \"{place}\" has not answered within {} s",
+            wait_max.as_secs()
+        );
+        let error = Error::new(ErrorKind::Unavailable, message);
+        Err(match settings.location {
+            Location::Directory(_) => error.with_hint("Is its file system alive?"),
+            Location::Cloud(_) => error.with_hint(
+                "Something takes connections there and is silent. Is it the store, and is the endpoint right?",
+            ),
+        })
+    })
 }
 
 fn writable(directory: &Path) -> Line {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use archive::{Address, CloudStore, Error, Probed};
 
 use crate::check::Line;
+use crate::progress::Progress;
 
 /// Stores refuse requests whose time is a quarter of an hour off; a tenth of that is worth a look.
 const SKEW_MAX: Duration = Duration::from_secs(90);
@@ -16,8 +17,9 @@ const SKEW_MAX: Duration = Duration::from_secs(90);
 const ROUND_TRIP_MAX: Duration = Duration::from_millis(250);
 
 /// Tries the store at this address.
-pub(crate) fn check(address: &Address, lines: &mut Vec<Line>) {
-    let probed = match CloudStore::probe(address, archive::spawn_plainly) {
+pub(crate) fn check(address: &Address, lines: &mut Vec<Line>, progress: &Progress) {
+    let mut told = |what| progress.doing(format!("trying the store: {what}"));
+    let probed = match CloudStore::probe(address, archive::spawn_plainly, &mut told) {
         Ok(probed) => probed,
         Err(error) => {
             lines.push(Line::error(

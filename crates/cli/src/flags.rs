@@ -35,7 +35,7 @@ pub(crate) struct Flags {
 /// Flags of every command. Those with a value are also known to `exit.rs`.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// Where the archive is: a directory, or a file: URL [default: PGDATA's configuration, else
+    /// Where the archive is: a directory, or a file:, s3:, gs: or az: URL [default: PGDATA's configuration, else
     /// WALDEN_ARCHIVE, else the configuration of the data directory that the file lies in]
     #[arg(short = 'A', long, global = true, value_name = "URL")]
     pub(crate) archive: Option<Location>,

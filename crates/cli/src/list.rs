@@ -5,6 +5,7 @@
 
 use crate::exit::Outcome;
 use crate::flags::{Global, List};
+use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Error, Stored};
@@ -27,8 +28,12 @@ pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
 }
 
 fn read(global: &Global) -> Result<(String, Vec<Stored>), Error> {
-    let archive = settings::choose(global, settings::current_data_dir())?.open()?;
-    Ok((archive.place(), archive.list()?))
+    let chosen = settings::choose(global, settings::current_data_dir())?;
+    let progress = Progress::start("opening the archive", Where::Everywhere);
+    let archive = chosen.open()?;
+    progress.doing("listing");
+    let files = archive.list_with(&mut |files| progress.found(files))?;
+    Ok((archive.place(), files))
 }
 
 /// One timeline's files in numbers.

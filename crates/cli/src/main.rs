@@ -17,6 +17,7 @@ mod control;
 mod exit;
 mod flags;
 mod list;
+mod progress;
 mod recovery_end;
 mod restore;
 mod say;

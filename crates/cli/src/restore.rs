@@ -11,6 +11,7 @@ use crate::caller;
 use crate::client::{self, Call};
 use crate::exit::Outcome;
 use crate::flags::{Global, Restore};
+use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Backoff, Cancel, Error, ErrorKind, Got, Hole, MissingSegment, Settings};
@@ -79,7 +80,12 @@ fn restore(flags: &Restore, global: &Global) -> Result<Outcome, Error> {
         chosen: chosen.settings.clone(),
         system,
     });
-    match retried(timeout, || bounded(&attempt, attempt_wait_max))? {
+    // Never for a server, whose restore has to be quick and silent.
+    let progress = (!caller::is_servers_own(&flags.dest))
+        .then(|| Progress::start("restoring", Where::OnTerminal));
+    let found = retried(timeout, || bounded(&attempt, attempt_wait_max));
+    drop(progress);
+    match found? {
         Found::Restored { bytes } => {
             if global.verbose {
                 let from = &chosen.settings.location;

@@ -5,6 +5,7 @@
 //! server's log when the server runs the command. Left to others: the words.
 
 use crate::exit::Outcome;
+use crate::progress;
 use archive::Error;
 use serde::Serialize;
 use std::io::{self, ErrorKind, Write};
@@ -41,7 +42,9 @@ pub(crate) fn bug(message: &str) {
 }
 
 fn line(kind: &str, message: &str) {
-    let _ = writeln!(io::stderr().lock(), "walden: {kind}: {message}");
+    progress::apart(|| {
+        let _ = writeln!(io::stderr().lock(), "walden: {kind}: {message}");
+    });
 }
 
 /// Writes a whole result to standard output.

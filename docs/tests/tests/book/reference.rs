@@ -259,6 +259,60 @@ fn the_fields_of_walden_json_are_those_of_a_real_one() -> Result<()> {
     })
 }
 
+/// Which options the URLs of each kind of store take, by a table that says "yes" in the columns of these.
+fn options_by_scheme(chapter: &Chapter) -> Result<BTreeMap<&'static str, BTreeSet<String>>> {
+    let rows = table(chapter, "option")?;
+    let schemes = ["s3", "gs", "az"].iter().zip(1..);
+    let takes = |column: usize| {
+        let rows = rows.iter();
+        let rows = rows.filter(|row| row.get(column).is_some_and(|cell| cell == "yes"));
+        rows.filter_map(|row| row.first().cloned()).collect()
+    };
+    Ok(schemes
+        .map(|(scheme, column)| (*scheme, takes(column)))
+        .collect())
+}
+
+/// The options that the hint of a refused one lists.
+fn options_in_hint(said: &str) -> Option<BTreeSet<String>> {
+    let (_, list) = said.split_once("Options are: ")?;
+    let (list, _) = list.split_once('.')?;
+    Some(list.split(", ").map(str::to_owned).collect())
+}
+
+#[test]
+fn the_options_of_object_stores_are_those_that_the_program_takes() -> Result<()> {
+    let written = options_by_scheme(&Chapter::read(&source(), "object-stores.md")?)?;
+    scenario(|lab| {
+        for (scheme, written) in &written {
+            let url = format!("{scheme}://bucket?no_such_option=1");
+            let refused = run(lab.command("walden").args(["list", "-A", &url]))?;
+            let known = options_in_hint(&refused.stderr);
+            let known = known.with_context(|| format!("no options in {:?}", refused.stderr))?;
+            assert_eq!(
+                *written, known,
+                "{scheme}: (left: the book, right: the program)"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn an_option_that_the_table_leaves_out_is_noticed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let page = "| option | s3 | gs | az | meaning |\n|---|---|---|---|---|\n\
+                | `one` | yes | | yes | it |\n| `two` | yes | yes | | yes |\n";
+    std::fs::write(folder.path().join("p.md"), page)?;
+    let by_scheme = options_by_scheme(&Chapter::read(folder.path(), "p.md")?)?;
+    let hint = |text: &str| options_in_hint(&format!("hint: Options are: {text}.\n"));
+    assert_eq!(by_scheme.get("s3").cloned(), hint("two, one"));
+    assert_ne!(by_scheme.get("gs").cloned(), hint("two, one"));
+    assert_eq!(by_scheme.get("az").cloned(), hint("one"));
+    assert_eq!(options_in_hint("refused"), None);
+    Ok(())
+}
+
 #[test]
 fn tables_that_differ_from_the_truth_are_noticed() -> Result<()> {
     let folder = tempfile::tempdir()?;
