@@ -3,7 +3,7 @@
 //!
 //! A terminal is made by `script` (Debian: bsdutils, always installed).
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

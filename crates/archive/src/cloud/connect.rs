@@ -54,7 +54,6 @@ pub(super) struct Connection {
 /// Fails with [`crate::ErrorKind::Unusable`] if something is missing or wrong, [`crate::ErrorKind::Unavailable`] if a
 /// file that the address names cannot be read.
 pub(super) fn connect(address: &Address) -> Result<Connection, Error> {
-    use_ring();
     let named = match (&address.options.credentials_file, address.service) {
         (Some(file), Service::S3 | Service::Azure) => credentials::read(file)?,
         _ => Vec::new(),
@@ -228,6 +227,7 @@ impl HttpConnector for Connector {
 
 impl Connector {
     fn new(address: &Address) -> Result<Connector, Error> {
+        use_ring();
         let options = &address.options;
         let mut client = reqwest::Client::builder()
             .user_agent(concat!("walden/", env!("CARGO_PKG_VERSION")))
