@@ -284,8 +284,9 @@ impl Check for IdentityFileCheck {
 pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
     let location = ARCHIVE.get(process);
     if location.is_empty() {
-        return Err(Failure::new("\"walden.archive\" is not set")
-            .hint("Set \"walden.archive\" to the directory or the URL of the WAL archive and reload."));
+        return Err(Failure::new("\"walden.archive\" is not set").hint(
+            "Set \"walden.archive\" to the directory or the URL of the WAL archive and reload.",
+        ));
     }
     let location = location
         .parse::<Location>()

@@ -312,12 +312,15 @@ fn a_standby_with_a_wrong_identity_waits_and_goes_on_when_the_file_is_put_right(
 }
 
 #[test]
-fn a_server_started_with_a_mistyped_recipient_archives_nothing_rather_than_in_the_clear() -> Result<()> {
+fn a_server_started_with_a_mistyped_recipient_archives_nothing_rather_than_in_the_clear()
+-> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
         let key = Key::new(lab, "key")?;
         let typo = key.public.replacen("age1", "age2", 1);
-        let settings = lab.walden_settings(&archive)?.with("walden.recipients", &typo);
+        let settings = lab
+            .walden_settings(&archive)?
+            .with("walden.recipients", &typo);
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let mark = primary.mark()?;
         primary.write_segments(1..=2)?;

@@ -161,7 +161,9 @@ impl<'lab> Store<'lab> {
             Make::GcsFake => GCS_KEY.to_owned(),
             _ => {
                 let lines = self.environment().into_iter();
-                lines.map(|(name, value)| format!("{name}={value}\n")).collect()
+                lines
+                    .map(|(name, value)| format!("{name}={value}\n"))
+                    .collect()
             }
         };
         std::fs::write(&path, text)?;
