@@ -31,6 +31,20 @@ const RECOVERY_END_WAIT_MAX: Duration = Duration::from_secs(10);
 /// archive, shared by several, would bring them all and this one too late.
 const HURRY_AFTER: Duration = Duration::from_secs(2);
 
+/// What part of `walden.restore_timeout` a file is waited for that the server goes on without: a promotion asks for two or
+/// three, one after the other, and must not take minutes because a store answers nothing.  A part of the parameter, so
+/// that whoever has an archive that is slow to begin an answer gives this more time, too.
+const DISPENSABLE_PART: u32 = 6;
+/// And how long at least, if the parameter allows: a first request that needs a new connection is not to fail for that.
+const DISPENSABLE_WAIT_MIN: Duration = Duration::from_secs(5);
+
+/// How often a request that may be in the way of a promotion looks whether it is.
+const PROMOTION_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The server's note that a promotion has been asked for; its startup process removes it when it takes that up, which it
+/// does not while it waits for a file (`PROMOTE_SIGNAL_FILE`, xlog.h; `CheckForStandbyTrigger`, xlogrecovery.c, 15 to 18).
+const PROMOTE_FILE: &str = "promote";
+
 /// What recovery asks for itself ends so (`RestoreArchivedFile`, xlogarchive.c, 15 to 18): it restores under these
 /// names, and the host's private name ends in the one that was asked for.
 const RECOVERYS_OWN: [&str; 2] = ["RECOVERYXLOG", "RECOVERYHISTORY"];
@@ -64,12 +78,14 @@ impl RestoreModule for Recovery {
     ) -> Result<Restored, Failure> {
         let what = format!("could not restore file \"{file}\" from the archive");
         let wanted = wanted(process, file, path)?;
+        let by_recovery = wanted.in_line;
         let asking = self.prefetch.ask(wanted);
         let mut asking = asking.map_err(|error| failure::while_doing(&what, &error))?;
-        let answer = wait(process, &self.bell, &mut asking, file).map_err(|why| Failure {
-            message: format!("{what}: {}", why.message),
-            ..why
-        })?;
+        let answer =
+            wait(process, &self.bell, &mut asking, file, by_recovery).map_err(|why| Failure {
+                message: format!("{what}: {}", why.message),
+                ..why
+            })?;
         drop(asking);
         match answer.map_err(|error| failure::while_doing(&what, &error))? {
             Answer::Restored { bytes, ahead } => {
@@ -113,17 +129,28 @@ fn wait(
     bell: &Bell,
     asking: &mut Asking<'_>,
     file: &WalFileName,
+    by_recovery: bool,
 ) -> Result<Result<Answer, archive::Error>, Failure> {
-    let (begun, wait_max) = (Instant::now(), settings::restore_timeout(process));
+    let (begun, restore_timeout) = (Instant::now(), settings::restore_timeout(process));
+    let mut patience = restore_timeout;
+    let mut is_dispensable = false;
     let mut look = Some(begun + CONNECT_WAIT_MAX.min(PROGRESS_WAIT_MAX));
     let mut hurry = Some(begun + HURRY_AFTER);
-    let deadline = begun + wait_max;
     loop {
         bell.silence();
         if let Some(answer) = asking.answer() {
             return Ok(answer);
         }
-        let until = [look, hurry]
+        let phase = Phase::of(Path::new("."));
+        if by_recovery && !is_dispensable && goes_on_without(phase, file) {
+            is_dispensable = true;
+            let part = (restore_timeout / DISPENSABLE_PART).max(DISPENSABLE_WAIT_MIN);
+            patience = patience.min(begun.elapsed() + part);
+        }
+        let deadline = begun + patience;
+        let promotion =
+            (by_recovery && !phase.stops()).then(|| Instant::now() + PROMOTION_LOOK_EVERY);
+        let until = [look, hurry, promotion]
             .into_iter()
             .flatten()
             .fold(deadline, Instant::min);
@@ -133,12 +160,13 @@ fn wait(
                 return Err(Failure::new("the server is shutting down"));
             }
             Woken::Deadline if Instant::now() >= deadline => {
-                let waited = wait_max.as_secs();
+                let waited = patience.as_secs();
                 return Err(Failure::new(format!("no answer within {waited} s")));
             }
-            Woken::Deadline if hurry.take().is_some() => asking.hurry(),
-            Woken::Deadline => {
-                look = None;
+            Woken::Deadline if hurry.take_if(|at| Instant::now() >= *at).is_some() => {
+                asking.hurry();
+            }
+            Woken::Deadline if look.take_if(|at| Instant::now() >= *at).is_some() => {
                 let waited = begun.elapsed().as_secs();
                 if !asking.is_connected() {
                     let place = settings::archive_text(process);
@@ -151,7 +179,21 @@ fn wait(
                     format!("restoring of file \"{file}\" has had no answer for {waited} s"),
                 ));
             }
+            Woken::Deadline => {}
         }
+    }
+}
+
+/// Whether the server does not stop without this file, and either need not have it now or is to be promoted, which waits
+/// for the answer.  A standby asks for a new timeline again and again, and reads a segment that it has in `pg_wal` next.
+fn goes_on_without(phase: Phase, file: &WalFileName) -> bool {
+    match (phase, file) {
+        (Phase::Targeted, _) => false,
+        (Phase::Ending, _) => true,
+        (Phase::Standby, WalFileName::Segment(segment)) => {
+            in_pg_wal(segment) || Path::new(PROMOTE_FILE).exists()
+        }
+        (Phase::Standby, _) => true,
     }
 }
 

@@ -443,3 +443,52 @@ fn a_standby_goes_on_after_a_store_had_too_much_to_do() -> Result<()> {
 fn a_standby_goes_on_after_a_store_has_forbidden_it() -> Result<()> {
     stand_by_through(Trouble::Forbids, SHORT)
 }
+
+/// How long a promotion may take: three requests, each for a part of `walden.restore_timeout` only.
+const PROMPTLY: Duration = Duration::from_secs(45);
+
+/// A standby whose store is in trouble is promoted, and archives what it has to when that is over.
+fn promote_in(trouble: Trouble) -> Result<()> {
+    scenario(|lab| {
+        let (archive, proxy) = InStore::behind_a_proxy(lab, Make::SeaweedFs)?;
+        let primary = primary_with(lab, SMALL_MB, archive.archiving()?)?;
+        let backup = primary.base_backup("backup")?;
+        let follower = standby(lab, "standby", &backup, patient(&archive, "60s")?)?;
+        primary.write_segments(1..=3)?;
+        primary.wait_until_archived()?;
+        wait_for_entries(&follower, 3)?;
+        primary.stop(lab::Shutdown::Immediate)?;
+        let mark = follower.mark()?;
+        proxy.clear();
+        proxy.behave(trouble.behaviour())?;
+        match trouble {
+            // Silence is worth no warning yet, but one request waits in it.
+            Trouble::Stalls => wait_for("a request", OUTAGE_WAIT_MAX, || {
+                Ok((!proxy.requests().is_empty()).then_some(()))
+            })?,
+            _ => drop(follower.wait_for_log(mark, &["WARNING", "could not restore file"])?),
+        }
+        let begun = Instant::now();
+        follower.sql("select pg_promote(wait => false)")?;
+        follower.wait_until_promoted()?;
+        let took = begun.elapsed();
+        ensure!(took < PROMPTLY, "{trouble:?}: promotion took {took:?}");
+        follower.wait_for_log(mark, &["WARNING", "archived WAL may have been left behind"])?;
+
+        proxy.behave(Behaviour::default())?;
+        follower.archive_everything()?;
+        let files = archive.files()?;
+        ensure!(files.contains("00000002.history"), "{files:?}");
+        archive.must_hold_what_is_noted(&follower)
+    })
+}
+
+#[test]
+fn a_promotion_does_not_wait_for_a_store_that_answers_nothing() -> Result<()> {
+    promote_in(Trouble::Stalls)
+}
+
+#[test]
+fn a_promotion_does_not_wait_for_a_store_that_is_down() -> Result<()> {
+    promote_in(Trouble::Down)
+}
