@@ -7,8 +7,9 @@
 use crate::exit::Outcome;
 use crate::say;
 use archive::{Compression, Location, MissingSegment};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand};
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -281,6 +282,19 @@ impl Flags {
 
 /// Prints help, the version or a usage error.
 pub(crate) fn explain(error: &clap::Error) -> Outcome {
+    let cause = error
+        .source()
+        .and_then(|it| it.downcast_ref::<archive::Error>());
+    if let Some(cause) = cause {
+        // In its own words, and without the value, which may hold a secret that does not belong there.
+        let flag = error.get(ContextKind::InvalidArg);
+        let flag = flag.map(ToString::to_string).unwrap_or_default();
+        say::error(
+            &format!("invalid value for \"{flag}\": {cause}"),
+            cause.hint(),
+        );
+        return Outcome::Usage;
+    }
     let text = error.render().to_string();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => say::output(&text),

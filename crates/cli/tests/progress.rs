@@ -169,6 +169,24 @@ fn a_service_that_knows_no_credentials_is_not_taken_for_an_archive_without_the_f
 }
 
 #[test]
+fn a_location_that_is_refused_is_not_repeated_and_comes_with_its_hint() {
+    let place = Place::new();
+    for (location, hint) in [
+        ("s3://it:hushhush@wal/main", "credentials_file"),
+        (
+            "s3://wal/main?secret_access_key=hushhush",
+            "Options are: endpoint",
+        ),
+    ] {
+        let ran = place.walden(&["list", "-A", location]).exits(2);
+        assert!(!ran.stderr.contains("hushhush"), "{ran:?}");
+        ran.says("invalid value for \"--archive <URL>\": ")
+            .says("walden: hint: ")
+            .says(hint);
+    }
+}
+
+#[test]
 fn an_endpoint_where_nobody_is_names_its_cure() {
     let place = Place::new();
     let port = {
