@@ -1,6 +1,7 @@
 //! Recovery to a point in time, and a standby that lives from the archive alone, with archives in object stores.
 //!
-//! One scenario for all stores, compressed and encrypted. Google's store is the lab's fake: see `lab::stores`.
+//! One scenario for all stores that keep their promises, compressed and encrypted, and one for a store that does not.
+//! Google's store is the lab's fake: see `lab::stores`.
 
 use anyhow::{Context, Result, ensure};
 use lab::stores::Make;
@@ -182,5 +183,32 @@ fn no_thread_that_talks_to_a_store_can_be_sent_a_signal() -> Result<()> {
             }
         }
         Ok(())
+    })
+}
+
+#[test]
+fn a_store_that_overwrites_gets_nothing_until_somebody_chooses_it_and_then_the_log_warns()
+-> Result<()> {
+    scenario(|lab| {
+        let archive = InStore::new(lab, Make::S3Rver)?;
+        let server = primary_with(lab, SMALL_MB, archive.archiving()?)?;
+        write(&server, 1)?;
+        let segment = server.switch_segment()?;
+        let refused = ["from being overwritten", "unsafe_overwrite=true"];
+        server.wait_for_log(Mark::default(), &refused)?;
+        ensure!(
+            server.ready()?.contains(&segment),
+            "it is noted as archived"
+        );
+
+        let chosen = format!("{}&unsafe_overwrite=true", archive.location);
+        let mark = server.mark()?;
+        server.reload(|settings| settings.set("walden.archive", &chosen))?;
+        server.wait_until_archived()?;
+        server.wait_for_log(
+            mark,
+            &["WARNING", "nothing keeps two servers from overwriting"],
+        )?;
+        must_hold(&archive, None, &[&segment])
     })
 }
