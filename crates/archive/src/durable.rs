@@ -466,11 +466,11 @@ fn named(dir: &Directory, stem: &str) -> io::Result<(File, String)> {
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(errno.into()),
         };
-        // Somebody who removes leftovers has the lock and is about to remove the name: take another.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
-            continue;
+        // Somebody who removes leftovers has the lock and is about to remove the name, or has done so: take another.
+        let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        if is_locked && sys::fstat(&file)?.st_nlink > 0 {
+            return Ok((file, name));
         }
-        return Ok((file, name));
     }
     Err(io::Error::new(
         io::ErrorKind::AlreadyExists,
