@@ -28,7 +28,7 @@ use crate::location::Location;
 use crate::options::{Cancel, Options};
 use crate::put::Offered;
 use crate::secret::ClusterSecret;
-use crate::store::{Object, Store};
+use crate::store::{Object, Store, Trial};
 use crate::workspace::Workspace;
 
 /// An archive of WAL files. All calls block; it may be shared between threads.
@@ -41,6 +41,8 @@ pub struct Archive {
     pub(crate) seen: Mutex<Option<(Binding, Instant)>>,
     /// Which forms its files have, where looking for all would cost too much.
     pub(crate) forms: Mutex<Forms>,
+    /// How the store is tried before the first file.
+    pub(crate) trial: Trial,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -142,6 +144,7 @@ impl Archive {
             secret: None,
             seen: Mutex::new(None),
             forms: Mutex::default(),
+            trial: Trial::Thorough,
             disk: Disk::default(),
         }
     }
@@ -152,6 +155,13 @@ impl Archive {
             forms: Mutex::new(Forms::believed_for(believed)),
             ..self
         }
+    }
+
+    /// The same archive, for whoever stores one file and goes: its store is tried briefly (see [`Trial`]).
+    #[must_use]
+    pub fn for_one_file(mut self) -> Archive {
+        self.trial = Trial::Brief;
+        self
     }
 
     /// The same archive, with the secret of the cluster whose files are going to be offered, if it is known. Without it an

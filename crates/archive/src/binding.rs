@@ -118,7 +118,7 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     if let Some(binding) = &is_bound {
         check(archive, binding, system)?;
     }
-    archive.store.prove_creation()?;
+    archive.store.prove_creation(archive.trial)?;
     if is_bound.is_some() {
         return Ok(());
     }

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastrand::Rng;
 
 use crate::error::Error;
-use crate::store::{Detail, Entry, Fresh, Object, Published, Staged, Store};
+use crate::store::{Detail, Entry, Fresh, Object, Published, Staged, Store, Trial};
 
 /// How often, and from which seed. Clones share one sequence of faults and one switch.
 #[derive(Clone)]
@@ -183,9 +183,9 @@ impl Store for FaultyStore {
         self.inner.is_remote()
     }
 
-    fn prove_creation(&self) -> Result<(), Error> {
+    fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
         self.faults.fail("could not try")?;
-        self.inner.prove_creation()
+        self.inner.prove_creation(trial)
     }
 
     fn place(&self) -> String {

@@ -73,6 +73,6 @@ pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use seal::round_trip;
 pub use secret::{CLUSTER_SECRET_BYTES, ClusterSecret};
 pub use settings::{MissingSegment, Settings};
-pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store};
+pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial};
 pub use time::rfc3339;
 pub use uploads::{UploadLimits, UploadNote, Uploads};

@@ -48,6 +48,15 @@ pub enum Detail {
     Full,
 }
 
+/// How thoroughly a store is tried before it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// One writer after the other: for whoever stores one file and goes.
+    Brief,
+    /// Several at once, and that several times.
+    Thorough,
+}
+
 /// The outcome of publishing a staged object.
 pub enum Published {
     /// It is there now, durably, and by our doing. With a handle it can be withdrawn until that is dropped; without, it
@@ -115,11 +124,11 @@ pub trait Store: Send + Sync {
         0
     }
 
-    /// Finds out by trying, once, whether creating never overwrites, where that is not ours to guarantee.
+    /// Finds out by trying, once and in this way, whether creating never overwrites, where that is not ours to guarantee.
     ///
     /// Fails with [`crate::ErrorKind::Unusable`] if it does, [`crate::ErrorKind::Unavailable`] if that could not be found
     /// out.
-    fn prove_creation(&self) -> Result<(), Error> {
+    fn prove_creation(&self, _: Trial) -> Result<(), Error> {
         Ok(())
     }
 

@@ -51,7 +51,7 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
         Some(dir) if bare => dir.join("pg_wal").join(&flags.file),
         _ => flags.file.clone(),
     };
-    let archive = chosen.open()?.with_secret(chosen.secret());
+    let archive = chosen.open()?.for_one_file().with_secret(chosen.secret());
     let put = archive.put_new(name, &path, chosen.system()?, &Cancel::new())?;
     if global.verbose {
         let place = archive.place();

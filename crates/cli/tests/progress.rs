@@ -96,8 +96,9 @@ fn on_terminal(command: &Command, args: &[&str]) -> Command {
 
 /// What such a command has written when it ends.
 fn terminal_output(command: &Command, args: &[&str]) -> String {
-    let output = on_terminal(command, args).output();
-    let output = output.expect("\"script\" (Debian: bsdutils) could not be started");
+    let Ok(output) = on_terminal(command, args).output() else {
+        panic!("could not start \"script\": install Debian's bsdutils");
+    };
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 

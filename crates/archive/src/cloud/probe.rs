@@ -10,7 +10,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 use crate::crew::Spawn;
 use crate::error::{Error, ErrorKind};
-use crate::store::{Published, Staged};
+use crate::store::{Published, Staged, Trial};
 
 use super::address::Address;
 use super::asking::limit_for;
@@ -24,9 +24,9 @@ pub(super) const PROBE_PREFIX: &str = "walden.probe.";
 /// How many writers race for one name.
 const RACERS: u8 = 8;
 
-/// How often they race when somebody wants to know, rather than to archive: a store that looks first and then writes
-/// needs some luck to let one of eight win each time.
-const RACES: u32 = 5;
+/// How often they race: a store that looks first and then writes lets one of eight win by luck now and then (one that was
+/// tried did so once in 25 races).
+const RACES: u32 = 3;
 
 /// How many requests the time of one is taken from.
 const ROUND_TRIPS: usize = 5;
@@ -60,7 +60,7 @@ impl CloudStore {
         let store = CloudStore::open(address, spawn)?;
         let shared = &store.shared;
         told("creating what is absent");
-        let creation = (0..RACES).try_for_each(|_| prove_creation(shared));
+        let creation = prove_creation(shared, Trial::Thorough);
         let creation = match creation {
             Err(error) if error.kind() == ErrorKind::Unavailable => return Err(error),
             tried => tried,
@@ -80,18 +80,26 @@ impl CloudStore {
 
 /// Fails with [`crate::ErrorKind::Unusable`] if the store overwrites, [`crate::ErrorKind::Unavailable`] if that could
 /// not be found out.
-pub(super) fn prove_creation(shared: &Shared) -> Result<(), Error> {
+pub(super) fn prove_creation(shared: &Shared, trial: Trial) -> Result<(), Error> {
+    match trial {
+        Trial::Brief => prove_once(shared, |key| again(shared, key).map(drop)),
+        Trial::Thorough => (0..RACES).try_for_each(|_| prove_once(shared, |key| race(shared, key))),
+    }
+}
+
+/// Has an object created in this way, and tries to create it once more.
+fn prove_once(shared: &Shared, create: impl Fn(&str) -> Result<(), Error>) -> Result<(), Error> {
     let key = unused_key();
-    let verdict = race(shared, &key).and_then(|()| again(shared, &key));
+    let verdict = create(&key).and_then(|()| again(shared, &key));
     // Who archives need not be allowed to remove anything.
     drop(shared.remove(&key));
-    if !verdict? {
-        return Err(overwrites(
+    match verdict? {
+        true => Ok(()),
+        false => Err(overwrites(
             shared,
             "an object that was there was created once more",
-        ));
+        )),
     }
-    Ok(())
 }
 
 /// The same for the copy that gives a large file its name: onto an object that is there.

@@ -19,7 +19,7 @@ use object_store::{GetResult, MultipartId, ObjectStoreExt};
 
 use crate::crew::Spawn;
 use crate::error::Error;
-use crate::store::{self, Detail, Entry, Object, Staged, Store};
+use crate::store::{self, Detail, Entry, Object, Staged, Store, Trial};
 
 use super::address::{Address, Service};
 use super::asking::{Gate, ask, have, limit_for};
@@ -332,12 +332,12 @@ impl Store for CloudStore {
         true
     }
 
-    fn prove_creation(&self) -> Result<(), Error> {
+    fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
         let is_proven = &self.shared.is_proven;
         if self.shared.overwrites() || is_proven.load(Ordering::Relaxed) {
             return Ok(());
         }
-        probe::prove_creation(&self.shared)?;
+        probe::prove_creation(&self.shared, trial)?;
         is_proven.store(true, Ordering::Relaxed);
         Ok(())
     }
