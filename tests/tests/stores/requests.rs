@@ -34,7 +34,7 @@ fn segments_cost_one_request_each(make: Make) -> Result<()> {
         put(&archive, &folder, &segment(1)?, 1)?;
         let opening = proxy.requests().len();
         ensure!(
-            opening <= 45,
+            opening <= 50,
             "{opening} requests before the first file was archived"
         );
 
