@@ -122,7 +122,14 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     if is_bound.is_some() {
         return Ok(());
     }
-    if !check_evidence(archive, system)? {
+    let evidence = check_evidence(archive, system);
+    if !matches!(evidence, Ok(false))
+        && let Some(binding) = read(archive)?
+    {
+        // Bound meanwhile, perhaps by a neighbour of ours, whose file was the evidence.
+        return check(archive, &binding, system);
+    }
+    if !evidence? {
         forms::begin(archive, archive.options.form())?;
     }
     let json = Json {
