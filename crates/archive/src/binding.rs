@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SystemIdentifier, WalFileName};
@@ -27,9 +27,6 @@ pub const BINDING_KEY: &str = "walden.json";
 
 /// The only format there is so far. Fields may be added to it; readers skip those they do not know.
 const FORMAT: u32 = 1;
-
-/// How long what was read is believed, where reading it again is a request.
-const BELIEVED: Duration = Duration::from_secs(60);
 
 /// The longest binding believed, in bytes.
 const BINDING_BYTES_MAX: usize = 64 * 1024;
@@ -87,7 +84,7 @@ pub(crate) fn known(archive: &Archive) -> Result<Option<Binding>, Error> {
     if archive.store.is_remote() {
         let seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((binding, at)) = &*seen
-            && at.elapsed() < BELIEVED
+            && at.elapsed() < forms::BELIEVED
         {
             return Ok(Some(binding.clone()));
         }
@@ -130,7 +127,7 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
         return check(archive, &binding, system);
     }
     if !evidence? {
-        forms::begin(archive, archive.options.form())?;
+        forms::begin(archive)?;
     }
     let json = Json {
         format: FORMAT,

@@ -27,7 +27,7 @@ use crate::store::Detail;
 const MARKER_PREFIX: &str = "walden.form.";
 
 /// How long what was read is believed: one more request a minute, and a minute of waiting for a form that is new.
-const BELIEVED: Duration = Duration::from_secs(60);
+pub(crate) const BELIEVED: Duration = Duration::from_secs(60);
 
 /// A form put down so long ago is known to all, whatever the clocks of the store and of this machine say.
 const KNOWN_TO_ALL: Duration = Duration::from_secs(60 * 60);
@@ -76,21 +76,27 @@ pub(crate) fn only(archive: &Archive) -> Result<Option<Form>, Error> {
     })
 }
 
-/// Puts the first form down, in an archive that is nobody's yet and holds no WAL.
-pub(crate) fn begin(archive: &Archive, form: Form) -> Result<(), Error> {
-    if !archive.store.is_remote() {
-        return Ok(());
-    }
-    put_down(archive, form)
+/// Whether files here have the form that we store them in, and no other.
+pub(crate) fn is_only_own(archive: &Archive) -> Result<bool, Error> {
+    Ok(only(archive)? == Some(archive.options.form()))
 }
 
-/// Sees to it that a form may be used for new files.
-///
-/// Fails with [`crate::ErrorKind::Unavailable`] while others may not know of it yet.
-pub(crate) fn use_one(archive: &Archive, form: Form) -> Result<(), Error> {
+/// Puts our form down as the first, in an archive that is nobody's yet and holds no WAL.
+pub(crate) fn begin(archive: &Archive) -> Result<(), Error> {
     if !archive.store.is_remote() {
         return Ok(());
     }
+    put_down(archive, archive.options.form())
+}
+
+/// Sees to it that our form may be used for new files.
+///
+/// Fails with [`crate::ErrorKind::Unavailable`] while others may not know of it yet.
+pub(crate) fn use_own(archive: &Archive) -> Result<(), Error> {
+    if !archive.store.is_remote() {
+        return Ok(());
+    }
+    let form = archive.options.form();
     let mut now = read(archive)?;
     if now.found.is_empty() {
         return Ok(());

@@ -45,7 +45,7 @@ use crate::binding;
 use crate::check::Check;
 use crate::codec::{CHUNK_BYTES, Contents, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
-use crate::compression::Compression;
+use crate::compression::{Compression, CompressionKind};
 use crate::error::{Error, ErrorKind, Mark};
 use crate::forms;
 use crate::key::{self, Form, key_of};
@@ -96,7 +96,7 @@ pub(crate) fn put_new(
     };
     let identity = offer.source.identity();
     // Where only one key can hold it and looking there costs as much as creating, creating is tried at once.
-    if forms::only(archive)? != Some(archive.options.form()) && offer.is_stored(None)? {
+    if !forms::is_only_own(archive)? && offer.is_stored(None)? {
         return Ok((Put::AlreadyStored, identity));
     }
     match offer.create(workspace)? {
@@ -276,15 +276,12 @@ impl Offer<'_> {
 
     /// Stores the file under a new key. `None` if somebody else has the key by now.
     fn create(&mut self, workspace: &mut Workspace) -> Result<Option<Put>, Error> {
-        let compression = match self.name {
-            WalFileName::Segment(_) | WalFileName::Partial(_) => self.archive.options.compression,
-            // Small, read by people, and by programs that know no suffix.
-            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {
-                Compression::None
-            }
-        };
         let form = self.archive.options.form().for_file(self.name);
-        forms::use_one(self.archive, self.archive.options.form())?;
+        let compression = match form.compression {
+            CompressionKind::None => Compression::None,
+            _ => self.archive.options.compression,
+        };
+        forms::use_own(self.archive)?;
         let digest = match form.sealed {
             true => self.digest(workspace.parts().chunk)?,
             false => None,
@@ -380,7 +377,7 @@ impl Offer<'_> {
 
     /// Whether what has just been created, and stays, stands alone or beside the same bytes.
     fn look_for_others(&mut self, own: Form) -> Result<(), Error> {
-        if forms::only(self.archive)? == Some(self.archive.options.form()) {
+        if forms::is_only_own(self.archive)? {
             return Ok(());
         }
         match self.is_stored(Some(own)) {

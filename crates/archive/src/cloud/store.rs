@@ -221,6 +221,27 @@ impl Shared {
         Ok((entries.collect(), page.page_token))
     }
 
+    /// Shows what [`Shared::page`] gives, page after page, until `visit` breaks.
+    fn each(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut token = None;
+        loop {
+            let (entries, next) = self.page(prefix, token)?;
+            for entry in entries {
+                if visit(entry).is_break() {
+                    return Ok(());
+                }
+            }
+            token = next;
+            if token.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Removes an object; false if the store says that there is none, which not all do.
     pub(super) fn remove(&self, key: &str) -> Result<bool, Error> {
         let path = self.path(key);
@@ -275,22 +296,15 @@ impl Store for CloudStore {
         _: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let mut token = None;
-        loop {
-            let (entries, next) = self.shared.page(prefix, token)?;
-            for entry in entries {
-                // Unfinished ones are nobody's yet.
-                let is_ours =
-                    store::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX);
-                if is_ours && visit(entry).is_break() {
-                    return Ok(());
-                }
+        self.shared.each(prefix, &mut |entry| {
+            // Unfinished ones are nobody's yet.
+            let is_ours =
+                store::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX);
+            match is_ours {
+                true => visit(entry),
+                false => ControlFlow::Continue(()),
             }
-            token = next;
-            if token.is_none() {
-                return Ok(());
-            }
-        }
+        })
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
@@ -303,21 +317,15 @@ impl Store for CloudStore {
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         let mut old = Vec::new();
-        let mut token = None;
-        loop {
-            let (entries, next) = self.shared.page("walden.", token)?;
-            let is_old = |entry: &Entry| {
-                let is_meant = [STAGED_PREFIX, PROBE_PREFIX];
-                let is_meant = is_meant.iter().any(|prefix| entry.key.starts_with(prefix));
-                let age = entry.modified.elapsed();
-                is_meant && age.is_ok_and(|age| age > LEFTOVER_AGE)
-            };
-            old.extend(entries.into_iter().filter(is_old).map(|entry| entry.key));
-            token = next;
-            if token.is_none() {
-                break;
+        self.shared.each("walden.", &mut |entry| {
+            let prefixes = [STAGED_PREFIX, PROBE_PREFIX];
+            let is_meant = prefixes.iter().any(|prefix| entry.key.starts_with(prefix));
+            let age = entry.modified.elapsed();
+            if is_meant && age.is_ok_and(|age| age > LEFTOVER_AGE) {
+                old.push(entry.key);
             }
-        }
+            ControlFlow::Continue(())
+        })?;
         for key in &old {
             self.shared.remove(key)?;
         }

@@ -112,9 +112,12 @@ impl Uploads {
         deadline: Instant,
         limits: UploadLimits,
     ) -> Result<Option<Put>, Error> {
-        // What a segment is compressed to is not known; more than itself it hardly is.
-        let size = path.metadata().map_or(0, |file| file.len());
-        let staged = self.engine.archive.store.staged_bytes(size);
+        let store = &self.engine.archive.store;
+        // What a segment is compressed to is not known; more than itself it hardly is. A directory keeps nothing of it.
+        let staged = match store.is_remote() {
+            true => store.staged_bytes(path.metadata().map_or(0, |file| file.len())),
+            false => 0,
+        };
         let each = memory::upload_bytes(self.engine.archive.options.compression) + staged;
         let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
         let (answer, hands) = {
