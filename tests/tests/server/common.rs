@@ -1,5 +1,6 @@
 //! What the scenarios share: a primary with a ledger, base backups, standbys, recoveries.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -29,6 +30,38 @@ pub(crate) fn primary_with(lab: &Lab, mb: u32, settings: Settings) -> Result<Clu
 /// Writes one entry.
 pub(crate) fn write(cluster: &Cluster, entry: u32) -> Result<()> {
     cluster.sql(&format!("insert into ledger(entry) values ({entry})"))?;
+    Ok(())
+}
+
+/// Puts a file's status back to what it was before the server noted that it is archived. The server must be stopped: this
+/// is what a crash between publishing and the note leaves behind.
+pub(crate) fn forget_the_note(cluster: &Cluster, name: &str) -> Result<()> {
+    let status = cluster.data().join("pg_wal/archive_status");
+    Ok(fs::rename(
+        status.join(format!("{name}.done")),
+        status.join(format!("{name}.ready")),
+    )?)
+}
+
+/// Has a server crash between publishing these segments and its notes: it must archive them again without a failure, and
+/// change nothing.
+pub(crate) fn crash_before_the_notes(
+    cluster: &Cluster,
+    archive: &ArchiveDir,
+    segments: &[String],
+) -> Result<()> {
+    let before = archive.snapshot()?;
+    cluster.kill()?;
+    for segment in segments {
+        forget_the_note(cluster, segment)?;
+    }
+    cluster.start()?;
+    cluster.wait_until_archived()?;
+    assert_eq!(cluster.archive_failures()?, 0);
+    let after = archive.snapshot()?;
+    for (key, bytes) in &before {
+        assert_eq!(after.get(key), Some(bytes), "{key} changed");
+    }
     Ok(())
 }
 

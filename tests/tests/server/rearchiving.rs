@@ -3,19 +3,11 @@
 use std::fs;
 
 use anyhow::Result;
-use lab::{Cluster, Shutdown, scenario, wait_until};
+use lab::{Shutdown, scenario, wait_until};
 
-use crate::common::{SMALL_MB, primary, primary_with, write};
-
-/// Puts a file's status back to what it was before the server noted that it is archived. The server
-/// must be stopped: this is what a crash between publishing and the note leaves behind.
-fn forget_the_note(cluster: &Cluster, name: &str) -> Result<()> {
-    let status = cluster.data().join("pg_wal/archive_status");
-    Ok(fs::rename(
-        status.join(format!("{name}.done")),
-        status.join(format!("{name}.ready")),
-    )?)
-}
+use crate::common::{
+    SMALL_MB, crash_before_the_notes, forget_the_note, primary, primary_with, write,
+};
 
 #[test]
 fn a_file_published_before_a_crash_is_archived_again_with_success() -> Result<()> {
@@ -25,19 +17,7 @@ fn a_file_published_before_a_crash_is_archived_again_with_success() -> Result<()
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let segments = primary.write_segments(1..=3)?;
         primary.wait_until_archived()?;
-        let before = archive.snapshot()?;
-        primary.kill()?;
-        for segment in &segments {
-            forget_the_note(&primary, segment)?;
-        }
-        primary.start()?;
-        primary.wait_until_archived()?;
-        assert_eq!(primary.archive_failures()?, 0);
-        let after = archive.snapshot()?;
-        for (key, bytes) in &before {
-            assert_eq!(after.get(key), Some(bytes), "{key} changed");
-        }
-        Ok(())
+        crash_before_the_notes(&primary, &archive, &segments)
     })
 }
 

@@ -9,8 +9,9 @@ use lab::{ArchiveDir, Cluster, Lab, Mark, Settings, Shutdown, run, scenario, wai
 use rustix::process::Signal;
 
 use crate::common::{
-    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, must_recover, primary_with, recovery_of,
-    recovery_settings, recovery_to, standby, start_and_hold, wait_for_entries, write,
+    SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, crash_before_the_notes, must_recover,
+    primary_with, recovery_of, recovery_settings, recovery_to, standby, start_and_hold,
+    wait_for_entries, write,
 };
 
 /// A secret key in a file that the servers' user alone can read, and its public key.
@@ -82,14 +83,6 @@ fn must_be_encrypted(archive: &ArchiveDir, marker: &str) -> Result<()> {
     Ok(())
 }
 
-/// Puts a file's status back to what it was before the server noted that it is archived, as a crash between publishing
-/// and the note leaves it. The server must be stopped.
-fn forget_the_note(cluster: &Cluster, name: &str) -> Result<()> {
-    let status = cluster.data().join("pg_wal/archive_status");
-    let (done, ready) = (format!("{name}.done"), format!("{name}.ready"));
-    Ok(fs::rename(status.join(done), status.join(ready))?)
-}
-
 #[test]
 fn a_server_that_cannot_read_its_archive_knows_its_own_files_again_after_a_crash() -> Result<()> {
     scenario(|lab| {
@@ -105,19 +98,7 @@ fn a_server_that_cannot_read_its_archive_knows_its_own_files_again_after_a_crash
         primary.wait_until_archived()?;
         must_be_encrypted(&archive, marker)?;
         assert_eq!(primary.sql("show walden.recipients")?, key.public);
-        let before = archive.snapshot()?;
-
-        primary.kill()?;
-        for segment in &segments {
-            forget_the_note(&primary, segment)?;
-        }
-        primary.start()?;
-        primary.wait_until_archived()?;
-        assert_eq!(primary.archive_failures()?, 0);
-        let after = archive.snapshot()?;
-        for (key, bytes) in &before {
-            assert_eq!(after.get(key), Some(bytes), "{key} changed");
-        }
+        crash_before_the_notes(&primary, &archive, &segments)?;
 
         // The command finds the same secret in the control file; without it nobody can tell.
         let copy = lab.dir().join(&segments[0]);

@@ -2,7 +2,7 @@
 //! time, and all is archived in the end.
 
 use anyhow::{Result, ensure};
-use lab::stores::{Behaviour, Fault, Make};
+use lab::stores::{Behaviour, Fault, Make, Proxy};
 use lab::{Cluster, Lab, Shutdown, scenario, wait_until, wal_file};
 use rustix::process::Signal;
 
@@ -23,6 +23,14 @@ fn must_be_whole(archive: &InStore<'_>, segment_mb: u32) -> Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// Waits until a request has met the proxy's fault.
+fn wait_until_stalled(proxy: &Proxy) -> Result<()> {
+    wait_until("an upload to be under way", || {
+        let requests = proxy.requests();
+        Ok(requests.iter().any(|request| request.fault.is_some()))
+    })
 }
 
 /// Kills the archiver, which has the server start anew by itself.
@@ -82,12 +90,7 @@ fn killing_the_archiver_in_mid_upload_leaves_no_half_object() -> Result<()> {
             let stall = Behaviour::default().always(Fault::Stall);
             proxy.behave(stall.only("PUT", "/wal/0000000"))?;
             primary.write_segments(2 * round - 1..=2 * round)?;
-            wait_until("an upload to be under way", || {
-                Ok(proxy
-                    .requests()
-                    .iter()
-                    .any(|request| request.fault.is_some()))
-            })?;
+            wait_until_stalled(&proxy)?;
             kill_archiver(&primary)?;
             assert_eq!(must_be_whole(&archive, 16)?, there);
             // What the dead archiver had sent goes on to the store, and breaks off there.
@@ -135,12 +138,7 @@ fn killing_the_archiver_between_two_parts_leaves_no_half_object() -> Result<()> 
         let stall = Behaviour::default().always(Fault::Stall);
         proxy.behave(stall.only("PUT", "partNumber=2"))?;
         primary.write_segments(1..=1)?;
-        wait_until("the second part to be under way", || {
-            Ok(proxy
-                .requests()
-                .iter()
-                .any(|request| request.fault.is_some()))
-        })?;
+        wait_until_stalled(&proxy)?;
         kill_archiver(&primary)?;
         assert_eq!(must_be_whole(&archive, 64)?, there);
         let unfinished = archive.store.unfinished_uploads()?;
