@@ -33,6 +33,7 @@ mod several;
 mod standby;
 mod store_kills;
 mod store_outages;
+mod store_outages_recovery;
 mod unloadable;
 mod witness;
 mod worker;
