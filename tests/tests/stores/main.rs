@@ -5,6 +5,7 @@
 
 mod common;
 mod forms;
+mod leftovers;
 mod races;
 mod refused;
 mod requests;

@@ -26,6 +26,7 @@ use crate::error::Error;
 
 use super::address::{Address, Service};
 use super::credentials;
+use super::unfinished::Unfinished;
 
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     pub(super) client: Arc<dyn Client>,
     /// `None` if requests are made without.
     pub(super) credentials: Option<Credentials>,
+    /// `None` where unfinished uploads cannot be asked for, or need not be.
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 /// A client for this address.
@@ -75,13 +78,17 @@ fn use_ring() {
 }
 
 fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Error> {
-    let builder = s3_builder(address, named)?;
+    let connector = Connector::new(address)?;
+    let http = connector.client.clone();
+    let builder = s3_builder(address, named)?.with_http_connector(connector);
     let is_signed = is_signed(builder.get_config_value(&AmazonS3ConfigKey::SkipSignature));
     let client = builder.build().map_err(|error| unusable(address, error))?;
-    let credentials = is_signed.then(|| asking(client.credentials()));
+    let client = Arc::new(client);
     Ok(Connection {
-        client: Arc::new(client),
-        credentials,
+        credentials: is_signed.then(|| asking(client.credentials())),
+        // A URL is signed with credentials or not at all.
+        unfinished: is_signed.then(|| Unfinished::in_s3(http, Arc::clone(&client))),
+        client,
     })
 }
 
@@ -105,7 +112,6 @@ fn s3_builder(address: &Address, named: Vec<(String, String)>) -> Result<AmazonS
     builder = builder
         .with_bucket_name(&address.bucket)
         .with_client_options(client_options(address))
-        .with_http_connector(Connector::new(address)?)
         .with_retry(no_retries())
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_copy_if_not_exists(S3CopyIfNotExists::Multipart);
@@ -134,10 +140,12 @@ fn s3_builder(address: &Address, named: Vec<(String, String)>) -> Result<AmazonS
 
 fn gcs(address: &Address) -> Result<Connection, Error> {
     let options = &address.options;
+    let connector = Connector::new(address)?;
+    let http = connector.client.clone();
     let mut builder = GoogleCloudStorageBuilder::from_env()
         .with_bucket_name(&address.bucket)
         .with_client_options(client_options(address))
-        .with_http_connector(Connector::new(address)?)
+        .with_http_connector(connector)
         .with_retry(no_retries());
     if let Some(file) = &options.credentials_file {
         // Read here only for the sake of a clear error.
@@ -148,11 +156,18 @@ fn gcs(address: &Address) -> Result<Connection, Error> {
         builder = builder.with_base_url(endpoint);
     }
     let is_signed = is_signed(builder.get_config_value(&GoogleConfigKey::SkipSignature));
+    let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
     let client = builder.build().map_err(|error| unusable(address, error))?;
-    let credentials = is_signed.then(|| asking(client.credentials()));
+    let keys = is_signed.then(|| Arc::clone(client.credentials()));
     Ok(Connection {
+        credentials: keys.as_ref().map(asking),
+        unfinished: Some(Unfinished::in_gcs(
+            http,
+            endpoint.as_deref(),
+            &address.bucket,
+            keys,
+        )),
         client: Arc::new(client),
-        credentials,
     })
 }
 
@@ -191,6 +206,7 @@ fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Connection, 
     Ok(Connection {
         client: Arc::new(client),
         credentials,
+        unfinished: None,
     })
 }
 

@@ -122,6 +122,11 @@ impl Failure {
         }
     }
 
+    /// The store does not do such a thing, or not for us.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.status, Some(400 | 403 | 404 | 405 | 501))
+    }
+
     /// As an error of the archive; `what` says what could not be done.
     pub(super) fn error(&self, what: &str) -> Error {
         let error = Error::new(ErrorKind::Unavailable, format!("{what}: {}", self.text));

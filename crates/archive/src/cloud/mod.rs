@@ -6,7 +6,8 @@
 //!
 //! * `address.rs`: the URL. `connect.rs`, `credentials.rs`: from the URL and the environment to a client.
 //! * `driver.rs`: the thread. `asking.rs`: one request until it is answered, with the policy of `retry.rs`.
-//! * `store.rs`, `staged.rs`, `reader.rs`: the store. `probe.rs`: whether the store keeps its promises.
+//! * `store.rs`, `staged.rs`, `reader.rs`: the store. `unfinished.rs`: uploads that nobody finishes any more.
+//! * `probe.rs`: whether the store keeps its promises.
 //! * `failure.rs`: what went wrong, in words for people.
 
 mod address;
@@ -19,6 +20,7 @@ mod probe;
 mod reader;
 mod staged;
 mod store;
+mod unfinished;
 
 pub use address::{Address, AddressOptions, Service};
 pub use probe::Probed;

@@ -11,7 +11,7 @@ use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
@@ -29,9 +29,16 @@ use super::failure::{Failure, Meaning};
 use super::probe::{self, PROBE_PREFIX};
 use super::reader::Reader;
 use super::staged::{self, CloudStaged, STAGED_PREFIX};
+use super::unfinished::{Marker, Page, Unfinished, Upload};
 
 /// How old an unfinished object must be to count as left behind: older than any upload, whatever the clocks say.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What the names of unfinished objects begin with.
+const LEFTOVER_PREFIXES: [&str; 2] = [STAGED_PREFIX, PROBE_PREFIX];
+
+/// Pages of unfinished uploads that are looked at, each of up to a thousand.
+const UPLOAD_PAGES_MAX: usize = 100;
 
 /// An archive's place in an object store. Clones share connections.
 #[derive(Clone)]
@@ -44,6 +51,7 @@ pub(super) struct Shared {
     pub(super) address: Address,
     client: Arc<dyn Client>,
     credentials: Option<Credentials>,
+    unfinished: Option<Arc<Unfinished>>,
     driver: Driver,
     gate: Arc<Gate>,
     /// The store has been seen to keep what is there, when something is put there or copied there.
@@ -63,12 +71,21 @@ impl CloudStore {
                 address: address.clone(),
                 client: connection.client,
                 credentials: connection.credentials,
+                unfinished: connection.unfinished.map(Arc::new),
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
                 is_proven: AtomicBool::new(false),
                 is_copy_proven: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// As [`Store::remove_leftovers`], for another age than a day: for whoever knows that nobody is in the middle of
+    /// something that old.
+    pub fn remove_leftovers_older_than(&self, age: Duration) -> Result<u64, Error> {
+        let objects = self.shared.remove_unfinished(age)?;
+        let uploads = self.shared.give_up_uploads(age)?;
+        Ok(objects + uploads)
     }
 }
 
@@ -259,6 +276,109 @@ impl Shared {
     }
 }
 
+/// What dead writers leave behind.
+impl Shared {
+    /// Removes objects that have no archive's name yet and are older than this.
+    fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
+        let mut old = Vec::new();
+        self.each("walden.", &mut |entry| {
+            if is_leftover(&entry.key, entry.modified, age) {
+                old.push(entry.key);
+            }
+            ControlFlow::Continue(())
+        })?;
+        for key in &old {
+            self.remove(key)?;
+        }
+        Ok(old.len() as u64)
+    }
+
+    /// Gives up uploads in parts, for such names, that were begun longer ago than this. A store that does not list them,
+    /// or not to us, has none as far as we know.
+    fn give_up_uploads(&self, age: Duration) -> Result<u64, Error> {
+        let Some(unfinished) = &self.unfinished else {
+            return Ok(0);
+        };
+        let mut count = 0;
+        let mut after = None;
+        for _ in 0..UPLOAD_PAGES_MAX {
+            let page = self.page_of_uploads(unfinished, after)?;
+            let Some((uploads, next)) = page else {
+                break;
+            };
+            for upload in uploads {
+                count += u64::from(self.give_up_old(upload, age)?);
+            }
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    fn page_of_uploads(
+        &self,
+        unfinished: &Arc<Unfinished>,
+        after: Option<Marker>,
+    ) -> Result<Option<Page>, Error> {
+        let prefix = self.path("walden.").to_string();
+        let unfinished = Arc::clone(unfinished);
+        let page = self.ask(limit_for(0), move |_| {
+            let (unfinished, prefix, after) =
+                (Arc::clone(&unfinished), prefix.clone(), after.clone());
+            async move { unfinished.page(&prefix, after.as_ref()).await }
+        })?;
+        match page {
+            Ok(page) => Ok(Some(page)),
+            Err(failure) if failure.is_refusal() => Ok(None),
+            Err(failure) => Err(failure.error(&format!(
+                "could not list unfinished uploads to \"{}\"",
+                self.address.place()
+            ))),
+        }
+    }
+
+    /// Gives an upload up if it is left behind; tells whether it was.
+    fn give_up_old(&self, upload: Upload, age: Duration) -> Result<bool, Error> {
+        let key = upload
+            .name
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let path = self.path(&key);
+        let is_ours = path.as_ref() == upload.name;
+        let is_old = upload
+            .begun
+            .is_some_and(|begun| is_leftover(&key, begun, age));
+        if !is_ours || !is_old {
+            return Ok(false);
+        }
+        let aborted = self.ask(limit_for(0), move |client| {
+            let (path, id) = (path.clone(), upload.id.clone());
+            async move { client.abort_multipart(&path, &id).await }
+        })?;
+        match aborted {
+            Ok(()) => Ok(true),
+            // Another was faster, or it is not for us to do.
+            Err(failure) if failure.is_refusal() => Ok(false),
+            Err(failure) => Err(failure.error(&format!(
+                "could not give up the upload of object \"{}\"",
+                self.shown(&key)
+            ))),
+        }
+    }
+}
+
+/// Whether such an object, or upload, is nobody's any more.
+fn is_leftover(key: &str, begun: SystemTime, age: Duration) -> bool {
+    let is_meant = LEFTOVER_PREFIXES
+        .iter()
+        .any(|prefix| key.starts_with(prefix));
+    is_meant && begun.elapsed().is_ok_and(|elapsed| elapsed > age)
+}
+
 impl Store for CloudStore {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         store::check_key(key)?;
@@ -316,20 +436,7 @@ impl Store for CloudStore {
     }
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
-        let mut old = Vec::new();
-        self.shared.each("walden.", &mut |entry| {
-            let prefixes = [STAGED_PREFIX, PROBE_PREFIX];
-            let is_meant = prefixes.iter().any(|prefix| entry.key.starts_with(prefix));
-            let age = entry.modified.elapsed();
-            if is_meant && age.is_ok_and(|age| age > LEFTOVER_AGE) {
-                old.push(entry.key);
-            }
-            ControlFlow::Continue(())
-        })?;
-        for key in &old {
-            self.shared.remove(key)?;
-        }
-        Ok(old.len() as u64)
+        self.remove_leftovers_older_than(LEFTOVER_AGE)
     }
 
     fn staged_bytes(&self, bytes: u64) -> u64 {

@@ -91,7 +91,7 @@ impl Asked {
 
     fn about_bucket(&self, objects: &Objects) -> Result<Response<Body>, Refused> {
         Ok(match self.method {
-            Method::GET if self.query.contains_key("uploads") => uploads(objects),
+            Method::GET if self.query.contains_key("uploads") => self.uploads(objects),
             Method::GET if self.asks("list-type") == "2" => self.list(objects),
             Method::GET | Method::HEAD if self.query.is_empty() => empty(StatusCode::OK),
             _ => error(StatusCode::BAD_REQUEST, "NotKnownToTheFake"),
@@ -159,6 +159,32 @@ impl Asked {
              <IsTruncated>{is_truncated}</IsTruncated>{next}{page}</ListBucketResult>",
             escaped(&self.bucket),
             escaped(prefix)
+        ))
+    }
+
+    /// The next page begins behind the last upload of this one.
+    fn uploads(&self, objects: &Objects) -> Response<Body> {
+        let after = (self.asks("key-marker"), self.asks("upload-id-marker"));
+        let max = self.asks("max-uploads").parse().unwrap_or(PAGE_KEYS_MAX);
+        let mut found = objects.uploads();
+        found.retain(|(key, id, _)| key.starts_with(self.asks("prefix")) && (*key, *id) > after);
+        let is_truncated = found.len() > max.min(PAGE_KEYS_MAX);
+        found.truncate(max.min(PAGE_KEYS_MAX));
+        let mut page = String::new();
+        if let Some((key, id, _)) = found.last().filter(|_| is_truncated) {
+            let key = escaped(key);
+            page += &format!(
+                "<NextKeyMarker>{key}</NextKeyMarker><NextUploadIdMarker>{id}</NextUploadIdMarker>"
+            );
+        }
+        for (key, id, begun) in found {
+            let (key, begun) = (escaped(key), Date::of(begun).iso());
+            page += &format!(
+                "<Upload><Key>{key}</Key><UploadId>{id}</UploadId><Initiated>{begun}</Initiated></Upload>"
+            );
+        }
+        xml(format!(
+            "<ListMultipartUploadsResult><IsTruncated>{is_truncated}</IsTruncated>{page}</ListMultipartUploadsResult>"
         ))
     }
 
@@ -263,17 +289,6 @@ impl Asked {
         );
         Ok(finish(describing(&object), body))
     }
-}
-
-fn uploads(objects: &Objects) -> Response<Body> {
-    let one = |(key, id): (&str, &str)| {
-        let key = escaped(key);
-        format!("<Upload><Key>{key}</Key><UploadId>{id}</UploadId></Upload>")
-    };
-    let all: String = objects.uploads().map(one).collect();
-    xml(format!(
-        "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated>{all}</ListMultipartUploadsResult>"
-    ))
 }
 
 fn refusal(refused: Refused) -> Response<Body> {

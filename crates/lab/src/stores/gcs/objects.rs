@@ -48,6 +48,7 @@ pub(super) struct Objects {
 
 struct Upload {
     key: String,
+    begun: SystemTime,
     parts: BTreeMap<u32, Bytes>,
 }
 
@@ -102,6 +103,7 @@ impl Objects {
         let id = format!("upload-{}", self.last);
         let upload = Upload {
             key: key.to_owned(),
+            begun: SystemTime::now(),
             parts: BTreeMap::new(),
         };
         self.uploads.insert(id.clone(), upload);
@@ -171,10 +173,13 @@ impl Objects {
         keys
     }
 
-    /// Uploads that are neither finished nor given up: key and name.
-    pub(super) fn uploads(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// Uploads that are neither finished nor given up: key and name, and when they were begun; sorted.
+    pub(super) fn uploads(&self) -> Vec<(&str, &str, SystemTime)> {
         let uploads = self.uploads.iter();
-        uploads.map(|(id, upload)| (upload.key.as_str(), id.as_str()))
+        let told = uploads.map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload.begun));
+        let mut told: Vec<_> = told.collect();
+        told.sort_unstable();
+        told
     }
 }
 
