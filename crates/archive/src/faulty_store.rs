@@ -10,7 +10,7 @@
 //! * settle: fails before, or after the work;
 //! * list: fails at once, or midway;
 //! * remove, withdraw: fail before, or after the work;
-//! * remove_leftovers: fails.
+//! * remove_leftovers, now: fail.
 //!
 //! Guarantees: it never invents an answer. It does not corrupt bytes, lose objects or answer "absent" for an
 //! object that is there: a store that does these breaks its promises, and no archive could hold over it.
@@ -19,6 +19,7 @@ use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use fastrand::Rng;
 
@@ -186,6 +187,11 @@ impl Store for FaultyStore {
     fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
         self.faults.fail("could not try")?;
         self.inner.prove_creation(trial)
+    }
+
+    fn now(&self) -> Result<Option<SystemTime>, Error> {
+        self.faults.fail("could not tell the time")?;
+        self.inner.now()
     }
 
     fn place(&self) -> String {

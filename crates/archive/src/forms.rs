@@ -8,6 +8,9 @@
 //! * A writer puts its form down before it uses it, and looks at all that are down then.
 //! * What was read is believed for a minute. A writer whose form joins others does not create anything for a little
 //!   longer than that, until every other writer knows of the form, and looks for it.
+//! * How long that is a process knows by its own waiting; or, if it does not live so long, by the store's clock, which
+//!   told when the form was put down and is asked what time it is now. Both are told by the nodes of one store, which may be
+//!   [`CLOCKS_APART_MAX`] apart. This machine's clock counts for nothing.
 //! * Whoever was alone when it put its form down need not wait: all who come later wait and look.
 //! * An archive that Walden did not begin, with files from elsewhere, has nothing put down: all forms are looked at.
 //!
@@ -21,7 +24,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::key::Form;
-use crate::store::Detail;
+use crate::store::{Detail, Trial};
 
 /// What the keys begin with under which forms are put down.
 const MARKER_PREFIX: &str = "walden.form.";
@@ -29,8 +32,9 @@ const MARKER_PREFIX: &str = "walden.form.";
 /// How long what was read is believed: one more request a minute, and a minute of waiting for a form that is new.
 pub(crate) const BELIEVED: Duration = Duration::from_secs(60);
 
-/// A form put down so long ago is known to all, whatever the clocks of the store and of this machine say.
-const KNOWN_TO_ALL: Duration = Duration::from_secs(60 * 60);
+/// How far the clocks of a store's nodes may be from one another, and how long after the moment that it is given an object
+/// may be seen: stores whose nodes are seconds apart are in trouble themselves.
+const CLOCKS_APART_MAX: Duration = Duration::from_secs(4 * 60);
 
 /// What an opened archive knows of its forms.
 #[derive(Debug)]
@@ -101,8 +105,7 @@ pub(crate) fn use_own(archive: &Archive) -> Result<(), Error> {
     if now.found.is_empty() {
         return Ok(());
     }
-    let is_new = now.at_of(form).is_none();
-    if is_new {
+    if now.at_of(form).is_none() {
         let all_sealed = now.found.iter().all(|(found, _)| found.sealed);
         if all_sealed && !form.sealed {
             return Err(Error::unusable(format!(
@@ -128,20 +131,21 @@ pub(crate) fn use_own(archive: &Archive) -> Result<(), Error> {
             )));
         }
     }
-    let mut forms = forms(archive);
-    let from = match forms.joined {
-        Some((joined, from)) if joined == form => from,
-        _ => {
-            let age = now.at_of(form).and_then(|at| at.elapsed().ok());
-            let is_old = !is_new && age.is_some_and(|age| age > KNOWN_TO_ALL);
-            let is_known = is_old || now.found.len() == 1;
-            let from = match is_known {
-                true => Instant::now(),
-                // A little longer, so that no two clocks have to run quite alike.
-                false => Instant::now() + forms.believed + forms.believed / 10,
-            };
-            forms.joined = Some((form, from));
-            from
+    let joined = forms(archive).joined;
+    let from = match joined.filter(|(joined, _)| *joined == form) {
+        Some((_, from)) => from,
+        None => {
+            let known = left_to_learn(archive, form, &now)?;
+            let mut forms = forms(archive);
+            // Whoever asked at the same time has waited as long as we have.
+            match forms.joined.filter(|(joined, _)| *joined == form) {
+                Some((_, from)) => from,
+                None => {
+                    let from = Instant::now() + known;
+                    forms.joined = Some((form, from));
+                    from
+                }
+            }
         }
     };
     let left = from.saturating_duration_since(Instant::now());
@@ -159,6 +163,28 @@ pub(crate) fn use_own(archive: &Archive) -> Result<(), Error> {
         "This happens once, after \"walden.compression\" has been changed, or \"walden.recipients\" set or emptied. \
          Nothing need be done.",
     ))
+}
+
+/// How long it takes from now on until all others know of this form, which is put down: for whoever waits for it, or for
+/// whoever comes back then.
+fn left_to_learn(archive: &Archive, form: Form, read: &Read) -> Result<Duration, Error> {
+    if read.found.len() == 1 {
+        return Ok(Duration::ZERO);
+    }
+    let believed = forms(archive).believed;
+    // A little longer, so that no two clocks have to run quite alike.
+    let waiting = believed + believed / 10;
+    let told = waiting + CLOCKS_APART_MAX;
+    let age = match (read.at_of(form), archive.store.now()?) {
+        (Some(at), Some(now)) => now.duration_since(at).unwrap_or_default(),
+        _ => Duration::ZERO,
+    };
+    let by_store = told.saturating_sub(age);
+    Ok(match archive.trial {
+        // It waits for nothing, so that the next one learns nothing of its waiting.
+        Trial::Brief => by_store,
+        Trial::Thorough => waiting.min(by_store),
+    })
 }
 
 impl Read {
@@ -343,6 +369,50 @@ mod tests {
             .filter(|key| key.starts_with("000000010000000000000002"));
         assert_eq!(stored.collect::<Vec<_>>(), ["000000010000000000000002.lz4"]);
         assert_eq!(scene.put(&old, 2, 1).unwrap(), Put::AlreadyStored);
+    }
+
+    #[test]
+    fn a_form_that_the_store_says_is_old_is_used_also_by_who_has_not_waited() {
+        let scene = Scene::new();
+        scene
+            .put(&scene.opened(Compression::Zstd(1)), 1, 1)
+            .unwrap();
+        // As an archive_command does: each file by a process of its own.
+        let put = |number| {
+            let archive = scene.opened(Compression::Lz4).for_one_file();
+            scene.put(&archive, number, 1)
+        };
+        let error = put(2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let known = CLOCKS_APART_MAX + SHORT;
+        // The clock ticks at each object, too.
+        scene.store.pass(known - Duration::from_secs(30));
+        let error = put(2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        let left: u64 = error
+            .to_string()
+            .split_once("new there: ")
+            .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+            .unwrap();
+        assert!((20..=31).contains(&left), "{error}");
+        scene.store.pass(Duration::from_secs(left));
+        assert!(matches!(put(2), Ok(Put::Stored { .. })));
+        assert!(matches!(put(3), Ok(Put::Stored { .. })));
+    }
+
+    #[test]
+    fn a_form_that_was_put_down_a_moment_ago_is_new_however_old_the_archive_is() {
+        let scene = Scene::new();
+        scene
+            .put(&scene.opened(Compression::Zstd(1)), 1, 1)
+            .unwrap();
+        let lz4 = marker_of(Form::plain(crate::CompressionKind::Lz4));
+        scene.store.pass(Duration::from_secs(24 * 60 * 60));
+        // Put down a moment ago, however long the archive has been there.
+        scene.store.overwrite(&lz4, b"");
+        let archive = scene.opened(Compression::Lz4).for_one_file();
+        let error = scene.put(&archive, 2, 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
 
     #[test]

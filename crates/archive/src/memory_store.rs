@@ -1,8 +1,8 @@
 //! The memory store: the model of what a store must do, and the quickest one to test with.
 //!
 //! Guarantees what [`Store`] asks, but for durability, which memory has none of. Clones share their
-//! objects, like several processes on one directory. Its clock ticks once an object, so that tests see the
-//! same times always.
+//! objects, like several processes on one directory. Its clock ticks once an object, and when it is told to, so that
+//! tests see the same times always.
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
@@ -55,6 +55,11 @@ impl MemoryStore {
         self.lock().insert(key, bytes, false);
     }
 
+    /// Lets time pass by the store's clock. For tests.
+    pub fn pass(&self, time: Duration) {
+        self.lock().ticks += time.as_secs();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // No code panics while it holds the lock with a half-made change, so the contents are sound.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -62,11 +67,15 @@ impl MemoryStore {
 }
 
 impl Shared {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks)
+    }
+
     fn insert(&mut self, key: &str, bytes: &[u8], fresh: bool) -> u64 {
         self.ticks += 1;
         let kept = Kept {
             bytes: bytes.into(),
-            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks),
+            modified: self.now(),
             born: self.ticks,
             fresh,
         };
@@ -144,6 +153,10 @@ impl Store for MemoryStore {
 
     fn is_remote(&self) -> bool {
         self.is_remote
+    }
+
+    fn now(&self) -> Result<Option<SystemTime>, Error> {
+        Ok(Some(self.lock().now()))
     }
 
     fn place(&self) -> String {

@@ -132,6 +132,12 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
+    /// What time it is by the clock that [`Entry::modified`] is told by, to a second or so; `None` if that is not asked of
+    /// this store. It may take a few requests.
+    fn now(&self) -> Result<Option<SystemTime>, Error> {
+        Ok(None)
+    }
+
     /// What to call this place in messages.
     fn place(&self) -> String;
 }

@@ -1,9 +1,13 @@
 //! Archives whose files have several forms: after a change of the compression, or made by other programs.
 
 use std::fs;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use archive::{Archive, Cancel, Compression, Error, ErrorKind, Got, Put};
+use anyhow::{Context, Result, bail, ensure};
+use archive::{
+    Archive, Cancel, CloudStore, Compression, Error, ErrorKind, Got, Location, Put, Store as _,
+    spawn_plainly,
+};
 use lab::scenario;
 use lab::stores::{Make, Proxy, Store};
 
@@ -43,6 +47,35 @@ fn a_new_form_waits_until_other_servers_know_of_it_and_the_old_one_stays_readabl
         must_restore(&lz4, &folder, &segment(1)?, 1)?;
         must_restore(&lz4, &folder, &segment(2)?, 1)
     })
+}
+
+#[test]
+fn a_store_tells_its_time_by_the_clock_of_what_is_stored_there() -> Result<()> {
+    for make in Make::HONEST {
+        scenario(|lab| {
+            let store = Store::start(lab, make, "archive")?;
+            let Location::Cloud(address) = place(&store, "wal")? else {
+                bail!("it is no place in a store");
+            };
+            let cloud = CloudStore::open(&address, spawn_plainly)?;
+            let tell = || cloud.now()?.context("it tells no time");
+            let before = tell()?;
+            cloud.stage("key")?.publish()?;
+            let stored = cloud.open("key")?.context("it is absent")?.modified;
+            let after = tell()?;
+            ensure!(
+                before <= stored && stored <= after,
+                "{make}: {before:?}, {stored:?}, {after:?}"
+            );
+            // Some minutes later would be too far off to be of use.
+            let took = after.duration_since(before)?;
+            ensure!(took < Duration::from_secs(60), "{make}: {took:?}");
+            let left = store.objects()?;
+            ensure!(left.len() == 1, "{make}: {left:?}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Guarantees: what is tried has a name of its own that no archive uses, and is removed again. A store that overwrites is
 //! always found out; one that looks first and then writes is, as far as a race shows it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
@@ -208,7 +209,7 @@ fn try_parts(store: &CloudStore) -> Result<(), Error> {
     let shared = &store.shared;
     let key = unused_key();
     let send = || -> Result<Published, Error> {
-        let mut staged = CloudStaged::new(std::sync::Arc::clone(shared), &key);
+        let mut staged = CloudStaged::new(Arc::clone(shared), &key);
         staged.write_zeros(SINGLE_BYTES_MAX + 1)?;
         Box::new(staged).publish()
     };
@@ -234,16 +235,22 @@ fn round_trip(shared: &Shared, key: &str) -> Result<Duration, Error> {
     Ok(took.get(ROUND_TRIPS / 2).copied().unwrap_or_default())
 }
 
+/// What time the store would give an object that is stored now: of all its clocks, the one that matters.
+pub(super) fn now(shared: &Arc<Shared>) -> Result<SystemTime, Error> {
+    let key = unused_key();
+    let mut staged = CloudStaged::new(Arc::clone(shared), &key);
+    staged.write_zeros(1)?;
+    let told = Box::new(staged).publish();
+    let told = told.and_then(|_| shared.modified(&key));
+    // Who archives need not be allowed to remove anything.
+    drop(shared.remove(&key));
+    told
+}
+
 /// The store's time of writing against ours, to the second that it is told in.
 fn skew(shared: &Shared, key: &str) -> Result<(Duration, bool), Error> {
-    let path = shared.path(key);
     let now = SystemTime::now();
-    let found = shared.ask(limit_for(0), move |client| {
-        let path = path.clone();
-        async move { client.head(&path).await }
-    })?;
-    let found = found.map_err(|failure| failure.error(&could_not(shared)))?;
-    let theirs = SystemTime::from(found.last_modified);
+    let theirs = shared.modified(key)?;
     Ok(match theirs.duration_since(now) {
         Ok(ahead) => (ahead, true),
         Err(behind) => (behind.duration(), false),

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
-use object_store::{GetResult, MultipartId, ObjectStoreExt};
+use object_store::{GetResult, MultipartId, ObjectMeta, ObjectStoreExt};
 
 use crate::crew::Spawn;
 use crate::error::Error;
@@ -154,12 +154,7 @@ impl Shared {
     }
 
     pub(super) fn is_there(&self, key: &str) -> Result<bool, Error> {
-        let path = self.path(key);
-        let found = self.ask(limit_for(0), move |client| {
-            let path = path.clone();
-            async move { client.head(&path).await }
-        })?;
-        match found {
+        match self.look(key)? {
             Ok(_) => Ok(true),
             // The answer to HEAD has no body that could say more.
             Err(failure) if failure.meaning.may_be_absent() => Ok(false),
@@ -168,6 +163,27 @@ impl Shared {
                 self.shown(key)
             ))),
         }
+    }
+
+    /// When an object was stored that must be there.
+    pub(super) fn modified(&self, key: &str) -> Result<SystemTime, Error> {
+        let found = self.look(key)?;
+        let could_not = || {
+            format!(
+                "could not look when object \"{}\" was stored",
+                self.shown(key)
+            )
+        };
+        let found = found.map_err(|failure| failure.error(&could_not()))?;
+        Ok(found.last_modified.into())
+    }
+
+    fn look(&self, key: &str) -> Result<Result<ObjectMeta, Failure>, Error> {
+        let path = self.path(key);
+        self.ask(limit_for(0), move |client| {
+            let path = path.clone();
+            async move { client.head(&path).await }
+        })
     }
 
     /// Gives up an upload in parts; nobody waits for that.
@@ -455,6 +471,10 @@ impl Store for CloudStore {
         probe::prove_creation(&self.shared, trial)?;
         is_proven.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn now(&self) -> Result<Option<SystemTime>, Error> {
+        probe::now(&self.shared).map(Some)
     }
 
     fn place(&self) -> String {
