@@ -5,17 +5,15 @@
 //! overwritten in memory when it has been used. The decrypting itself is in `seal.rs`.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use age::x25519::Identity;
-use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::location::LOCATION_BYTES_MAX;
+use crate::small_file;
 
 /// The longest identity file believed, in bytes: several hundred identities with their comments.
 const IDENTITY_BYTES_MAX: usize = 64 * 1024;
@@ -85,34 +83,12 @@ impl IdentityFile {
     /// Fails with [`crate::ErrorKind::Unavailable`] if the file cannot be read, and with
     /// [`crate::ErrorKind::Unusable`] if it is not what it should be.
     pub(crate) fn read(&self) -> Result<Identities, Error> {
-        let could_not = |cause| {
-            Error::io(format!("could not read identity file \"{self}\""), cause).with_hint(format!(
-                "{PARAMETER} must name a file that the user who reads the archive can read."
-            ))
-        };
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        // Not to hang on a fifo.
-        let file = File::options()
-            .read(true)
-            .custom_flags(nonblocking)
-            .open(&self.path);
-        let file = file.map_err(could_not)?;
-        if !file.metadata().map_err(could_not)?.is_file() {
-            return Err(Error::unusable(format!(
-                "identity file \"{self}\" is not a regular file"
-            )));
-        }
-        // As large as it may get from the start: a buffer that grows leaves copies behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(IDENTITY_BYTES_MAX + 1));
-        let most = u64::try_from(IDENTITY_BYTES_MAX).unwrap_or(u64::MAX);
-        file.take(most + 1)
-            .read_to_end(&mut text)
-            .map_err(could_not)?;
-        if text.len() > IDENTITY_BYTES_MAX {
-            return Err(Error::unusable(format!(
-                "identity file \"{self}\" is longer than {IDENTITY_BYTES_MAX} bytes"
-            )));
-        }
+        let text = small_file::read(
+            &self.path,
+            "identity file",
+            IDENTITY_BYTES_MAX,
+            &format!("{PARAMETER} must name a file that the user who reads the archive can read."),
+        )?;
         self.parse(&text)
     }
 

@@ -45,6 +45,7 @@ mod retry;
 mod seal;
 mod secret;
 mod settings;
+mod small_file;
 mod source;
 mod store;
 pub mod suite;

@@ -8,7 +8,10 @@
 
 use std::path::Path;
 
-use crate::error::{Error, cause_of};
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::small_file;
 
 /// The longest file believed, in bytes.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -38,19 +41,18 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// A whole file of the user's, for credentials or certificates.
-pub(super) fn read_text(path: &Path) -> Result<String, Error> {
-    let shown = path.display();
-    let bytes = std::fs::read(path).map_err(|cause| {
-        let text = format!("could not read file \"{shown}\": {}", cause_of(&cause));
-        Error::unavailable(text).with_hint(
-            "It has to be readable for the operating system user that the database server runs as.",
-        )
+pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, Error> {
+    let bytes = small_file::read(
+        path,
+        "file",
+        FILE_BYTES_MAX,
+        "It has to be readable for the operating system user that the database server runs as.",
+    )?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        let shown = path.display();
+        Error::unusable(format!("file \"{shown}\" is not a text file"))
     })?;
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(Error::unusable(format!("file \"{shown}\" is too long")));
-    }
-    String::from_utf8(bytes)
-        .map_err(|_| Error::unusable(format!("file \"{shown}\" is not a text file")))
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 #[cfg(test)]
