@@ -180,6 +180,10 @@ impl Store for FaultyStore {
         self.inner.staged_bytes(bytes)
     }
 
+    fn opened_bytes(&self) -> u64 {
+        self.inner.opened_bytes()
+    }
+
     fn is_remote(&self) -> bool {
         self.inner.is_remote()
     }

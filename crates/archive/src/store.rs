@@ -124,6 +124,11 @@ pub trait Store: Send + Sync {
         0
     }
 
+    /// The most that an opened object takes in memory, beside what its reader is asked for.
+    fn opened_bytes(&self) -> u64 {
+        0
+    }
+
     /// Finds out by trying, once and in this way, whether creating never overwrites, where that is not ours to guarantee.
     ///
     /// Fails with [`crate::ErrorKind::Unusable`] if it does, [`crate::ErrorKind::Unavailable`] if that could not be found

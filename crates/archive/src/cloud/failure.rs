@@ -73,6 +73,14 @@ impl Failure {
         }
     }
 
+    /// So little has come in so long.
+    pub(super) fn trickle(bytes: u64, seconds: u64) -> Failure {
+        Failure {
+            text: format!("only {bytes} bytes within {seconds} s"),
+            ..Failure::silence(seconds)
+        }
+    }
+
     pub(super) fn of(error: &StoreError) -> Failure {
         let whole = whole_text(error);
         let status = status_in(&whole);

@@ -27,7 +27,7 @@ use super::connect::{Client, Credentials, connect};
 use super::driver::Driver;
 use super::failure::{Failure, Meaning};
 use super::probe::{self, PROBE_PREFIX};
-use super::reader::Reader;
+use super::reader::{self, Reader};
 use super::staged::{self, CloudStaged, STAGED_PREFIX};
 use super::unfinished::{Marker, Page, Unfinished, Upload};
 
@@ -457,6 +457,10 @@ impl Store for CloudStore {
 
     fn staged_bytes(&self, bytes: u64) -> u64 {
         staged::bytes_in_memory(bytes)
+    }
+
+    fn opened_bytes(&self) -> u64 {
+        reader::BYTES_IN_MEMORY
     }
 
     fn is_remote(&self) -> bool {

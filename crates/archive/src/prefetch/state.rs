@@ -269,8 +269,12 @@ impl State {
         let most = wanted.prefetch_max.min(PREFETCH_MAX).min(fitting);
         // One more at a time: a slow archive may be slow because of what is fetched ahead.
         let depth = self.pace.depth().min(self.depth.max(1) + 1).min(most);
+        // The store's share is known once it is open.
+        let archive = self.archive.as_ref();
+        let on_the_way = archive.map_or(0, |(_, archive)| archive.store.opened_bytes());
+        let each = self.bytes_each + on_the_way;
         // One file more is being moved whenever recovery asks for one that is not there.
-        let jobs = memory::jobs_within(wanted.memory_limit, self.bytes_each, depth + 1);
+        let jobs = memory::jobs_within(wanted.memory_limit, each, depth + 1);
         self.hands_ahead = jobs.saturating_sub(1 + self.stuck());
         self.depth = if self.hands_ahead == 0 { 0 } else { depth };
         let missed = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);

@@ -64,6 +64,8 @@ struct Seen {
     poisoned: Vec<String>,
     /// Every object takes this long to open.
     delay: Duration,
+    /// And so much memory while it is open.
+    opened_bytes: u64,
 }
 
 impl Watched {
@@ -167,6 +169,10 @@ impl Store for Watched {
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         self.inner.remove_leftovers()
+    }
+
+    fn opened_bytes(&self) -> u64 {
+        self.seen.lock().unwrap().opened_bytes
     }
 
     fn place(&self) -> String {

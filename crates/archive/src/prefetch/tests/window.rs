@@ -52,6 +52,18 @@ fn memory_for_one_file_only_leaves_none_to_fetch_ahead() {
 }
 
 #[test]
+fn what_a_store_keeps_of_an_open_object_counts_as_memory() {
+    let mut recovery = Recovery::new(8).holding(1..=10);
+    let each = memory::download_bytes();
+    recovery.store.seen.lock().unwrap().opened_bytes = each;
+    recovery.wanted.memory_limit = each * 7 / 2;
+    assert!((1..=5).all(|number| !recovery.restore(segment(number))));
+    recovery.wanted.memory_limit = each * 4;
+    recovery.restore(segment(6));
+    assert!(recovery.restore_later(segment(7)));
+}
+
+#[test]
 fn absence_is_asked_for_anew_each_time_and_what_came_meanwhile_is_found() {
     let mut recovery = Recovery::new(8).holding(1..=3);
     for number in 1..=3 {
