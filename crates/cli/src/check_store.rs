@@ -35,9 +35,9 @@ pub(crate) fn check(address: &Address, lines: &mut Vec<Line>, progress: &Progres
         Err(error) => Line::error(error, cure),
     };
     lines.push(all_ok(
-        "what is stored is listed at once",
+        "what is stored is listed at once, page after page",
         &probed.listing,
-        "Let the credentials list the bucket.",
+        "Let the credentials list the bucket; if they may, use a store whose listings can be relied on.",
     ));
     lines.push(all_ok(
         "large files are stored in parts, and only if they are absent",

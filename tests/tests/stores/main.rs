@@ -10,4 +10,5 @@ mod races;
 mod refused;
 mod requests;
 mod suite;
+mod tried;
 mod trouble;

@@ -32,6 +32,9 @@ const RACES_MAX: u32 = 4;
 /// A store whose races take so long has its writers wait for one another, and one race is enough.
 const RACING_ENOUGH: Duration = Duration::from_secs(1);
 
+/// How many objects are listed page by page.
+const LISTED: usize = 3;
+
 /// How many requests the time of one is taken from.
 const ROUND_TRIPS: usize = 5;
 
@@ -40,7 +43,7 @@ const ROUND_TRIPS: usize = 5;
 pub struct Probed {
     /// Whether it creates an object only if it is absent, also when several come at once.
     pub creation: Result<(), Error>,
-    /// Whether what was created is listed at once.
+    /// Whether what was created is listed at once, also where a listing takes several pages.
     pub listing: Result<(), Error>,
     /// Whether an object too large for one request is created in parts, and only if it is absent.
     pub parts: Result<(), Error>,
@@ -74,7 +77,7 @@ impl CloudStore {
         told("listing, time and clock");
         Ok(Probed {
             creation,
-            listing: with_object(shared, |key| must_be_listed(shared, key)),
+            listing: try_listing(shared),
             parts,
             round_trip: with_object(shared, |key| round_trip(shared, key)),
             skew: with_object(shared, |key| skew(shared, key)),
@@ -192,16 +195,40 @@ fn with_object<T>(shared: &Shared, what: impl Fn(&str) -> Result<T, Error>) -> R
     Ok(done)
 }
 
-fn must_be_listed(shared: &Shared, key: &str) -> Result<(), Error> {
-    let (entries, _) = shared.page(key, None)?;
-    if entries.iter().any(|entry| entry.key == key) {
+/// Creates a few objects, and has them listed in pages of one.
+fn try_listing(shared: &Shared) -> Result<(), Error> {
+    let prefix = unused_key();
+    let keys: Vec<_> = (1..=LISTED).map(|it| format!("{prefix}.{it}")).collect();
+    let listed = keys
+        .iter()
+        .try_for_each(|key| again(shared, key).map(drop))
+        .and_then(|()| must_be_listed(shared, &prefix, &keys));
+    let removed = keys.iter().map(|key| shared.remove(key).map(drop));
+    let removed = removed.fold(Ok(()), Result::and);
+    listed.and(removed)
+}
+
+fn must_be_listed(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), Error> {
+    let mut found = Vec::new();
+    let mut token = None;
+    // A store may give pages with nothing in them, but not for ever.
+    for _ in 0..4 * LISTED {
+        let (entries, next) = shared.page(prefix, token, Some(1))?;
+        found.extend(entries.into_iter().map(|entry| entry.key));
+        token = next;
+        if token.is_none() {
+            break;
+        }
+    }
+    found.sort();
+    if found == keys {
         return Ok(());
     }
     let place = shared.address.place();
-    Err(Error::new(
-        ErrorKind::Unusable,
-        format!("archive \"{place}\" does not list an object that was just created"),
-    ))
+    Err(Error::unusable(format!(
+        "archive \"{place}\" lists {} objects in pages of one where {LISTED} were just created",
+        found.len()
+    )))
 }
 
 /// Sends an object in parts, twice.

@@ -210,11 +210,13 @@ impl Shared {
         }
     }
 
-    /// One page of the objects whose keys begin so, and where the next one begins.
+    /// One page of the objects whose keys begin so, of so many at most or as many as the store likes, and where the next
+    /// one begins.
     pub(super) fn page(
         &self,
         prefix: &str,
         token: Option<String>,
+        most: Option<usize>,
     ) -> Result<(Vec<Entry>, Option<String>), Error> {
         let asked = match self.address.service {
             // For Azure the client library leaves out an object that is named like the prefix itself.
@@ -231,6 +233,7 @@ impl Shared {
             let options = PaginatedListOptions {
                 delimiter: Some("/".into()),
                 page_token: token.clone(),
+                max_keys: most,
                 ..PaginatedListOptions::default()
             };
             async move {
@@ -262,7 +265,7 @@ impl Shared {
     ) -> Result<(), Error> {
         let mut token = None;
         loop {
-            let (entries, next) = self.page(prefix, token)?;
+            let (entries, next) = self.page(prefix, token, None)?;
             for entry in entries {
                 if visit(entry).is_break() {
                     return Ok(());
