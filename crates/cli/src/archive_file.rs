@@ -51,8 +51,16 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
         Some(dir) if bare => dir.join("pg_wal").join(&flags.file),
         _ => flags.file.clone(),
     };
-    let archive = chosen.open()?.for_one_file().with_secret(chosen.secret());
+    let secret = chosen.secret();
+    let has_digest = secret.is_some() || chosen.settings.options.recipients.is_empty();
+    let archive = chosen.open()?.for_one_file().with_secret(secret);
     let put = archive.put_new(name, &path, chosen.system()?, &Cancel::new())?;
+    if !has_digest && matches!(put, Put::Stored { .. }) {
+        say::warning(
+            "it was encrypted without a digest, because no data directory (-D) told the secret of its cluster: \
+             a server that offers the same file and cannot open the stored one will not know that they are equal",
+        );
+    }
     if global.verbose {
         let place = archive.place();
         say::note(&match put {

@@ -34,6 +34,28 @@ fn write_segment(place: &Place, number: u32) -> String {
 }
 
 #[test]
+fn who_encrypts_a_file_of_no_known_cluster_is_warned_and_nobody_else() {
+    let place = Place::new();
+    let public = make_key(&place, "key");
+    let archive = place.text("archive");
+    let encrypted = |source: &str| {
+        let flags = ["archive", source, "-A", &archive, "--recipients", &public];
+        place.walden(&flags).exits(0)
+    };
+    let warning = "warning: it was encrypted without a digest";
+    // Away from any data directory.
+    let elsewhere = place.path(&name(1));
+    fs::write(&elsewhere, segment(1, common::SYSTEM)).unwrap();
+    encrypted(elsewhere.to_str().unwrap()).says(warning);
+    let plain = place.path(&name(2));
+    fs::write(&plain, segment(2, common::SYSTEM)).unwrap();
+    let other = place.text("plain");
+    fs::create_dir(&other).unwrap();
+    let said = place.walden(&["archive", plain.to_str().unwrap(), "-A", &other]);
+    assert!(!said.exits(0).stderr.contains(warning));
+}
+
+#[test]
 fn flags_encrypt_and_decrypt_and_a_list_tells_it() {
     let place = Place::new();
     let public = make_key(&place, "key");
