@@ -104,6 +104,8 @@ impl CloudStaged {
         std::mem::take(&mut self.pieces).into_iter().collect()
     }
 
+    /// The client library has none for the copy that gives a large object its name, which on S3 is then of the store's
+    /// default class.
     fn attributes(&self) -> Attributes {
         let class = self.shared.address.options.storage_class.clone();
         class
