@@ -9,8 +9,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use client::{Client, block_on, client, races, runners_contents, tls_client};
 use futures_util::future::join_all;
-use lab::scenario;
 use lab::stores::{Make, Store};
+use lab::{scenario, wait_until};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload};
 
 #[expect(clippy::print_stdout, reason = "the test runner collects it")]
@@ -152,6 +152,27 @@ fn seaweedfs_speaks_tls_by_an_authority_of_its_own() -> Result<()> {
             "{refused:?}"
         );
         assert_eq!(store.objects()?, [("wal/0001".to_owned(), 16)]);
+        Ok(())
+    })
+}
+
+#[test]
+fn seaweedfs_is_emptied_at_once_and_counts_requests() -> Result<()> {
+    scenario(|lab| {
+        let store = start(lab, Make::SeaweedFsTls)?;
+        let client = client(&store, store.port())?;
+        let before = store.requests()?;
+        block_on(async {
+            client.create("wal/0001", "first").await?;
+            Ok(client.create("wal/0002", "second").await?)
+        })?;
+        // The count may come after the answer.
+        wait_until("two requests", || Ok(store.requests()? == before + 2))?;
+        assert_eq!(store.objects()?.len(), 2);
+        store.empty()?;
+        assert_eq!(store.objects()?, []);
+        block_on(async { Ok(client.create("wal/0001", "another").await?) })?;
+        assert_eq!(store.objects()?, [("wal/0001".to_owned(), 7)]);
         Ok(())
     })
 }

@@ -6,8 +6,9 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use http_body_util::Full;
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderName, HeaderValue};
-use hyper::{Method, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::azure::{AzureAccessKey, AzureAuthorizer, AzureCredential};
 use object_store::client::{HttpRequest, HttpRequestBody};
@@ -16,7 +17,7 @@ use crate::stores::http;
 use crate::stores::make::{AZURITE_ACCOUNT, AZURITE_KEY, Make};
 
 /// The region that requests are signed for; the stores take any.
-pub(super) const REGION: &str = "us-east-1";
+pub const REGION: &str = "us-east-1";
 
 /// What is put and taken away again to see whether a store works.
 const PROBE: &str = ".lab-probe";
@@ -42,6 +43,25 @@ impl Eyes {
         let removed = self.ask(Method::DELETE, PROBE, "", b"")?;
         ensure!(removed.status().is_success(), "{}", told(&removed));
         Ok(())
+    }
+
+    /// Removes the bucket with all that is in it.
+    pub(super) fn remove_all(&self) -> Result<()> {
+        let removed = self.ask(Method::DELETE, "", "", b"")?;
+        ensure!(removed.status().is_success(), "{}", told(&removed));
+        Ok(())
+    }
+
+    /// How many requests about the bucket SeaweedFS has counted, by what it tells on its port for metrics.
+    pub(super) fn requests(&self, port: u16) -> Result<u64> {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = Uri::from_static("/metrics");
+        request
+            .headers_mut()
+            .insert(HOST, format!("127.0.0.1:{port}").parse()?);
+        let answer = http::ask(port, request)?;
+        ensure!(answer.status().is_success(), "{}", told(&answer));
+        counted(&String::from_utf8_lossy(answer.body()), &self.bucket)
     }
 
     /// Names and sizes of all objects, sorted.
@@ -166,6 +186,21 @@ impl Eyes {
         }
         Ok(())
     }
+}
+
+/// The sum of the counters of this bucket's requests, one for each kind of request and answer.
+fn counted(metrics: &str, bucket: &str) -> Result<u64> {
+    let label = format!("bucket=\"{bucket}\"");
+    let mut sum = 0;
+    for line in metrics.lines() {
+        if line.starts_with("SeaweedFS_s3_request_total{") && line.contains(&label) {
+            let count = line.rsplit(' ').next().unwrap_or_default();
+            sum += count
+                .parse::<u64>()
+                .with_context(|| format!("{line:?} ends in no count"))?;
+        }
+    }
+    Ok(sum)
 }
 
 fn told(answer: &Response<Bytes>) -> String {

@@ -20,13 +20,17 @@ pub(super) const AZURITE_ACCOUNT: &str = "devstoreaccount1";
 pub(super) const AZURITE_KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
+/// Which of the ports of [`Make::SeaweedFsTls`] is the one with TLS, and which tells the numbers of requests.
+pub(super) const TLS_PORT: usize = 8;
+pub(super) const METRICS_PORT: usize = 9;
+
 /// A kind of store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Make {
     /// S3, and it keeps its promises.
     SeaweedFs,
     /// The same with TLS: [`Store::url`](crate::stores::Store::url) is of `https`, by a certificate authority of the
-    /// lab's own. It has a plain port too, for the proxy and for the lab.
+    /// lab's own. It has a plain port too, for the proxy and for the lab, and counts its requests.
     SeaweedFsTls,
     /// Azure's store, and it keeps its promises.
     Azurite,
@@ -60,7 +64,7 @@ impl Make {
     pub(super) fn ports(self) -> usize {
         match self {
             Make::SeaweedFs => 8,
-            Make::SeaweedFsTls => 9,
+            Make::SeaweedFsTls => 10,
             Make::GcsFake => 0,
             Make::Azurite | Make::S3Rver | Make::S3sFs => 1,
         }
@@ -167,6 +171,7 @@ fn seaweedfs(make: Make, lab: &Lab, dir: &Path, ports: &[Port]) -> Result<Vec<St
         "filer.port",
         "filer.port.grpc",
         "s3.port.https",
+        "metricsPort",
     ];
     for (flag, port) in flags.iter().zip(ports) {
         args.push(format!("-{flag}={}", port.number()));
@@ -181,8 +186,8 @@ fn seaweedfs(make: Make, lab: &Lab, dir: &Path, ports: &[Port]) -> Result<Vec<St
             "-s3.port.lance=0",
             "-s3.autoCreateBucket=false",
             "-master.telemetry=false",
-            // The defaults are for disks of another size.
-            "-master.volumeSizeLimitMB=128",
+            // The defaults are for disks of another size. New volumes are a second without writing.
+            "-master.volumeSizeLimitMB=1024",
             "-volume.max=20",
             // Else it waits for other masters when it starts again, for some 20 s.
             "-master.resumeState=false",

@@ -31,10 +31,11 @@ use rustix::process::Signal;
 use crate::lab::Lab;
 use crate::wait::wait_until;
 use daemon::Daemon;
-use eyes::{Eyes, REGION};
-use make::{AZURITE_ACCOUNT, AZURITE_KEY, sockets};
+use eyes::Eyes;
+use make::{AZURITE_ACCOUNT, AZURITE_KEY, METRICS_PORT, TLS_PORT, sockets};
 use ports::Port;
 
+pub use eyes::REGION;
 pub use make::Make;
 pub use proxy::{Behaviour, Fault, Proxy, Request};
 
@@ -101,14 +102,31 @@ impl<'lab> Store<'lab> {
     /// The URL of a place in it, as `walden.archive` takes it; its credentials are in [`Store::environment`].
     #[must_use]
     pub fn url(&self, prefix: &str) -> String {
-        match (self.make, self.ports.last()) {
-            (Make::SeaweedFsTls, Some(port)) => format!(
-                "{}&ca_file={}",
-                self.url_at(&format!("https://127.0.0.1:{}", port.number()), prefix),
-                self.ca_file().display()
-            ),
-            _ => self.url_at(&format!("http://127.0.0.1:{}", self.port()), prefix),
+        match self.tls_port() {
+            Some(port) => self.tls_url_at(port, prefix),
+            None => self.url_at(&format!("http://127.0.0.1:{}", self.port()), prefix),
         }
+    }
+
+    /// The port with TLS, where there is one.
+    #[must_use]
+    pub fn tls_port(&self) -> Option<u16> {
+        match self.make {
+            Make::SeaweedFsTls => self.ports.get(TLS_PORT).map(Port::number),
+            _ => None,
+        }
+    }
+
+    /// The URL of a place behind another port of 127.0.0.1, from which somebody passes bytes on to [`Store::tls_port`].
+    #[must_use]
+    pub fn tls_url_at(&self, port: u16, prefix: &str) -> String {
+        let endpoint = format!("https://127.0.0.1:{port}");
+        let ca_file = self.ca_file();
+        format!(
+            "{}&ca_file={}",
+            self.url_at(&endpoint, prefix),
+            ca_file.display()
+        )
     }
 
     /// The same place through a proxy.
@@ -199,6 +217,28 @@ impl<'lab> Store<'lab> {
             Runs::Fake(fake) => Ok(fake.unfinished_uploads()),
             Runs::Program(_) => self.eyes().unfinished_uploads(),
         }
+    }
+
+    /// Removes the bucket with all that is in it, and makes it anew: much faster than object by object.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not do so; only SeaweedFS removes a bucket that is not empty.
+    pub fn empty(&self) -> Result<()> {
+        let eyes = self.eyes();
+        eyes.remove_all()?;
+        wait_until("an empty bucket", || Ok(eyes.prepare().is_ok()))
+    }
+
+    /// How many requests about the bucket have been answered since it was made, the lab's own included.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not say: only [`Make::SeaweedFsTls`] does.
+    pub fn requests(&self) -> Result<u64> {
+        let port = self.ports.get(METRICS_PORT);
+        let port = port.with_context(|| format!("{} counts no requests", self.make))?;
+        self.eyes().requests(port.number())
     }
 
     /// Stops it; clients are refused until [`Store::start_again`], and then what it has acknowledged is there. One that
