@@ -88,6 +88,7 @@ soak: prerequisites build ## let everything go wrong for a while, as root (MINUT
 
 bench: prerequisites build ## measure Walden beside its peers, as root, on a quiet machine (ONLY=drain RUNS=5 SEGMENTS=200)
 	@CARGO="$(CARGO)" scripts/peers
+	@scripts/stores seaweedfs
 	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/walden-bench run $(if $(ONLY),--only $(ONLY)) \
 	    $(if $(RUNS),--runs $(RUNS)) $(if $(SEGMENTS),--segments $(SEGMENTS))
 	@$(release)/walden-bench page

@@ -5,6 +5,7 @@
 //! same state. Nothing in `pg_wal` is ever recycled (`wal_keep_size`), and servers are stopped at once, since an
 //! orderly shutdown would switch to one more segment.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,9 +31,9 @@ pub(crate) struct Backlog<'lab> {
     pub(crate) workload: &'static str,
     /// The cluster.
     pub(crate) cluster: Cluster<'lab>,
-    /// The segments that wait, in order.
-    pub(crate) segments: Vec<String>,
     all: Vec<String>,
+    /// How many of them wait.
+    waiting: Cell<usize>,
     /// How long each is.
     pub(crate) segment_bytes: u64,
     /// A copy of the data directory from before the first of them, without WAL, for recoveries.
@@ -174,8 +175,8 @@ impl<'lab> Backlog<'lab> {
         Ok(Backlog {
             lab,
             workload,
-            all: segments.clone(),
-            segments,
+            waiting: Cell::new(segments.len()),
+            all: segments,
             segment_bytes,
             base: None,
             // Measured servers sync what they write, as every server should; shared memory is not needed.
@@ -187,20 +188,25 @@ impl<'lab> Backlog<'lab> {
         })
     }
 
+    /// The segments that wait, in order.
+    pub(crate) fn segments(&self) -> &[String] {
+        self.all.get(..self.waiting.get()).unwrap_or(&self.all)
+    }
+
     /// The segments' paths.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let dir = self.cluster.data().join("pg_wal");
-        self.segments.iter().map(|name| dir.join(name)).collect()
+        self.segments().iter().map(|name| dir.join(name)).collect()
     }
 
     /// All their bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segment_bytes * u64::try_from(self.segments.len()).unwrap_or_default()
+        self.segment_bytes * u64::try_from(self.segments().len()).unwrap_or_default()
     }
 
     /// Lets only the first so many segments wait from the next start on.
-    pub(crate) fn only(&mut self, count: usize) {
-        self.segments = self.all.iter().take(count).cloned().collect();
+    pub(crate) fn only(&self, count: usize) {
+        self.waiting.set(count.min(self.all.len()));
     }
 
     /// Makes every segment wait again, and nothing else.
@@ -216,7 +222,7 @@ impl<'lab> Backlog<'lab> {
             let (segment, mark) = name.split_once('.').unwrap_or((&name, ""));
             let path = status.join(&name);
             if self
-                .segments
+                .segments()
                 .binary_search_by(|it| it.as_str().cmp(segment))
                 .is_err()
             {
@@ -228,16 +234,20 @@ impl<'lab> Backlog<'lab> {
             }
             marked.insert(segment.to_owned());
         }
-        for segment in self.segments.iter().filter(|name| !marked.contains(*name)) {
+        for segment in self
+            .segments()
+            .iter()
+            .filter(|name| !marked.contains(*name))
+        {
             let path = status.join(format!("{segment}.ready"));
             fs::write(&path, "")?;
             self.lab.own(&path)?;
         }
         let waiting = self.cluster.ready()?.len();
         ensure!(
-            waiting == self.segments.len(),
+            waiting == self.segments().len(),
             "{waiting} segments wait instead of {}",
-            self.segments.len()
+            self.segments().len()
         );
         Ok(())
     }
@@ -277,7 +287,11 @@ impl<'lab> Backlog<'lab> {
     ///
     /// When the server has ended, or the marks cannot be read.
     pub(crate) fn is_drained(&self) -> Result<bool> {
-        let last = self.segments.last().map(String::as_str).unwrap_or_default();
+        let last = self
+            .segments()
+            .last()
+            .map(String::as_str)
+            .unwrap_or_default();
         let mark = format!("pg_wal/archive_status/{last}.ready");
         if self.cluster.data().join(mark).exists() {
             if !self.cluster.is_running()? {

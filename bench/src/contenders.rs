@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use lab::{Cluster, Lab};
 
 use crate::backlog::empty;
+use crate::bucket::Bucket;
 use crate::many::NOTHING;
 use crate::part::Session;
 use crate::peers::{Herd, Manner, NOT_HERE, Peers, Repository};
@@ -64,7 +65,7 @@ pub(crate) struct Served {
     pub(crate) idle: Vec<(String, String)>,
     /// Settings that start the work.
     pub(crate) active: Vec<(String, String)>,
-    /// Where archived files are, at any depth.
+    /// Where archived files are, at any depth; where they go into a bucket it stays empty.
     pub(crate) dir: PathBuf,
     /// pgBackRest's.
     pub(crate) repository: Option<Repository>,
@@ -171,6 +172,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) data: PathBuf,
     /// Distinguishes the archives of one stage from those of another.
     pub(crate) name: &'static str,
+    /// Where archives are; else in directories.
+    pub(crate) bucket: Option<&'a Bucket<'a>>,
 }
 
 impl<'a> Stage<'a> {
@@ -194,6 +197,7 @@ impl<'a> Stage<'a> {
             parameters: &session.parameters,
             data: PathBuf::new(),
             name,
+            bucket: None,
         }
     }
 
@@ -238,8 +242,13 @@ impl<'a> Stage<'a> {
                 "this build has no walden.archive_jobs",
             ));
         }
-        let dir = self.archive(&format!("walden-{jobs}-{}", codec.replace(':', "-")))?;
-        settings.push(("walden.archive", dir.display().to_string()));
+        let name_of = format!("walden-{jobs}-{}", codec.replace(':', "-"));
+        let dir = self.archive(&name_of)?;
+        let place = match self.bucket {
+            Some(bucket) => bucket.for_walden(&name_of),
+            None => dir.display().to_string(),
+        };
+        settings.push(("walden.archive", place));
         Ok(Contender {
             name,
             codec,
@@ -295,12 +304,13 @@ impl<'a> Stage<'a> {
             "lz4" => ("lz4", Some(1)),
             _ => ("zst", Some(1)),
         };
+        let kind = if asynchronous { "async" } else { "sync" };
+        let place = format!("{}-pgbackrest-{kind}-{}", self.name, compress.0);
         let manner = Manner {
             asynchronous,
             compress,
+            place: self.bucket.map(|bucket| bucket.for_pgbackrest(&place)),
         };
-        let kind = if asynchronous { "async" } else { "sync" };
-        let place = format!("{}-pgbackrest-{kind}-{}", self.name, compress.0);
         let repository = Repository::new(self.lab, &place, program, &self.data, manner)?;
         let command = repository.push();
         let mut contender = self.command(name, codec, repository.archive(), command)?;
@@ -320,8 +330,13 @@ impl<'a> Stage<'a> {
             "lz4" => "lz4",
             _ => "zstd",
         };
-        let dir = self.archive(&format!("walrus-{method}"))?;
-        let herd = Herd::new(program, &dir, method);
+        let name_of = format!("walrus-{method}");
+        let dir = self.archive(&name_of)?;
+        let place = match self.bucket {
+            Some(bucket) => bucket.for_walrus(&name_of),
+            None => pairs(&[("WALG_FILE_PREFIX", dir.display().to_string())]),
+        };
+        let herd = Herd::new(program, place, method);
         let socket = self
             .lab
             .dir()

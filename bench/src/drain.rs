@@ -137,7 +137,7 @@ fn served_once(
     let drained = drain_once(session, backlog, served)?;
     row.add("cpu_s", drained.cpu_seconds);
     row.add("archiver_peak_kb", number(drained.peak_kb));
-    row.add("stored_bytes", number(served.stored(&backlog.segments)?));
+    row.add("stored_bytes", number(served.stored(backlog.segments())?));
     served.clear()?;
     Ok(drained.seconds)
 }
@@ -164,6 +164,21 @@ pub(crate) fn drain_once(
     backlog: &Backlog<'_>,
     served: &Served,
 ) -> Result<Drained> {
+    drain_watched(session, backlog, served, |_| Ok(()))
+}
+
+/// The same for somebody who looks at it, with the processes that archive: once before the clock starts, and then every
+/// 5 ms.
+///
+/// # Errors
+///
+/// As [`drain_once`], and when looking fails.
+pub(crate) fn drain_watched(
+    session: &Session,
+    backlog: &Backlog<'_>,
+    served: &Served,
+    mut look: impl FnMut(&[u32]) -> Result<()>,
+) -> Result<Drained> {
     let daemon = served.prepare(&session.lab, &backlog.cluster.data())?;
     backlog.start(&served.idle)?;
     let archiver = backlog.cluster.wait_for_process("archiver")?;
@@ -172,8 +187,12 @@ pub(crate) fn drain_once(
     let before = usage::cpu_seconds(&roots)?;
     usage::forget_peak(archiver.pid)?;
     let before_kb = usage::now_kb(archiver.pid).unwrap_or_default();
+    look(&roots)?;
     let begun = backlog.release(&served.active)?;
-    let took = watch::until("the backlog to be archived", begun, || backlog.is_drained())?;
+    let took = watch::until("the backlog to be archived", begun, || {
+        look(&roots)?;
+        backlog.is_drained()
+    })?;
     let after = usage::cpu_seconds(&roots)?;
     let peak_kb = usage::peak_kb(archiver.pid).unwrap_or_default();
     backlog.cluster.stop(Shutdown::Immediate)?;

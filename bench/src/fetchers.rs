@@ -24,6 +24,12 @@ pub(crate) const FLOOR: &str = "floor: mv";
 const BESIDE: &str = "beside";
 /// Walden's recovery module.
 pub(crate) const WALDEN: &str = "Walden";
+/// pgBackRest, one file after the other.
+pub(crate) const PGBACKREST_GET: &str = "pgBackRest archive-get";
+/// pgBackRest, several files ahead.
+pub(crate) const PGBACKREST_GET_ASYNC: &str = "pgBackRest archive-get async, 2 processes";
+/// WAL-RUS, which fetches ahead.
+pub(crate) const WALRUS_FETCH: &str = "WAL-RUS wal-fetch";
 
 /// A way to get segments back.
 pub(crate) struct Fetcher {
@@ -58,10 +64,12 @@ pub(crate) enum Fetch {
     Copy(PathBuf),
     /// By Walden's recovery module from this archive.
     Walden(PathBuf),
+    /// By Walden's recovery module from this location in an object store.
+    WaldenAt(String),
     /// By pgBackRest, asynchronously or not.
     PgBackRest(Repository, bool),
-    /// By WAL-RUS from the directory.
-    Walrus(Herd, PathBuf),
+    /// By WAL-RUS, from the directory if it is one.
+    Walrus(Herd, Option<PathBuf>),
     /// Not at all.
     Missing(&'static str),
 }
@@ -76,28 +84,28 @@ impl Fetcher {
             Fetch::Copy(dir) => format!("cp {}/%f %p", dir.display()),
             Fetch::PgBackRest(repository, asynchronous) => repository.get(data, *asynchronous),
             Fetch::Walrus(herd, _) => herd.fetch(),
-            Fetch::Walden(dir) => {
-                return pairs(&[
-                    ("shared_preload_libraries", "walden".to_owned()),
-                    ("walden.archive", dir.display().to_string()),
-                    ("walden.restore_library", "walden".to_owned()),
-                ]);
-            }
+            Fetch::Walden(dir) => return of_walden(&dir.display().to_string()),
+            Fetch::WaldenAt(location) => return of_walden(location),
         };
         pairs(&[("restore_command", command)])
     }
 
-    /// The directory that its segments lie in; `None` for the limit.
+    /// Whether it is Walden's module, which works in a process of its own.
+    pub(crate) fn has_worker(&self) -> bool {
+        matches!(self.way, Fetch::Walden(_) | Fetch::WaldenAt(_))
+    }
+
+    /// The directory that its segments lie in; `None` for the limit, and for WAL in a bucket.
     ///
     /// # Errors
     ///
     /// When there is none.
     pub(crate) fn dir(&self) -> Result<Option<PathBuf>> {
         Ok(match &self.way {
-            Fetch::Local | Fetch::Beside | Fetch::Missing(_) => None,
+            Fetch::Local | Fetch::Beside | Fetch::WaldenAt(_) | Fetch::Missing(_) => None,
             Fetch::Copy(dir) | Fetch::Walden(dir) => Some(dir.clone()),
             Fetch::PgBackRest(repository, _) => Some(repository.segments()?),
-            Fetch::Walrus(_, dir) => Some(dir.join("wal_005")),
+            Fetch::Walrus(_, dir) => dir.as_ref().map(|dir| dir.join("wal_005")),
         })
     }
 
@@ -160,6 +168,15 @@ impl Fetcher {
     }
 }
 
+/// The settings of a server that recovers through Walden's module from this location.
+fn of_walden(location: &str) -> Vec<(String, String)> {
+    pairs(&[
+        ("shared_preload_libraries", "walden".to_owned()),
+        ("walden.archive", location.to_owned()),
+        ("walden.restore_library", "walden".to_owned()),
+    ])
+}
+
 /// The segment's name that a stored file's name begins with.
 fn segment_of(name: &str) -> Option<&str> {
     name.get(..24)
@@ -183,24 +200,20 @@ pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetche
         let served = filled(session, backlog, stage.walden(stage.jobs(), codec)?)?;
         Ok(served.map(|served| served.dir))
     };
-    let of_walden = |dir: Option<PathBuf>| dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden);
+    let by_walden = |dir: Option<PathBuf>| dir.map_or(Fetch::Missing(NOT_HERE), Fetch::Walden);
     let dir = archived("none")?;
     let copied = dir.clone().map_or(Fetch::Missing(NOT_HERE), Fetch::Copy);
     let mut found = vec![
         plain(LIMIT, Extent::Late, Fetch::Local),
         plain(FLOOR, Extent::Long, Fetch::Beside),
         plain("cp", Extent::Late, copied),
-        plain(WALDEN, Extent::Late, of_walden(dir)),
+        plain(WALDEN, Extent::Late, by_walden(dir)),
     ];
     let repository =
         filled(session, backlog, stage.pgbackrest(true, "none")?)?.and_then(|it| it.repository);
     for (name, extent, asynchronous) in [
-        ("pgBackRest archive-get", Extent::Segment, false),
-        (
-            "pgBackRest archive-get async, 2 processes",
-            Extent::Late,
-            true,
-        ),
+        (PGBACKREST_GET, Extent::Segment, false),
+        (PGBACKREST_GET_ASYNC, Extent::Late, true),
     ] {
         let way = repository.clone().map_or(Fetch::Missing(NOT_HERE), |it| {
             Fetch::PgBackRest(it, asynchronous)
@@ -210,12 +223,12 @@ pub(crate) fn all(session: &Session, backlog: &Backlog<'_>) -> Result<Vec<Fetche
     let walrus = filled(session, backlog, stage.walrus("none")?)?;
     let walrus = walrus.and_then(|served| Some((served.daemon?.0, served.dir)));
     let way = walrus.map_or(Fetch::Missing(NOT_HERE), |(herd, dir)| {
-        Fetch::Walrus(herd, dir)
+        Fetch::Walrus(herd, Some(dir))
     });
-    found.push(plain("WAL-RUS wal-fetch", Extent::Late, way));
+    found.push(plain(WALRUS_FETCH, Extent::Late, way));
     found.push(Fetcher {
         codec: "zstd:1",
-        ..plain(WALDEN, Extent::Long, of_walden(archived("zstd:1")?))
+        ..plain(WALDEN, Extent::Long, by_walden(archived("zstd:1")?))
     });
     Ok(found)
 }
@@ -234,7 +247,7 @@ fn filled(
                 contender.name, contender.codec
             ));
             drain_once(session, backlog, &served)?;
-            served.stored(&backlog.segments)?;
+            served.stored(backlog.segments())?;
             Ok(Some(*served))
         }
         Way::FileEach | Way::OneFile => bail!("a limit keeps no archive"),

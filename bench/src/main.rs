@@ -13,7 +13,9 @@
 
 mod acknowledge;
 mod backlog;
+mod bucket;
 mod contenders;
+mod delay;
 mod drain;
 mod fetchers;
 mod goals;
@@ -28,6 +30,9 @@ mod plan;
 mod profile;
 mod recovery;
 mod results;
+mod s3_drain;
+mod s3_recovery;
+mod s3_tables;
 mod stages;
 mod steady;
 mod tables;

@@ -57,7 +57,7 @@ pub(crate) fn measure(session: &Session, plan: &Run) -> Result<Measured> {
         .collect();
     let most = counts.last().copied().unwrap_or(plan.segments);
     step(&format!("making {most} small segments"));
-    let mut backlog = made_up(&session.lab, most)?;
+    let backlog = made_up(&session.lab, most)?;
     let stage = Stage::new(session, "many", &backlog.cluster);
     let mut walden = stage.walden(stage.jobs(), "zstd:1")?;
     stage.unsynced(&mut walden);
@@ -104,7 +104,7 @@ fn one(
 ) -> Result<f64> {
     let drained = drain_once(session, backlog, served)?;
     if contender.name != NOTHING {
-        served.stored(&backlog.segments)?;
+        served.stored(backlog.segments())?;
     }
     served.clear()?;
     Ok(drained.seconds)

@@ -122,7 +122,7 @@ fn both(
             more.push((name.to_owned(), value));
         }
     }
-    let redo = replay(session, backlog, &fetcher, &backlog.segments, &more)?;
+    let redo = replay(session, backlog, &fetcher, backlog.segments(), &more)?;
     let (before_kb, peak_kb) = redo.worker_kb.context("the recovery worker was not seen")?;
     worker.add("grown_kb", number(peak_kb.saturating_sub(before_kb)));
     worker.add("peak_kb", number(peak_kb));

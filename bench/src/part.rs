@@ -15,7 +15,8 @@ use crate::peers::Peers;
 use crate::plan::{Part, Run};
 use crate::results::{Results, Row};
 use crate::{
-    acknowledge, drain, many, memory, profile, recovery, stages, steady, tables, usage, wait_cost,
+    acknowledge, drain, many, memory, profile, recovery, s3_drain, s3_recovery, stages, steady,
+    tables, usage, wait_cost,
 };
 
 /// What the parts share.
@@ -169,6 +170,8 @@ fn measure(part: Part, session: &Session, shared: &Shared<'_>, plan: &Run) -> Re
         Part::Profile => profile::measure(session, shared),
         Part::Memory => memory::measure(session, plan),
         Part::Many => many::measure(session, plan),
+        Part::S3Drain => s3_drain::measure(session, shared, plan),
+        Part::S3Recovery => s3_recovery::measure(session, shared, plan),
     }
 }
 

@@ -81,12 +81,14 @@ pub(crate) struct Repository {
 const STANZA: &str = "bench";
 
 /// How pgBackRest is to work.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Manner {
     /// `archive-async`, with two processes.
     pub(crate) asynchronous: bool,
     /// Its `compress-type`, and the level if it has one.
     pub(crate) compress: (&'static str, Option<u32>),
+    /// Lines of its configuration that say where the repository is; else in a directory of its own.
+    pub(crate) place: Option<String>,
 }
 
 impl Repository {
@@ -114,8 +116,11 @@ impl Repository {
             ("n", 1)
         };
         let here = dir.display();
+        let place = manner
+            .place
+            .unwrap_or_else(|| format!("repo1-path={here}/repo\n"));
         let text = format!(
-            "[global]\nrepo1-path={here}/repo\nspool-path={here}/spool\nlock-path={here}/lock\n\
+            "[global]\n{place}spool-path={here}/spool\nlock-path={here}/lock\n\
              log-path={here}/log\nlog-level-file=off\nlog-level-console=warn\n\
              archive-async={asynchronous}\nprocess-max={processes}\ncompress-type={kind}\n{level}\
              [{STANZA}]\npg1-path={}\n",
@@ -152,7 +157,7 @@ impl Repository {
         Ok(dir)
     }
 
-    /// Empties it, spool included, and makes it ready for files.
+    /// Empties it, spool included, and makes it ready for files. One in a bucket was emptied with that before.
     ///
     /// # Errors
     ///
@@ -218,39 +223,32 @@ impl Repository {
     }
 }
 
-/// A WAL-RUS archive in a directory.
+/// A WAL-RUS archive.
 #[derive(Clone, Debug)]
 pub(crate) struct Herd {
     program: PathBuf,
-    dir: PathBuf,
-    method: &'static str,
+    environment: Vec<(String, String)>,
 }
 
 impl Herd {
-    /// An archive in `dir`, which exists.
-    pub(crate) fn new(program: &Path, dir: &Path, method: &'static str) -> Herd {
+    /// An archive where these environment variables say; level 1 is its default for all codecs.
+    pub(crate) fn new(program: &Path, place: Vec<(String, String)>, method: &'static str) -> Herd {
+        let mut environment = place;
+        for (name, value) in [
+            ("WALG_COMPRESSION_METHOD", method),
+            ("WALG_COMPRESSION_LEVEL", "1"),
+        ] {
+            environment.push((name.to_owned(), value.to_owned()));
+        }
         Herd {
             program: program.to_owned(),
-            dir: dir.to_owned(),
-            method,
+            environment,
         }
-    }
-
-    /// What it is told through the environment; level 1 is its default for all codecs.
-    fn environment(&self) -> Vec<(String, String)> {
-        vec![
-            (
-                "WALG_FILE_PREFIX".to_owned(),
-                self.dir.display().to_string(),
-            ),
-            ("WALG_COMPRESSION_METHOD".to_owned(), self.method.to_owned()),
-            ("WALG_COMPRESSION_LEVEL".to_owned(), "1".to_owned()),
-        ]
     }
 
     fn assignments(&self) -> String {
         let mut text = String::new();
-        for (name, value) in self.environment() {
+        for (name, value) in &self.environment {
             text.push_str(&format!("{name}={value} "));
         }
         text
@@ -269,7 +267,7 @@ impl Herd {
     pub(crate) fn daemon(&self, lab: &Lab, socket: &Path, data: &Path) -> Command {
         let mut command = lab.server_command(&self.program.display().to_string());
         command
-            .envs(self.environment())
+            .envs(self.environment.iter().cloned())
             .env("PGDATA", data)
             .arg("daemon")
             .arg(socket);

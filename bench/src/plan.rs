@@ -116,11 +116,17 @@ pub(crate) enum Part {
     Memory,
     /// Ten and a hundred times as many files
     Many,
+    /// A backlog is archived into an object store, near and far
+    #[value(name = "s3-drain")]
+    S3Drain,
+    /// Replaying segments from an object store, near and far
+    #[value(name = "s3-recovery")]
+    S3Recovery,
 }
 
 impl Part {
     /// All of them.
-    pub(crate) const ALL: [Part; 9] = [
+    pub(crate) const ALL: [Part; 11] = [
         Part::Drain,
         Part::Steady,
         Part::Acknowledge,
@@ -130,6 +136,8 @@ impl Part {
         Part::Profile,
         Part::Memory,
         Part::Many,
+        Part::S3Drain,
+        Part::S3Recovery,
     ];
 
     /// Its name, as in `--only` and in the names of raw results.
@@ -144,6 +152,8 @@ impl Part {
             Part::Profile => "profile",
             Part::Memory => "memory",
             Part::Many => "many",
+            Part::S3Drain => "s3-drain",
+            Part::S3Recovery => "s3-recovery",
         }
     }
 }

@@ -33,7 +33,10 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     let backlog = shared.of_pgbench()?;
     let fetchers = shared.fetchers()?;
     let count = plan.segments;
-    let segments = backlog.segments.get(..count).context("too few segments")?;
+    let segments = backlog
+        .segments()
+        .get(..count)
+        .context("too few segments")?;
     for late_ms in LATE_MS {
         let least = match late_ms {
             0 => Extent::Long,
@@ -125,7 +128,7 @@ pub(crate) fn replay(
     fetcher.forget(lab)?;
     settle(lab.dir())?;
     cluster.launch()?;
-    let (log, worker_kb) = log_until_done(&cluster, matches!(fetcher.way, Fetch::Walden(_)))?;
+    let (log, worker_kb) = log_until_done(&cluster, fetcher.has_worker())?;
     cluster.stop(Shutdown::Immediate)?;
     usage::bury()?;
     let home = cluster.home().to_owned();

@@ -7,10 +7,11 @@ use crate::contenders::LIMIT_EACH;
 use crate::fetchers::LIMIT;
 use crate::plan::Part;
 use crate::results::{Results, Row};
+use crate::s3_tables;
 use crate::stages::STEPS;
 
 /// A segment of the default size, in MB of 10^6 bytes.
-const SEGMENT_MB: f64 = 16.777_216;
+pub(crate) const SEGMENT_MB: f64 = 16.777_216;
 
 /// The tables of one part.
 pub(crate) fn of_part(results: &Results) -> String {
@@ -24,6 +25,8 @@ pub(crate) fn of_part(results: &Results) -> String {
         "profile" => profile,
         "memory" => memory,
         "many" => many,
+        "s3-drain" => s3_tables::drain,
+        "s3-recovery" => s3_tables::recovery,
         _ => return String::new(),
     };
     of(results)
@@ -46,7 +49,7 @@ pub(crate) fn caption(part: Part, results: &Results) -> String {
 }
 
 /// A table; the first column to the left, all others to the right.
-fn table(heads: &[&str], lines: Vec<Vec<String>>) -> String {
+pub(crate) fn table(heads: &[&str], lines: Vec<Vec<String>>) -> String {
     let mut text = format!("| {} |\n|---|", heads.join(" | "));
     text.push_str(&"---:|".repeat(heads.len().saturating_sub(1)));
     text.push('\n');
@@ -57,12 +60,12 @@ fn table(heads: &[&str], lines: Vec<Vec<String>>) -> String {
 }
 
 /// A figure, or a dash.
-fn figure(value: Option<f64>, decimals: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, decimals: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
 }
 
 /// The line of a row that has no figures.
-fn why_not(row: &Row, title: String, columns: usize) -> Option<Vec<String>> {
+pub(crate) fn why_not(row: &Row, title: String, columns: usize) -> Option<Vec<String>> {
     let why = row.missing.clone()?;
     let mut line = vec![title, why];
     line.resize(columns, String::new());
@@ -70,7 +73,7 @@ fn why_not(row: &Row, title: String, columns: usize) -> Option<Vec<String>> {
 }
 
 /// Contenders of one case with the limits first, then by codec, then by time.
-fn in_order<'a>(results: &'a Results, case: &str, by: &str) -> Vec<&'a Row> {
+pub(crate) fn in_order<'a>(results: &'a Results, case: &str, by: &str) -> Vec<&'a Row> {
     const CODECS: [&str; 4] = ["none", "zstd:1", "zstd", "lz4"];
     let codec = |row: &Row| CODECS.iter().position(|codec| *codec == row.codec);
     let mut rows: Vec<&Row> = results.rows.iter().filter(|row| row.case == case).collect();

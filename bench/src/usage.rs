@@ -137,6 +137,29 @@ pub(crate) fn forget_peak(pid: u32) -> Result<()> {
         .with_context(|| format!("could not reset the peak of process {pid}"))
 }
 
+/// What all processors have done since the machine was started, in ticks: not idle, and in all.
+///
+/// # Errors
+///
+/// When `/proc` cannot be read.
+pub(crate) fn machine_ticks() -> Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat").context("could not read /proc/stat")?;
+    busy_and_all(&text).context("/proc/stat has no line \"cpu\"")
+}
+
+/// proc(5): user, nice, system, idle, waiting for the disk, …; what guests take is in the first two as well.
+fn busy_and_all(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .take(8)
+        .filter_map(|text| text.parse().ok())
+        .collect();
+    let idle: u64 = ticks.get(3..5)?.iter().sum();
+    let all: u64 = ticks.iter().sum();
+    Some((all - idle, all))
+}
+
 fn status_kb(pid: u32, field: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find(|line| line.starts_with(field))?;
@@ -188,5 +211,12 @@ mod tests {
         let seen = parse(7, line).unwrap();
         assert_eq!((seen.parent, seen.ticks, seen.is_dead), (3, 100, false));
         assert_eq!(seen.name, "a (b) c");
+    }
+
+    #[test]
+    fn waiting_for_the_disk_is_idle_and_guests_count_once() {
+        let stat = "cpu  10 1 20 300 40 5 6 7 8 9\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_and_all(stat), Some((49, 389)));
+        assert_eq!(busy_and_all("intr 1"), None);
     }
 }

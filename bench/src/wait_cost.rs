@@ -28,7 +28,10 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     let backlog = shared.of_pgbench()?;
     let count = plan.segments_up_to(SEGMENTS_MAX);
     measured.note("segments", count);
-    let segments = backlog.segments.get(..count).context("too few segments")?;
+    let segments = backlog
+        .segments()
+        .get(..count)
+        .context("too few segments")?;
     let more = [("log_min_messages".to_owned(), "debug3".to_owned())];
     let mut field = Vec::new();
     for fetcher in shared.fetchers()? {
