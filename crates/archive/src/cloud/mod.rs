@@ -17,6 +17,7 @@ mod credentials;
 mod driver;
 mod failure;
 mod probe;
+mod proof;
 mod reader;
 mod staged;
 mod store;

@@ -10,7 +10,6 @@ use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use object_store::list::PaginatedListOptions;
@@ -27,6 +26,7 @@ use super::connect::{Client, Credentials, connect};
 use super::driver::Driver;
 use super::failure::{Failure, Meaning};
 use super::probe::{self, PROBE_PREFIX};
+use super::proof::Proof;
 use super::reader::{self, Reader};
 use super::staged::{self, CloudStaged, STAGED_PREFIX};
 use super::unfinished::{Marker, Page, Unfinished, Upload};
@@ -55,8 +55,8 @@ pub(super) struct Shared {
     driver: Driver,
     gate: Arc<Gate>,
     /// The store has been seen to keep what is there, when something is put there or copied there.
-    is_proven: AtomicBool,
-    is_copy_proven: AtomicBool,
+    creation: Proof,
+    copy: Proof,
 }
 
 impl CloudStore {
@@ -74,8 +74,8 @@ impl CloudStore {
                 unfinished: connection.unfinished.map(Arc::new),
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
-                is_proven: AtomicBool::new(false),
-                is_copy_proven: AtomicBool::new(false),
+                creation: Proof::default(),
+                copy: Proof::default(),
             }),
         })
     }
@@ -141,11 +141,7 @@ impl Shared {
 
     /// As [`Store::prove_creation`], for objects that get their names by being copied.
     pub(super) fn prove_copy(&self) -> Result<(), Error> {
-        if !self.is_copy_proven.load(Ordering::Relaxed) {
-            probe::prove_copy(self)?;
-            self.is_copy_proven.store(true, Ordering::Relaxed);
-        }
-        Ok(())
+        self.copy.get(|| probe::prove_copy(self))
     }
 
     /// Whether somebody has chosen to do without create-if-absent.
@@ -471,13 +467,11 @@ impl Store for CloudStore {
     }
 
     fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
-        let is_proven = &self.shared.is_proven;
-        if self.shared.overwrites() || is_proven.load(Ordering::Relaxed) {
+        if self.shared.overwrites() {
             return Ok(());
         }
-        probe::prove_creation(&self.shared, trial)?;
-        is_proven.store(true, Ordering::Relaxed);
-        Ok(())
+        let shared = &self.shared;
+        shared.creation.get(|| probe::prove_creation(shared, trial))
     }
 
     fn now(&self) -> Result<Option<SystemTime>, Error> {
