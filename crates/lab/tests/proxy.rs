@@ -185,7 +185,8 @@ fn a_stalled_request_goes_on_when_the_behaviour_changes() -> Result<()> {
         assert_eq!(store.objects()?.len(), 1);
         let seen = proxy.requests();
         assert_eq!((seen[0].fault, seen[0].status), (None, Some(200)));
-        assert!(seen[0].took >= Some(A_WHILE), "{seen:?}");
+        // The client's clock has run since before the proxy's.
+        assert!(seen[0].took >= Some(A_WHILE / 2), "{seen:?}");
         Ok(())
     })
 }

@@ -89,11 +89,14 @@ impl Proxy {
         let relay = self.server.handler();
         relay.record().faults = 0;
         let refuses = behaviour.refuses();
-        relay.behaviour.send_replace(Arc::new(behaviour));
         if refuses {
-            self.server.close()
-        } else {
-            self.server.open()
+            // First, or a request that stalls could go on to the store.
+            self.server.close()?;
+        }
+        relay.behaviour.send_replace(Arc::new(behaviour));
+        match refuses {
+            true => Ok(()),
+            false => self.server.open(),
         }
     }
 
