@@ -14,6 +14,12 @@ fn speed(segments: Option<f64>, seconds: Option<f64>) -> Option<f64> {
     Some(segments? * SEGMENT_MB / seconds?)
 }
 
+/// MB/s from the first segment's mark on.
+fn afterwards(row: &Row, segments: Option<f64>) -> Option<f64> {
+    let seconds = row.median("drain_s")? - row.median("first_s")?;
+    speed(segments.map(|count| count - 1.0), Some(seconds))
+}
+
 /// Requests a segment.
 fn requests(row: &Row, segments: Option<f64>) -> Option<f64> {
     Some(row.median("requests")? / segments?)
@@ -21,10 +27,11 @@ fn requests(row: &Row, segments: Option<f64>) -> Option<f64> {
 
 /// Archiving.
 pub(crate) fn drain(results: &Results) -> String {
-    const HEADS: [&str; 7] = [
+    const HEADS: [&str; 8] = [
         "contender",
         "MB/s",
         "first file after, s",
+        "from then on, MB/s",
         "requests a segment",
         "processor, s",
         "memory at most, MB",
@@ -43,6 +50,7 @@ pub(crate) fn drain(results: &Results) -> String {
                 row.title(),
                 figure(speed(segments, row.median("drain_s")), 0),
                 figure(row.median("first_s"), 2),
+                figure(afterwards(row, segments), 0),
                 figure(requests(row, segments), 1),
                 figure(row.median("cpu_s"), 2),
                 figure(row.max("memory_peak_kb").map(|kb| kb / 1024.0), 1),
