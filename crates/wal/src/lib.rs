@@ -62,25 +62,41 @@
 //! Names are taken as the server writes them and in no other form: upper-case digits, exact
 //! lengths, no timeline 0.  Where the server is more lenient with itself, the type's page says so.
 
+mod crc;
+mod cursor;
+mod damage;
 mod file_name;
 mod hex;
 mod history;
 mod keep_from;
 mod lsn;
 mod magic;
+mod meaning;
 mod page_header;
+mod reader;
+mod record;
+mod record_header;
+mod resource_manager;
 mod segment_name;
 mod segment_size;
 mod system_identifier;
 mod timeline;
+mod timestamp;
 
+pub use damage::Damage;
 pub use file_name::{InvalidWalFileName, WalFileName};
 pub use history::{Ancestor, InvalidTimelineHistory, TimelineHistory};
 pub use keep_from::{InvalidKeepFrom, KeepFrom};
 pub use lsn::{InvalidLsn, Lsn};
 pub use magic::WalMagic;
+pub use meaning::{Meaning, Timelines};
 pub use page_header::{HeaderError, HeaderErrorKind, LONG_PAGE_HEADER_BYTES, LongPageHeader};
+pub use reader::{ReadError, SegmentEnd, SegmentReader, SegmentSummary};
+pub use record::{Block, InvalidRecord, Parts, Record};
+pub use record_header::{RECORD_HEADER_BYTES, RecordHeader};
+pub use resource_manager::ResourceManager;
 pub use segment_name::{SegmentName, SegmentNumber};
 pub use segment_size::{InvalidSegmentSize, SegmentSize};
 pub use system_identifier::{InvalidSystemIdentifier, SystemIdentifier};
 pub use timeline::TimelineId;
+pub use timestamp::Timestamp;

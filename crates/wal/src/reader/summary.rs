@@ -1,0 +1,225 @@
+//! What is known of a segment once it was read, and how two of them fit together.
+//!
+//! Guarantees that segments can be read in any order, by any number of readers, and still be checked as one stream: the record
+//! that goes over their boundary included. Which segment follows which is left to the caller.
+
+use super::head::Head;
+use super::open::Open;
+use crate::damage::{Damage, JoinProblem};
+use crate::record_header::RecordProblem;
+use crate::{LongPageHeader, Lsn, Record, SegmentName, TimelineId};
+
+/// A segment that was read to its end without finding damage. About 200 bytes, and up to 12 kB for a record that goes over
+/// the end of the segment.
+#[derive(Clone, Debug)]
+pub struct SegmentSummary {
+    /// The name that it was read under.
+    pub name: SegmentName,
+    /// The header of its first page.
+    pub header: LongPageHeader,
+    /// The timeline at its end: the one in its name, except where WAL ends before.
+    pub timeline: TimelineId,
+    /// How many records end in it and were checked; the one from the segment before is not among them.
+    pub records: u64,
+    /// Where the first record begins that does, and where the one before it; `None` if none begins here.
+    pub first: Option<(Lsn, Lsn)>,
+    /// Where the last record begins that ends here, or the one that a promotion gave up.
+    pub(crate) last: Option<Lsn>,
+    pub(crate) head: Head,
+    pub(crate) tail: Tail,
+    /// Whether the record before the segment was given up at its beginning.
+    pub(crate) gives_up: bool,
+}
+
+/// How a segment ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Tail {
+    /// With the end of a record.
+    Full,
+    /// In the middle of a record.
+    Open(Box<Open>),
+    /// In the middle of a record that began in an earlier segment: it has nothing else.
+    Through,
+    /// With a switch: the rest is unused.
+    Switched(Lsn),
+    /// WAL ends here.
+    Ended(Lsn),
+}
+
+/// How the WAL in a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SegmentEnd {
+    /// It goes on in the next segment.
+    Full,
+    /// The rest of the segment is unused, since the record at this place; WAL goes on in the next segment.
+    Switched(Lsn),
+    /// No record that follows the others begins here: the rest is what the file held before, or zeros. A record that began here
+    /// and was never finished counts as the end, too.
+    Ended(Lsn),
+}
+
+impl SegmentSummary {
+    /// How the segment ends.
+    #[must_use]
+    pub fn end(&self) -> SegmentEnd {
+        match self.tail {
+            Tail::Full | Tail::Open(_) | Tail::Through => SegmentEnd::Full,
+            Tail::Switched(lsn) => SegmentEnd::Switched(lsn),
+            Tail::Ended(lsn) => SegmentEnd::Ended(lsn),
+        }
+    }
+
+    /// Checks that `next` goes on where this segment ends, and `visit`s the record that goes over the boundary, if there is one
+    /// and it ends there. What is known of a record that goes on even further is handed to `next`.
+    ///
+    /// # Errors
+    /// When `next` is not what was written behind this segment, or the record between them is damaged.
+    pub fn join(
+        &self,
+        next: &mut SegmentSummary,
+        visit: impl FnOnce(&Record<'_>),
+    ) -> Result<(), Damage> {
+        let at = next.header.address;
+        self.check_place(next)
+            .map_err(|problem| Damage::new(at, problem))?;
+        if next.head.total == 0 {
+            // A record that was given up at the boundary needs no end.
+            let is_given_up = matches!(self.tail, Tail::Open(_)) && next.gives_up;
+            return match &self.tail {
+                Tail::Open(open) if !is_given_up => Err(Damage::new(
+                    at,
+                    JoinProblem::Head {
+                        found: 0,
+                        expected: open.remaining(),
+                    },
+                )),
+                _ => check_previous(self.last, next),
+            };
+        }
+        let expected = match &self.tail {
+            Tail::Open(open) => open.remaining(),
+            // The place of its beginning is not known.
+            Tail::Through => return Ok(()),
+            _ => 0,
+        };
+        let Tail::Open(open) = &self.tail else {
+            return Err(Damage::new(
+                at,
+                JoinProblem::Head {
+                    found: next.head.total,
+                    expected,
+                },
+            ));
+        };
+        if expected != next.head.total {
+            return Err(Damage::new(
+                at,
+                JoinProblem::Head {
+                    found: next.head.total,
+                    expected,
+                },
+            ));
+        }
+        let whole = next.head.behind(open);
+        if whole.remaining() > 0 {
+            if matches!(next.tail, Tail::Through) {
+                next.tail = Tail::Open(Box::new(whole));
+                next.last = self.last;
+            }
+            return Ok(());
+        }
+        check_whole(&whole, self.last)?;
+        check_previous(Some(whole.lsn), next)?;
+        if next.first.is_none() {
+            next.last = Some(whole.lsn);
+        }
+        if let Some(header) = whole.header() {
+            let end = Lsn(at.0 + page_bytes(next, u64::from(next.head.total)));
+            visit(&Record {
+                lsn: whole.lsn,
+                end,
+                header,
+                magic: next.header.magic,
+                front: whole.front(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_place(&self, next: &SegmentSummary) -> Result<(), JoinProblem> {
+        if self.header.system != next.header.system {
+            return Err(JoinProblem::System {
+                found: next.header.system,
+                expected: self.header.system,
+            });
+        }
+        if self
+            .header
+            .address
+            .0
+            .checked_add(self.header.segment_size.bytes())
+            != Some(next.header.address.0)
+        {
+            return Err(JoinProblem::Address {
+                found: next.header.address,
+            });
+        }
+        if matches!(self.tail, Tail::Ended(_)) {
+            return Err(JoinProblem::Ended);
+        }
+        let found = next.header.timeline;
+        // A timeline may begin at the boundary.
+        let begins = found == next.name.timeline() && found > self.name.timeline();
+        match found == self.timeline || begins {
+            true => Ok(()),
+            false => Err(JoinProblem::Timeline {
+                found,
+                expected: self.timeline,
+            }),
+        }
+    }
+}
+
+/// Whether a record that went over the boundary is what was written.
+fn check_whole(whole: &Open, previous: Option<Lsn>) -> Result<(), Damage> {
+    let problem = match (whole.header(), whole.checksum()) {
+        (Some(header), Some(found)) => match header.check(whole.lsn, previous) {
+            Ok(()) if header.crc == found => return Ok(()),
+            Ok(()) => RecordProblem::Checksum {
+                found: header.crc,
+                expected: found,
+            },
+            Err(problem) => problem,
+        },
+        _ => RecordProblem::Incomplete { bytes: whole.total },
+    };
+    Err(Damage::new(whole.lsn, problem))
+}
+
+/// Whether the first record of `next` follows the one at `previous`.
+fn check_previous(previous: Option<Lsn>, next: &SegmentSummary) -> Result<(), Damage> {
+    match (previous, next.first) {
+        (Some(expected), Some((lsn, found))) if expected != found => {
+            Err(Damage::new(lsn, JoinProblem::Previous { found, expected }))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// How many bytes of the segment the first `count` bytes of WAL take with the headers of their pages, rounded up to where
+/// the next record may begin.
+fn page_bytes(segment: &SegmentSummary, count: u64) -> u64 {
+    let page = u64::from(segment.header.block_size);
+    let (long, short) = (
+        super::page::header_bytes(true) as u64,
+        super::page::header_bytes(false) as u64,
+    );
+    let count = count.next_multiple_of(8);
+    match count.checked_sub(page - long) {
+        None => long + count,
+        Some(0) => page,
+        Some(rest) => {
+            page + (rest - 1) / (page - short) * page + short + (rest - 1) % (page - short) + 1
+        }
+    }
+}
