@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::forms::Forms;
 use crate::key::Form;
 use crate::location::Location;
+use crate::neighbours::Neighbours;
 use crate::options::{Cancel, Options};
 use crate::put::Offered;
 use crate::secret::ClusterSecret;
@@ -43,6 +44,8 @@ pub struct Archive {
     pub(crate) forms: Mutex<Forms>,
     /// How the store is tried before the first file.
     pub(crate) trial: Trial,
+    /// What is known of the segments that passed by.
+    pub(crate) neighbours: Neighbours,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -145,6 +148,7 @@ impl Archive {
             seen: Mutex::new(None),
             forms: Mutex::default(),
             trial: Trial::Thorough,
+            neighbours: Neighbours::default(),
             disk: Disk::default(),
         }
     }

@@ -203,7 +203,7 @@ fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<bool, E
         }
     }
     match unread {
-        Some(error) if archive.options.verify == Verify::Header => {
+        Some(error) if archive.options.verify != Verify::Off => {
             Err(error.with_hint("Whose WAL this archive holds cannot be told."))
         }
         _ => Ok(holds_wal),

@@ -3,11 +3,12 @@
 //!
 //! Guarantees, with [`Verify::Header`]: a segment or partial segment begins with a long page header of the
 //! named segment and the expected system, and is exactly as long as that header says; a timeline history
-//! file parses. In any case no file is empty or longer than the longest segment. Records are not looked at.
+//! file parses. With [`Verify::Records`] every record up to the end of WAL is right, too. In any case no file is empty or
+//! longer than the longest segment. How a segment fits those beside it is left to `neighbours`.
 
 use wal::{
-    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentSize, SystemIdentifier, TimelineHistory,
-    WalFileName,
+    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentReader, SegmentSize, SegmentSummary,
+    SystemIdentifier, TimelineHistory, WalFileName,
 };
 
 use crate::error::Error;
@@ -22,10 +23,19 @@ pub(crate) struct Check<'a> {
     verify: Verify,
     system: Option<SystemIdentifier>,
     /// The file as messages name it: `file "pg_wal/…"`, `archive file "…"`.
-    shown: String,
+    pub(crate) shown: String,
     head: Vec<u8>,
     header: Option<LongPageHeader>,
+    records: Option<SegmentReader>,
     bytes: u64,
+}
+
+/// What was checked, and found right.
+pub(crate) struct Checked {
+    /// The file's size.
+    pub(crate) bytes: u64,
+    /// What its records say of it, where they were read.
+    pub(crate) summary: Option<SegmentSummary>,
 }
 
 impl<'a> Check<'a> {
@@ -43,6 +53,7 @@ impl<'a> Check<'a> {
             shown,
             head: Vec::new(),
             header: None,
+            records: None,
             bytes: 0,
         }
     }
@@ -56,14 +67,39 @@ impl<'a> Check<'a> {
         let room = self.head_bytes_max().saturating_sub(self.head.len());
         self.head
             .extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
-        if self.is_segment() && self.header.is_none() && self.head.len() >= LONG_PAGE_HEADER_BYTES {
+        if !self.is_segment() {
+            return Ok(());
+        }
+        if self.header.is_some() {
+            return self.read_records(bytes);
+        }
+        if self.head.len() >= LONG_PAGE_HEADER_BYTES {
             self.read_header()?;
+        }
+        if self.header.is_some() {
+            let head = std::mem::take(&mut self.head);
+            self.read_records(&head)?;
+            let rest = bytes.get(room.min(bytes.len())..).unwrap_or_default();
+            self.read_records(rest)?;
         }
         Ok(())
     }
 
-    /// The end of the file. Returns its size.
-    pub(crate) fn finish(&self) -> Result<u64, Error> {
+    /// The end of the file.
+    pub(crate) fn finish(&mut self) -> Result<Checked, Error> {
+        let bytes = self.size_at_end()?;
+        let summary = match self.records.take() {
+            Some(records) => Some(
+                records
+                    .finish()
+                    .map_err(|cause| self.damaged(&cause.to_string()))?,
+            ),
+            None => None,
+        };
+        Ok(Checked { bytes, summary })
+    }
+
+    fn size_at_end(&self) -> Result<u64, Error> {
         if self.bytes == 0 {
             return Err(self.damaged("it is empty"));
         }
@@ -90,7 +126,7 @@ impl<'a> Check<'a> {
     /// Whether a file of this size can be right, once its header is known.
     pub(crate) fn size(&self, bytes: u64) -> Result<(), Error> {
         match &self.header {
-            Some(header) if self.verify == Verify::Header => {
+            Some(header) if self.verify != Verify::Off => {
                 let expected = header.segment_size.bytes();
                 if bytes == expected {
                     return Ok(());
@@ -125,7 +161,7 @@ impl<'a> Check<'a> {
             Err(_) if self.verify == Verify::Off => return Ok(()),
             Err(cause) => return Err(self.damaged(&cause.to_string())),
         };
-        if self.verify == Verify::Header {
+        if self.verify != Verify::Off {
             if let Some(segment) = self.name.segment() {
                 header
                     .check_name(segment)
@@ -140,8 +176,23 @@ impl<'a> Check<'a> {
                 )));
             }
         }
+        if let Some(segment) = self.name.segment()
+            && self.verify == Verify::Records
+            && header.magic.major().is_some()
+        {
+            self.records = Some(SegmentReader::new(*segment));
+        }
         self.header = Some(header);
         Ok(())
+    }
+
+    fn read_records(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match &mut self.records {
+            Some(records) => records
+                .feed(bytes, |_| ())
+                .map_err(|cause| self.damaged(&cause.to_string())),
+            None => Ok(()),
+        }
     }
 
     fn is_segment(&self) -> bool {
@@ -158,7 +209,7 @@ impl<'a> Check<'a> {
 
     fn longest(&self) -> u64 {
         match &self.header {
-            Some(header) if self.verify == Verify::Header => header.segment_size.bytes(),
+            Some(header) if self.verify != Verify::Off => header.segment_size.bytes(),
             _ if self.is_segment() => SegmentSize::LARGEST.bytes(),
             _ => HISTORY_BYTES_MAX,
         }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use wal::{SystemIdentifier, TimelineHistory, WalFileName};
+use wal::{SegmentEnd, SegmentSummary, SystemIdentifier, TimelineHistory, WalFileName};
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
@@ -18,9 +18,10 @@ use crate::compare::{Comparison, Side, compare};
 use crate::directory::Directory;
 use crate::durable::{Disk, Outcome, Staged};
 use crate::early_sync::EarlySync;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::forms;
 use crate::key::{self, Form, key_of, parse_key};
+use crate::neighbours;
 use crate::options::Cancel;
 use crate::store::{Detail, Object};
 use crate::workspace::{Parts, Workspace};
@@ -148,14 +149,66 @@ pub(crate) fn fetch(
             break;
         }
     }
-    let bytes = check.finish()?;
+    let checked = check.finish()?;
+    if let Some(summary) = checked.summary {
+        must_fit(archive, wish, &summary, &check.shown, cancel)?;
+        archive.neighbours.remember(summary);
+    }
     early.finish(|| staged.sync_early())?;
     Ok(Some(Fetched {
-        bytes,
+        bytes: checked.bytes,
         history: check.history(),
         staged,
         parent: parent.to_owned(),
     }))
+}
+
+/// A segment that does not go on where the one before it ends would be the end of recovery, not a failure of it: so would one
+/// in which WAL ends, though it goes on in the next.
+fn must_fit(
+    archive: &Archive,
+    wish: &Wish<'_>,
+    summary: &SegmentSummary,
+    shown: &str,
+    cancel: &Cancel,
+) -> Result<(), Error> {
+    archive.neighbours.check(summary, shown)?;
+    let SegmentEnd::Ended(lsn) = summary.end() else {
+        return Ok(());
+    };
+    let size = summary.header.segment_size;
+    let (WalFileName::Segment(_), Some(next)) = (wish.name, summary.name.next(size)) else {
+        return Ok(());
+    };
+    let next = WalFileName::Segment(next);
+    let behind = Wish {
+        name: &next,
+        ahead: false,
+        ..*wish
+    };
+    match find(archive, &behind, cancel)? {
+        // Files copied by hand may be what a recycled segment held before.
+        Some((key, ..)) if is_begun(archive, &key, &next)? => {
+            let there = format!("archive file \"{}\" is there", archive.shown(&key));
+            Err(neighbours::ends_early(shown, lsn, &there))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a stored segment begins as its name says, on the timeline in its name.
+fn is_begun(archive: &Archive, key: &str, name: &WalFileName) -> Result<bool, Error> {
+    let header = match binding::header_of(archive, key) {
+        Ok(header) => header,
+        Err(error) if error.kind() == ErrorKind::Damaged => None,
+        Err(error) => return Err(error),
+    };
+    Ok(match (header, name.segment()) {
+        (Some(header), Some(segment)) => {
+            header.check_name(segment).is_ok() && header.timeline == segment.timeline()
+        }
+        _ => false,
+    })
 }
 
 /// Removes the restored files of dead processes that had names and did not come to be used, and tells how many there

@@ -37,6 +37,7 @@ mod list;
 mod location;
 mod memory;
 mod memory_store;
+mod neighbours;
 mod options;
 mod prefetch;
 mod put;

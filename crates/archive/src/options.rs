@@ -14,8 +14,11 @@ use crate::recipients::Recipients;
 /// How thoroughly segments are checked before they are archived and before they are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Verify {
-    /// The first page's long header and the file's size, for segments and partial segments.
+    /// Every record of segments and partial segments up to the end of WAL, and what [`Verify::Header`] checks. WAL of a
+    /// major version that is not known is checked as with [`Verify::Header`].
     #[default]
+    Records,
+    /// The first page's long header and the file's size, for segments and partial segments.
     Header,
     /// No look at WAL contents. Compressed objects are still checked against their checksums.
     Off,
@@ -24,14 +27,15 @@ pub enum Verify {
 impl FromStr for Verify {
     type Err = Error;
 
-    /// Accepts `header` and `off` in any case; anything else is [`ErrorKind::Unusable`].
+    /// Accepts `records`, `header` and `off` in any case; anything else is [`ErrorKind::Unusable`].
     fn from_str(text: &str) -> Result<Verify, Error> {
         match text.to_ascii_lowercase().as_str() {
+            "records" => Ok(Verify::Records),
             "header" => Ok(Verify::Header),
             "off" => Ok(Verify::Off),
             _ => Err(
                 Error::unusable(format!("verification \"{text}\" is not known"))
-                    .with_hint("Available values: header, off."),
+                    .with_hint("Available values: records, header, off."),
             ),
         }
     }
@@ -40,6 +44,7 @@ impl FromStr for Verify {
 impl fmt::Display for Verify {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Verify::Records => "records",
             Verify::Header => "header",
             Verify::Off => "off",
         })

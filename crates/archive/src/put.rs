@@ -38,7 +38,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use wal::{SystemIdentifier, WalFileName};
+use wal::{SegmentEnd, SegmentSummary, SystemIdentifier, WalFileName};
 
 use crate::archive::{Archive, Put};
 use crate::binding;
@@ -49,6 +49,7 @@ use crate::compression::{Compression, CompressionKind};
 use crate::error::{Error, ErrorKind, Mark};
 use crate::forms;
 use crate::key::{self, Form, key_of};
+use crate::neighbours;
 use crate::options::Cancel;
 use crate::seal::Sealing;
 use crate::secret::Digest;
@@ -289,15 +290,22 @@ impl Offer<'_> {
         let key = key_of(self.name, form);
         self.source.rewind()?;
         let staged = self.archive.store.stage(&key)?;
-        let (staged, bytes_out) = self.encode(compression, digest, staged, &key, workspace)?;
+        let (staged, bytes_out, summary) =
+            self.encode(compression, digest, staged, &key, workspace)?;
         self.cancel.check(&self.what())?;
         self.must_hold_still()?;
+        if let Some(summary) = &summary {
+            self.must_fit(summary)?;
+        }
         match staged.publish()? {
             Published::Exists => Ok(None),
             Published::Created(fresh) => {
                 match fresh {
                     Some(fresh) => self.decide(form, fresh)?,
                     None => self.look_for_others(form)?,
+                }
+                if let Some(summary) = summary {
+                    self.archive.neighbours.remember(summary);
                 }
                 Ok(Some(Put::Stored {
                     bytes_in: self.source.bytes,
@@ -315,7 +323,7 @@ impl Offer<'_> {
         staged: Box<dyn Staged>,
         key: &str,
         workspace: &mut Workspace,
-    ) -> Result<(Box<dyn Staged>, u64), Error> {
+    ) -> Result<(Box<dyn Staged>, u64, Option<SegmentSummary>), Error> {
         let shown = self.archive.shown(key);
         let could_not =
             |cause| Error::io(format!("could not write archive file \"{shown}\""), cause);
@@ -347,12 +355,30 @@ impl Offer<'_> {
                 break;
             }
         }
-        check.finish()?;
+        let summary = check.finish()?.summary;
         let counted = encoder
             .finish()
             .and_then(Sealing::finish)
             .map_err(could_not)?;
-        Ok((counted.inner, counted.bytes))
+        Ok((counted.inner, counted.bytes, summary))
+    }
+
+    /// Refuses a segment that does not go on where the one before it ends, or ends before the one behind it begins.
+    fn must_fit(&self, summary: &SegmentSummary) -> Result<(), Error> {
+        let shown = &self.source.shown;
+        self.archive.neighbours.check(summary, shown)?;
+        let SegmentEnd::Ended(lsn) = summary.end() else {
+            return Ok(());
+        };
+        // A standby that archives what it receives hands a segment over when its timeline was left in the middle of it
+        // (WalReceiverMain, 15 to 18). Nothing is ever written behind that one.
+        let size = summary.header.segment_size;
+        match (self.name, summary.name.next(size)) {
+            (WalFileName::Segment(_), Some(next)) if self.source.has_sibling(&next) => Err(
+                neighbours::ends_early(shown, lsn, &format!("segment \"{next}\" is there")),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// Keeps the object just created, or takes it back; the argument is in this file's header.

@@ -120,7 +120,7 @@ mod tests {
         let settings =
             Settings::read(|name| (name == "walden.archive").then_some("/srv/wal")).unwrap();
         assert_eq!(settings.options.compression, Compression::Zstd(3));
-        assert_eq!(settings.options.verify, Verify::Header);
+        assert_eq!(settings.options.verify, Verify::Records);
         assert_eq!(settings.missing_segment, MissingSegment::Error);
     }
 

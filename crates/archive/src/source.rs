@@ -12,6 +12,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentName};
+
 use crate::codec::Contents;
 use crate::error::Error;
 
@@ -110,6 +112,21 @@ impl Source {
             return Ok(());
         }
         Err(self.changed())
+    }
+
+    /// Whether the segment of that name has been begun beside this file: it is there, and not what a recycled one held.
+    pub(crate) fn has_sibling(&self, name: &SegmentName) -> bool {
+        let Ok(mut sibling) = File::open(self.path.with_file_name(name.to_string())) else {
+            return false;
+        };
+        let mut head = [0; LONG_PAGE_HEADER_BYTES];
+        let header = match sibling.read_exact(&mut head) {
+            Ok(()) => LongPageHeader::parse(&head),
+            Err(_) => return false,
+        };
+        header.is_ok_and(|header| {
+            header.check_name(name).is_ok() && header.timeline == name.timeline()
+        })
     }
 
     fn changed(&self) -> Error {

@@ -129,7 +129,11 @@ static VERIFY: EnumSetting<Verify> = EnumSetting::new(
         c"Sets what is checked before a segment is archived and before it is handed to replay.",
         c"",
     ),
-    &[(c"header", Verify::Header), (c"off", Verify::Off)],
+    &[
+        (c"records", Verify::Records),
+        (c"header", Verify::Header),
+        (c"off", Verify::Off),
+    ],
 );
 
 static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(

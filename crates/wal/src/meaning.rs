@@ -118,7 +118,7 @@ impl<'a> Record<'a> {
         let found = match self.header.manager {
             ResourceManager::XLOG => self
                 .main()
-                .and_then(|main| xlog(self.header.operation(), main)),
+                .and_then(|main| xlog(self.header.operation(), self.magic, main)),
             ResourceManager::TRANSACTION => self.main().and_then(|main| self.transaction(main)),
             _ => None,
         };
@@ -183,15 +183,16 @@ fn prepared_xid(info: u8, magic: WalMagic, is_commit: bool, mut rest: Cursor<'_>
     }
 }
 
-fn xlog<'a>(operation: u8, mut main: Cursor<'a>) -> Option<Meaning<'a>> {
+fn xlog<'a>(operation: u8, magic: WalMagic, mut main: Cursor<'a>) -> Option<Meaning<'a>> {
     Some(match operation {
         CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE => {
             let redo = Lsn(main.u64()?);
             let timelines = timelines(&mut main)?;
             // The time is 64 bytes into the structure in 15 to 18.
             let mut time = main;
-            let at = time
-                .take(48)
+            let at = Some(48)
+                .filter(|_| magic.major().is_some_and(|major| major <= 18))
+                .and_then(|bytes| time.take(bytes))
                 .and_then(|_| time.i64())
                 .and_then(Timestamp::from_unix_seconds);
             Meaning::Checkpoint {

@@ -83,7 +83,8 @@ impl RecordHeader {
 
     /// Whether this can be the header of the record at `lsn`, with the record before it at `previous` if that is known.
     ///
-    /// Source: `ValidXLogRecordHeader` in `xlogreader.c`, 15 to 18.
+    /// Source: `ValidXLogRecordHeader` in `xlogreader.c`, 15 to 18; but a resource manager that is not known here is left to
+    /// the checksum, since later versions and forks have more of them.
     #[inline]
     pub(crate) fn check(&self, lsn: Lsn, previous: Option<Lsn>) -> Result<(), RecordProblem> {
         if self.bytes == 0 {
@@ -91,9 +92,6 @@ impl RecordHeader {
         }
         if !(RECORD_HEADER_BYTES as u32..=RECORD_BYTES_MAX).contains(&self.bytes) {
             return Err(RecordProblem::Length { bytes: self.bytes });
-        }
-        if !self.manager.is_valid() {
-            return Err(RecordProblem::Manager { id: self.manager.0 });
         }
         match previous {
             Some(expected) if self.previous != expected => Err(RecordProblem::Previous {
@@ -160,8 +158,6 @@ pub(crate) enum RecordProblem {
     Zero,
     #[error("the record has an impossible length of {bytes} bytes")]
     Length { bytes: u32 },
-    #[error("the record is of the unknown resource manager {id}")]
-    Manager { id: u8 },
     #[error(
         "the record names {found} as the place of the record before it, which is at {expected}"
     )]

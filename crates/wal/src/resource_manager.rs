@@ -37,9 +37,6 @@ const NAMES: [&str; 22] = [
     "LogicalMessage",
 ];
 
-/// The first number of those that extensions may register (`RM_MIN_CUSTOM_ID` in `rmgr.h`, 15 to 18).
-const FIRST_CUSTOM: u8 = 128;
-
 impl ResourceManager {
     /// Checkpoints, switches, restore points, full-page images.
     pub const XLOG: ResourceManager = ResourceManager(0);
@@ -51,17 +48,9 @@ impl ResourceManager {
     pub fn name(self) -> Option<&'static str> {
         NAMES.get(usize::from(self.0)).copied()
     }
-
-    /// Whether a server can have written this number: it names a built-in one, or may be an extension's.
-    ///
-    /// Source: `RmgrIdIsValid` in `rmgr.h`, 15 to 18.
-    #[must_use]
-    pub fn is_valid(self) -> bool {
-        self.name().is_some() || self.0 >= FIRST_CUSTOM
-    }
 }
 
-/// As `pg_waldump` shows it: `Heap2`; an extension's as `custom129`.
+/// As `pg_waldump` shows it: `Heap2`; an extension's as `custom129`, and so any other without a name.
 impl fmt::Display for ResourceManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.name() {
@@ -74,15 +63,6 @@ impl fmt::Display for ResourceManager {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn built_in_ones_and_those_of_extensions_are_valid_and_no_others() {
-        let valid: Vec<u8> = (0..=u8::MAX)
-            .filter(|id| ResourceManager(*id).is_valid())
-            .collect();
-        let expected: Vec<u8> = (0..22).chain(128..=255).collect();
-        assert_eq!(valid, expected);
-    }
 
     #[test]
     fn names_are_those_of_pg_waldump() {

@@ -73,6 +73,13 @@ impl Open {
             .map(|header| checksum(header, self.crc))
     }
 
+    /// Without the bytes that were kept only to look at its page again.
+    pub(crate) fn trimmed(mut self) -> Open {
+        self.kept.truncate(KEPT_BYTES);
+        self.kept.shrink_to_fit();
+        self
+    }
+
     /// The first bytes behind the header.
     pub(crate) fn front(&self) -> &[u8] {
         self.kept.get(RECORD_HEADER_BYTES..).unwrap_or_default()

@@ -9,8 +9,8 @@ use crate::damage::{Damage, JoinProblem};
 use crate::record_header::RecordProblem;
 use crate::{LongPageHeader, Lsn, Record, SegmentName, TimelineId};
 
-/// A segment that was read to its end without finding damage. About 200 bytes, and up to 12 kB for a record that goes over
-/// the end of the segment.
+/// A segment that was read to its end without finding damage. About 200 bytes, and up to 2 kB
+/// for each of the two records that may go over its ends.
 #[derive(Clone, Debug)]
 pub struct SegmentSummary {
     /// The name that it was read under.
@@ -67,6 +67,18 @@ impl SegmentSummary {
             Tail::Switched(lsn) => SegmentEnd::Switched(lsn),
             Tail::Ended(lsn) => SegmentEnd::Ended(lsn),
         }
+    }
+
+    /// Whether `next`, by its name, goes on where this segment ends: it is the next one on the same timeline, or on one that
+    /// begins in it.
+    #[must_use]
+    pub fn precedes(&self, next: &SegmentSummary) -> bool {
+        let end = self
+            .header
+            .address
+            .0
+            .checked_add(self.header.segment_size.bytes());
+        end == Some(next.header.address.0) && self.name.timeline() == next.header.timeline
     }
 
     /// Checks that `next` goes on where this segment ends, and `visit`s the record that goes over the boundary, if there is one

@@ -1,0 +1,167 @@
+//! WAL made up for tests, byte by byte as the server writes it.
+
+use crate::crc::Crc;
+use crate::record_header::checksum;
+use crate::{
+    LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, SegmentName, SegmentSize, TimelineId,
+};
+
+const PAGE: usize = 8192;
+pub(super) const SEGMENT: usize = 1024 * 1024;
+pub(super) const SYSTEM: u64 = 7_654_321;
+const MAGIC: u16 = 0xD110;
+/// Which segment the WAL begins with.
+pub(super) const FIRST: u64 = 5;
+
+/// WAL from the beginning of segment [`FIRST`] on, as long as whole segments.
+#[derive(Clone)]
+pub(super) struct Written {
+    pub(super) bytes: Vec<u8>,
+    pub(super) timeline: u32,
+    /// Where the last record begins.
+    pub(super) previous: u64,
+    /// How much has been written.
+    pub(super) end: usize,
+    /// Flags of the next page.
+    pub(super) next_page_flags: u16,
+}
+
+impl Written {
+    pub(super) fn new() -> Written {
+        Written {
+            bytes: Vec::new(),
+            timeline: 1,
+            previous: FIRST * SEGMENT as u64 - 100,
+            end: 0,
+            next_page_flags: 0,
+        }
+    }
+
+    pub(super) fn lsn(&self) -> Lsn {
+        Lsn(FIRST * SEGMENT as u64 + self.end as u64)
+    }
+
+    /// Begins a page if the last one is full; `remaining` bytes of a record are still to come.
+    fn begin_page(&mut self, remaining: usize) {
+        if !self.end.is_multiple_of(PAGE) {
+            return;
+        }
+        let address = self.lsn().0;
+        let is_first = self.end.is_multiple_of(SEGMENT);
+        let flags = self.next_page_flags | u16::from(remaining > 0) | (u16::from(is_first) << 1);
+        self.next_page_flags = 0;
+        let mut header = Vec::new();
+        header.extend_from_slice(&MAGIC.to_ne_bytes());
+        header.extend_from_slice(&flags.to_ne_bytes());
+        header.extend_from_slice(&self.timeline.to_ne_bytes());
+        header.extend_from_slice(&address.to_ne_bytes());
+        header.extend_from_slice(&(remaining as u32).to_ne_bytes());
+        header.extend_from_slice(&[0; 4]);
+        if is_first {
+            header.extend_from_slice(&SYSTEM.to_ne_bytes());
+            header.extend_from_slice(&(SEGMENT as u32).to_ne_bytes());
+            header.extend_from_slice(&(PAGE as u32).to_ne_bytes());
+            assert_eq!(header.len(), LONG_PAGE_HEADER_BYTES);
+            self.bytes.resize(self.end + SEGMENT, 0);
+        }
+        self.put(&header);
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Writes a record, and returns where it begins.
+    pub(super) fn record(&mut self, manager: u8, info: u8, rest: &[u8]) -> Lsn {
+        self.begin_page(0);
+        let lsn = self.lsn();
+        let bytes = whole(manager, info, self.previous, rest);
+        let mut written = 0;
+        while written < bytes.len() {
+            self.begin_page(bytes.len() - written);
+            let room = PAGE - self.end % PAGE;
+            let now = room.min(bytes.len() - written);
+            self.put(&bytes[written..written + now]);
+            written += now;
+        }
+        self.end = self.end.next_multiple_of(8);
+        self.previous = lsn.0;
+        lsn
+    }
+
+    /// A record of that many bytes in all, with main data that differ from place to place.
+    pub(super) fn data(&mut self, bytes: usize) -> Lsn {
+        assert!(bytes >= RECORD_HEADER_BYTES + 5);
+        let main = bytes - RECORD_HEADER_BYTES - 5;
+        let seed = self.end;
+        let mut rest = vec![254];
+        rest.extend_from_slice(&(main as u32).to_ne_bytes());
+        rest.extend((0..main).map(|at| (at * 31 + seed * 7 + 1) as u8));
+        self.record(10, 0, &rest)
+    }
+
+    /// A record with short main data.
+    pub(super) fn short(&mut self, manager: u8, info: u8, main: &[u8]) -> Lsn {
+        let mut rest = Vec::new();
+        if !main.is_empty() {
+            rest.extend_from_slice(&[255, main.len() as u8]);
+            rest.extend_from_slice(main);
+        }
+        self.record(manager, info, &rest)
+    }
+
+    /// Records of mixed lengths until this many bytes are written.
+    pub(super) fn fill(&mut self, until: usize) {
+        let mut length = 40;
+        while self.end < until {
+            length = (length * 13 + 17) % 700 + 29;
+            self.data(length);
+        }
+    }
+
+    /// A switch: the rest of the segment stays as zeros.
+    pub(super) fn switch(&mut self) -> Lsn {
+        let lsn = self.short(0, 0x40, &[]);
+        self.end = self.end.next_multiple_of(SEGMENT);
+        lsn
+    }
+
+    /// A timeline begins here.
+    pub(super) fn promote(&mut self, timeline: u32) -> Lsn {
+        let mut main = 800_000_000_000_000_i64.to_ne_bytes().to_vec();
+        main.extend_from_slice(&timeline.to_ne_bytes());
+        main.extend_from_slice(&self.timeline.to_ne_bytes());
+        self.timeline = timeline;
+        self.short(0, 0x90, &main)
+    }
+
+    /// The segments, under the names of a timeline.
+    pub(super) fn segments(&self, timeline: u32) -> Vec<(SegmentName, Vec<u8>)> {
+        let timeline = TimelineId::new(timeline).unwrap();
+        let size = SegmentSize::new(SEGMENT as u64).unwrap();
+        let name = |index: usize| {
+            SegmentName::holding(timeline, Lsn((FIRST + index as u64) * SEGMENT as u64), size)
+        };
+        let pieces = self.bytes.chunks(SEGMENT).enumerate();
+        pieces
+            .map(|(index, bytes)| (name(index), bytes.to_vec()))
+            .collect()
+    }
+}
+
+/// A record with its header.
+fn whole(manager: u8, info: u8, previous: u64, rest: &[u8]) -> Vec<u8> {
+    let mut header = [0; RECORD_HEADER_BYTES];
+    let total = (RECORD_HEADER_BYTES + rest.len()) as u32;
+    header[0..4].copy_from_slice(&total.to_ne_bytes());
+    header[4..8].copy_from_slice(&700_u32.to_ne_bytes());
+    header[8..16].copy_from_slice(&previous.to_ne_bytes());
+    header[16] = info;
+    header[17] = manager;
+    let crc = checksum(&header, Crc::default().and(rest));
+    header[20..24].copy_from_slice(&crc.to_ne_bytes());
+    let mut bytes = header.to_vec();
+    bytes.extend_from_slice(rest);
+    bytes
+}
