@@ -81,6 +81,46 @@ impl RecordHeader {
         }
     }
 
+    /// The header's bytes for a record that goes on with `rest`; length and checksum are made to fit.
+    #[must_use]
+    pub fn before(&self, rest: &[u8]) -> [u8; RECORD_HEADER_BYTES] {
+        let bytes = u32::try_from(RECORD_HEADER_BYTES + rest.len()).unwrap_or(u32::MAX);
+        let [b0, b1, b2, b3] = bytes.to_ne_bytes();
+        let [x0, x1, x2, x3] = self.xid.to_ne_bytes();
+        let [p0, p1, p2, p3, p4, p5, p6, p7] = self.previous.0.to_ne_bytes();
+        let mut header = [
+            b0,
+            b1,
+            b2,
+            b3,
+            x0,
+            x1,
+            x2,
+            x3,
+            p0,
+            p1,
+            p2,
+            p3,
+            p4,
+            p5,
+            p6,
+            p7,
+            self.info,
+            self.manager.0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
+        let crc = checksum(&header, Crc::default().and(rest));
+        if let Some(field) = header.last_chunk_mut() {
+            *field = crc.to_ne_bytes();
+        }
+        header
+    }
+
     /// Whether this can be the header of the record at `lsn`, with the record before it at `previous` if that is known.
     ///
     /// Source: `ValidXLogRecordHeader` in `xlogreader.c`, 15 to 18; but a resource manager that is not known here is left to

@@ -3,12 +3,17 @@
 use std::io::{Cursor, Write};
 
 use fastrand::Rng;
-use wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineId};
+use wal::{
+    LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, RecordHeader, ResourceManager, SegmentName,
+    SegmentSize, SystemIdentifier, TimelineId,
+};
 
 /// PostgreSQL 15's page magic, the flag of a long header, and the usual page size.
 const MAGIC: u16 = 0xD110;
 const LONG_HEADER: u16 = 0x0002;
 const BLOCK_BYTES: u32 = 8192;
+/// The record after which a segment is unused (`pg_control.h`).
+const XLOG_SWITCH: u8 = 0x40;
 
 /// A segment of that name, size and system. `variant` chooses what stands behind the header.
 ///
@@ -41,11 +46,26 @@ pub fn segment(
             .unwrap_or_default()
             .to_ne_bytes(),
         &BLOCK_BYTES.to_ne_bytes(),
+        &switch_behind(start, size),
     ]
     .concat();
     // A vector as long as a segment has room for a header, so this cannot fail.
     let _ = Cursor::new(bytes.as_mut_slice()).write_all(&header);
     bytes
+}
+
+/// A switch as the segment's only record, behind that of the segment before: nobody looks at what stands behind it.
+fn switch_behind(start: Lsn, size: SegmentSize) -> [u8; RECORD_HEADER_BYTES] {
+    let before = start.0.saturating_sub(size.bytes()) + LONG_PAGE_HEADER_BYTES as u64;
+    let switch = RecordHeader {
+        bytes: 0,
+        xid: 0,
+        previous: Lsn(if start.0 == 0 { 0 } else { before }),
+        info: XLOG_SWITCH,
+        manager: ResourceManager::XLOG,
+        crc: 0,
+    };
+    switch.before(&[])
 }
 
 /// The timeline history file of a timeline that left its parent at `switchpoint`, which reads like

@@ -1,9 +1,8 @@
 //! WAL made up for tests, byte by byte as the server writes it.
 
-use crate::crc::Crc;
-use crate::record_header::checksum;
 use crate::{
-    LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, SegmentName, SegmentSize, TimelineId,
+    LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, RecordHeader, ResourceManager, SegmentName,
+    SegmentSize, TimelineId,
 };
 
 const PAGE: usize = 8192;
@@ -152,16 +151,15 @@ impl Written {
 
 /// A record with its header.
 fn whole(manager: u8, info: u8, previous: u64, rest: &[u8]) -> Vec<u8> {
-    let mut header = [0; RECORD_HEADER_BYTES];
-    let total = (RECORD_HEADER_BYTES + rest.len()) as u32;
-    header[0..4].copy_from_slice(&total.to_ne_bytes());
-    header[4..8].copy_from_slice(&700_u32.to_ne_bytes());
-    header[8..16].copy_from_slice(&previous.to_ne_bytes());
-    header[16] = info;
-    header[17] = manager;
-    let crc = checksum(&header, Crc::default().and(rest));
-    header[20..24].copy_from_slice(&crc.to_ne_bytes());
-    let mut bytes = header.to_vec();
+    let header = RecordHeader {
+        bytes: 0,
+        xid: 700,
+        previous: Lsn(previous),
+        info,
+        manager: ResourceManager(manager),
+        crc: 0,
+    };
+    let mut bytes = header.before(rest).to_vec();
     bytes.extend_from_slice(rest);
     bytes
 }
