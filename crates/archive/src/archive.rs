@@ -8,6 +8,7 @@
 //! Left to others: `put.rs`, `get.rs`, `hole.rs`, `clean_up.rs`, `list.rs`, `binding.rs` do the work;
 //! waiting, retrying and deadlines are the caller's.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -28,6 +29,7 @@ use crate::location::Location;
 use crate::neighbours::Neighbours;
 use crate::options::{Cancel, Options};
 use crate::put::Offered;
+use crate::reading::{Found, Reading};
 use crate::secret::ClusterSecret;
 use crate::store::{Object, Store, Trial};
 use crate::workspace::Workspace;
@@ -247,6 +249,16 @@ impl Archive {
     /// The same, telling now and then how many files have been found so far.
     pub fn list_with(&self, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
         crate::list::list(self, told)
+    }
+
+    /// Shows `visit` everything in the archive, in no particular order, page by page, until it breaks.
+    pub fn each(&self, visit: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), Error> {
+        crate::reading::each(self, visit)
+    }
+
+    /// Begins to read files without restoring them.
+    pub fn reading(&self) -> Reading<'_> {
+        Reading::new(self)
     }
 
     /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`, under any suffix.

@@ -1,0 +1,148 @@
+//! Reading an archive without restoring from it: what it holds, and what is in its files.
+//!
+//! Guarantees contents as they were archived, decrypted and decompressed, in bounded memory; never a part of a file that
+//! passes for the whole. Whether the contents are right WAL is left to the reader.
+
+use std::ops::ControlFlow;
+
+use crate::archive::{Archive, Stored};
+use crate::codec::{CHUNK_BYTES, Contents, Decoded};
+use crate::error::{Error, ErrorKind};
+use crate::key::parse_key;
+use crate::options::Cancel;
+use crate::store::{Detail, Entry};
+use crate::workspace::{Parts, Workspace};
+
+/// Something in an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A WAL file.
+    File(Stored),
+    /// Anything else, Walden's own files included.
+    Other(Entry),
+}
+
+/// See [`Archive::each`].
+pub(crate) fn each(
+    archive: &Archive,
+    visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
+) -> Result<(), Error> {
+    archive
+        .store
+        .list("", Detail::Full, &mut |entry| visit(found(entry)))
+}
+
+fn found(entry: Entry) -> Found {
+    match parse_key(&entry.key) {
+        Some((name, form)) => Found::File(Stored {
+            name,
+            key: entry.key,
+            bytes: entry.bytes,
+            modified: entry.modified,
+            compression: form.compression,
+            encrypted: form.sealed,
+        }),
+        None => Found::Other(entry),
+    }
+}
+
+/// Reads one file after the other, with the same buffers. Each thread needs its own.
+pub struct Reading<'a> {
+    archive: &'a Archive,
+    workspace: Workspace,
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) fn new(archive: &'a Archive) -> Reading<'a> {
+        Reading {
+            archive,
+            workspace: Workspace::default(),
+        }
+    }
+
+    /// Shows `visit` the contents of the file stored under `key`, piece by piece, until it breaks; tells how many bytes it was
+    /// shown, `None` if there is no such object. Pieces are 256 kB long, except the last.
+    ///
+    /// Fails with [`ErrorKind::Damaged`] where what is stored cannot be decoded, [`ErrorKind::Unusable`] if the key is no WAL
+    /// file's, and as [`Archive::get`] does where the store or the identity is at fault. What was shown before is to be
+    /// forgotten then.
+    pub fn read(
+        &mut self,
+        key: &str,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Option<u64>, Error> {
+        let shown = self.archive.shown(key);
+        let Some((_, form)) = parse_key(key) else {
+            let what = format!("\"{shown}\" is not the name of a WAL file");
+            return Err(Error::new(ErrorKind::Unusable, what));
+        };
+        let Some(object) = self.archive.store.open(key)? else {
+            return Ok(None);
+        };
+        let Parts {
+            chunk,
+            decompressor,
+            ..
+        } = self.workspace.parts();
+        let identity = self.archive.options.identity_file.as_ref();
+        let mut contents = Decoded::with_context(object, form, shown, identity, decompressor)?;
+        let mut total = 0;
+        loop {
+            cancel.check(&format!("reading of \"{key}\""))?;
+            let bytes = contents.fill(chunk)?;
+            total += bytes as u64;
+            let piece = chunk.get(..bytes).unwrap_or_default();
+            if visit(piece).is_break() || bytes < CHUNK_BYTES {
+                return Ok(Some(total));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wal::{SegmentSize, SystemIdentifier, WalFileName};
+
+    use super::*;
+    use crate::{MemoryStore, Options, suite::forge};
+
+    #[test]
+    fn a_file_is_read_as_it_was_archived_and_anything_else_is_shown_as_such() {
+        let archive = Archive::with_store(Box::new(MemoryStore::new()), Options::default());
+        let name: WalFileName = "000000010000000000000007".parse().unwrap();
+        let segment = *name.segment().unwrap();
+        let bytes = forge::segment(&segment, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name.to_string());
+        std::fs::write(&path, &bytes).unwrap();
+        archive.put_new(&name, &path, None, &Cancel::new()).unwrap();
+
+        let mut keys = Vec::new();
+        let visit = &mut |found| {
+            keys.push(match found {
+                Found::File(stored) => stored.key,
+                Found::Other(entry) => format!("other: {}", entry.key),
+            });
+            ControlFlow::Continue(())
+        };
+        archive.each(visit).unwrap();
+        keys.sort();
+        assert_eq!(
+            keys,
+            [format!("{name}.zst"), "other: walden.json".to_owned()]
+        );
+
+        let mut reading = archive.reading();
+        let mut seen = Vec::new();
+        let told = reading.read(&keys[0], &Cancel::new(), &mut |piece| {
+            seen.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(told.unwrap(), Some(bytes.len() as u64));
+        assert_eq!(seen, bytes);
+        let visit = &mut |_: &[u8]| ControlFlow::Continue(());
+        let other = format!("{name}.lz4");
+        assert_eq!(reading.read(&other, &Cancel::new(), visit).unwrap(), None);
+    }
+}
