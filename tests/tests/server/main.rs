@@ -25,6 +25,7 @@ mod point_in_time;
 mod promotion;
 mod races;
 mod rearchiving;
+mod records;
 mod restore_ahead;
 mod sealed;
 mod seeds;
