@@ -12,8 +12,8 @@ use wal::{Damage, Lsn, SegmentName, SegmentSummary};
 
 use crate::error::Error;
 
-const ALL_THE_SAME: &str = "One of the two is not what the server wrote. With \"walden.verify\" set to \"header\" records are not \
-     looked at.";
+const ALL_THE_SAME: &str = "One of the two is not what the server wrote. With \"walden.verify\" set to \"header\" \
+     records are not looked at.";
 
 /// How many segments are remembered: more than are ever on their way at once. About 200 kB at most.
 const REMEMBERED_MAX: usize = 48;

@@ -1,10 +1,13 @@
-//! The vocabulary of PostgreSQL's WAL as types: names, places, timelines, page headers.
+//! The vocabulary of PostgreSQL's WAL as types: names, places, timelines, page headers, records.
 //!
 //! Everything that Walden knows about the server's log starts as text or bytes from outside: a file
 //! name from the archiver, a `%r` from a shell command, the first page of a segment.  This crate
 //! turns each of them into a type, once, at the edge, and answers the questions that only
 //! arithmetic can answer.  It does no I/O, has no `unsafe`, panics on no input, and depends on
 //! nothing of ours, so its rules can be tested over every input that matters.
+//!
+//! It also reads what is in WAL: [`SegmentReader`] takes a segment's bytes as they come, and shows the records
+//! whose checksums are right; [`SegmentSummary::join`] tells whether two segments are one stream.
 //!
 //! What it leaves to others: opening files, choosing what to archive or remove, and every
 //! judgement about what an error means for a running server.
@@ -24,6 +27,9 @@
 //! | long page header | [`LongPageHeader`] | what the first 40 bytes of a segment say about it |
 //! | page magic | [`WalMagic`] | which major version wrote a page |
 //! | system identifier | [`SystemIdentifier`] | which database cluster the WAL is from |
+//! | WAL record | [`Record`] | one change, with a checksum and the place of the one before |
+//! | resource manager | [`ResourceManager`] | who wrote a record and replays it |
+//! | `TimestampTz` | [`Timestamp`] | a moment, in microseconds since 2000 |
 //!
 //! A segment name does not say how long a segment is.  The same 24 digits name different places in
 //! WAL for different sizes, and some digits are impossible for some sizes.  So every question

@@ -218,7 +218,7 @@ fn every_record_of_two_gigabytes_is_what_pg_waldump_says() -> Result<()> {
         let primary = lab.cluster("primary", 16, workload::settings(lab, &dir))?;
         primary.start()?;
         let backup = primary.base_backup("backup")?;
-        workload::write(&primary, 40, 10_000, 1000)?;
+        workload::write(&primary, 25, 5_000, 500)?;
         primary.wait_until_archived()?;
 
         let settings = workload::settings(lab, &dir)
@@ -227,7 +227,7 @@ fn every_record_of_two_gigabytes_is_what_pg_waldump_says() -> Result<()> {
         promoted.touch("recovery.signal")?;
         promoted.start()?;
         promoted.wait_until_promoted()?;
-        promoted.pgbench(&["-c", "4", "-t", "20000"])?;
+        promoted.pgbench(&["-c", "4", "-t", "8000"])?;
         promoted.sql("vacuum full pgbench_accounts")?;
         promoted.archive_everything()?;
 

@@ -22,13 +22,15 @@ pub(crate) fn settings(lab: &Lab, into: &Path) -> Settings {
 /// Definitions, indexes of every kind, locks, subtransactions, two-phase commits, restore points.
 const KINDS: &[&str] = &[
     "create table kinds (id int primary key, t text, r int4range, p point, a int[])",
-    "insert into kinds select i, md5(i::text), int4range(i, i + 5), point(i, -i), array[i, i % 7] from generate_series(1, 20000) i",
+    "insert into kinds select i, md5(i::text), int4range(i, i + 5), point(i, -i), array[i, i % 7] \
+     from generate_series(1, 20000) i",
     "create index on kinds using hash (t)",
     "create index on kinds using gin (a)",
     "create index on kinds using gist (r)",
     "create index on kinds using spgist (p)",
     "create index on kinds using brin (id)",
-    "insert into kinds select i, md5(i::text), int4range(i, i + 5), point(i, -i), array[i, i % 7] from generate_series(20001, 30000) i",
+    "insert into kinds select i, md5(i::text), int4range(i, i + 5), point(i, -i), array[i, i % 7] \
+     from generate_series(20001, 30000) i",
     "update kinds set t = t || 'x', a = a || 4 where id % 3 = 0",
     "delete from kinds where id % 5 = 0",
     "vacuum kinds",
@@ -50,7 +52,8 @@ const KINDS: &[&str] = &[
     "begin; insert into kinds values (-5); rollback",
     "do $$ begin for i in 1 .. 200 loop begin insert into kinds values (-1000 - i); exception when unique_violation then null; end; \
      end loop; end $$",
-    "begin; select * from kinds where id = 1 for key share; savepoint one; select * from kinds where id = 1 for update; commit",
+    "begin; select * from kinds where id = 1 for key share; savepoint one; \
+     select * from kinds where id = 1 for update; commit",
     "select pg_create_restore_point('between two things')",
     "select pg_logical_emit_message(false, 'short', 'not in a transaction')",
     "select pg_logical_emit_message(true, 'short', 'in a transaction')",

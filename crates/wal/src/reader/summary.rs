@@ -92,46 +92,25 @@ impl SegmentSummary {
         visit: impl FnOnce(&Record<'_>),
     ) -> Result<(), Damage> {
         let at = next.header.address;
-        self.check_place(next)
-            .map_err(|problem| Damage::new(at, problem))?;
-        if next.head.total == 0 {
-            // A record that was given up at the boundary needs no end.
-            let is_given_up = matches!(self.tail, Tail::Open(_)) && next.gives_up;
-            return match &self.tail {
-                Tail::Open(open) if !is_given_up => Err(Damage::new(
-                    at,
-                    JoinProblem::Head {
-                        found: 0,
-                        expected: open.remaining(),
-                    },
-                )),
-                _ => check_previous(self.last, next),
-            };
-        }
+        let wrong = |problem| Damage::new(at, problem);
+        self.check_place(next).map_err(wrong)?;
+        // A record that was given up at the boundary has no end.
         let expected = match &self.tail {
+            Tail::Open(_) if next.gives_up => 0,
             Tail::Open(open) => open.remaining(),
-            // The place of its beginning is not known.
-            Tail::Through => return Ok(()),
+            Tail::Through => self.head.remaining(),
             _ => 0,
         };
-        let Tail::Open(open) = &self.tail else {
-            return Err(Damage::new(
-                at,
-                JoinProblem::Head {
-                    found: next.head.total,
-                    expected,
-                },
-            ));
-        };
-        if expected != next.head.total {
-            return Err(Damage::new(
-                at,
-                JoinProblem::Head {
-                    found: next.head.total,
-                    expected,
-                },
-            ));
+        let found = next.head.total;
+        if found != expected {
+            return Err(wrong(JoinProblem::Head { found, expected }));
         }
+        let open = match &self.tail {
+            Tail::Open(open) if found > 0 => open,
+            // The place of its beginning is not known.
+            Tail::Through => return Ok(()),
+            _ => return check_previous(self.last, next),
+        };
         let whole = next.head.behind(open);
         if whole.remaining() > 0 {
             if matches!(next.tail, Tail::Through) {
