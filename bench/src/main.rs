@@ -28,6 +28,7 @@ mod part;
 mod peers;
 mod plan;
 mod profile;
+mod records;
 mod recovery;
 mod results;
 mod s3_drain;

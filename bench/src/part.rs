@@ -15,8 +15,8 @@ use crate::peers::Peers;
 use crate::plan::{Part, Run};
 use crate::results::{Results, Row};
 use crate::{
-    acknowledge, drain, many, memory, profile, recovery, s3_drain, s3_recovery, stages, steady,
-    tables, usage, wait_cost,
+    acknowledge, drain, many, memory, profile, records, recovery, s3_drain, s3_recovery, stages,
+    steady, tables, usage, wait_cost,
 };
 
 /// What the parts share.
@@ -168,6 +168,7 @@ fn measure(part: Part, session: &Session, shared: &Shared<'_>, plan: &Run) -> Re
         Part::Wait => wait_cost::measure(session, shared, plan),
         Part::Stages => stages::measure(session, shared, plan),
         Part::Profile => profile::measure(session, shared),
+        Part::Records => records::measure(session, shared, plan),
         Part::Memory => memory::measure(session, plan),
         Part::Many => many::measure(session, plan),
         Part::S3Drain => s3_drain::measure(session, shared, plan),

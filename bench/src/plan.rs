@@ -112,6 +112,8 @@ pub(crate) enum Part {
     Stages,
     /// Which functions the archiver spends its time in
     Profile,
+    /// What reading every record costs
+    Records,
     /// Memory of archiver and recovery worker
     Memory,
     /// Ten and a hundred times as many files
@@ -126,7 +128,7 @@ pub(crate) enum Part {
 
 impl Part {
     /// All of them.
-    pub(crate) const ALL: [Part; 11] = [
+    pub(crate) const ALL: [Part; 12] = [
         Part::Drain,
         Part::Steady,
         Part::Acknowledge,
@@ -134,6 +136,7 @@ impl Part {
         Part::Wait,
         Part::Stages,
         Part::Profile,
+        Part::Records,
         Part::Memory,
         Part::Many,
         Part::S3Drain,
@@ -150,6 +153,7 @@ impl Part {
             Part::Wait => "wait",
             Part::Stages => "stages",
             Part::Profile => "profile",
+            Part::Records => "records",
             Part::Memory => "memory",
             Part::Many => "many",
             Part::S3Drain => "s3-drain",

@@ -6,6 +6,7 @@
 use crate::contenders::LIMIT_EACH;
 use crate::fetchers::LIMIT;
 use crate::plan::Part;
+use crate::records;
 use crate::results::{Results, Row};
 use crate::s3_tables;
 use crate::stages::STEPS;
@@ -23,6 +24,7 @@ pub(crate) fn of_part(results: &Results) -> String {
         "wait" => wait,
         "stages" => stages,
         "profile" => profile,
+        "records" => records,
         "memory" => memory,
         "many" => many,
         "s3-drain" => s3_tables::drain,
@@ -167,6 +169,46 @@ fn steady(results: &Results) -> String {
         text.push_str(&format!("**{case}**\n\n{}\n", table(&HEADS, lines)));
     }
     text
+}
+
+fn records(results: &Results) -> String {
+    let reading = results
+        .rows
+        .iter()
+        .filter(|row| row.case == records::READING);
+    let speed = |row: &Row| Some(row.median("bytes")? / 1e9 / row.median("read_s")?);
+    let limit = reading.clone().next().and_then(speed);
+    let lines = reading.map(|row| {
+        let of_limit = speed(row).zip(limit).map(|(own, limit)| own / limit);
+        vec![row.title(), figure(speed(row), 2), figure(of_limit, 2)]
+    });
+    let reading = table(&["reader", "GB/s", "of the limit"], lines.collect());
+    let archiving: Vec<&Row> = results
+        .rows
+        .iter()
+        .filter(|row| row.case == records::ARCHIVING)
+        .collect();
+    let lines = archiving.chunks(2).flat_map(|pair| {
+        let header = pair.first().and_then(|row| row.median("drain_s"));
+        pair.iter().map(move |row| {
+            let seconds = row.median("drain_s");
+            let more = seconds
+                .zip(header)
+                .map(|(own, header)| (own / header - 1.0) * 100.0);
+            let more = more.map_or_else(String::new, |more| format!("{more:+.1} %"));
+            vec![
+                row.title(),
+                figure(seconds, 2),
+                more,
+                figure(row.median("cpu_s"), 2),
+            ]
+        })
+    });
+    let heads = ["contender", "drain, s", "against header", "processor, s"];
+    format!(
+        "**reading**\n\n{reading}\n**archiving**\n\n{}",
+        table(&heads, lines.collect())
+    )
 }
 
 fn acknowledge(results: &Results) -> String {

@@ -28,7 +28,7 @@ const EDGES: [(&str, &[&str]); 23] = [
     ("crates/lab", &[]),
     ("crates/conformance", &["lab"]),
     ("tests", &["archive", "conformance", "lab", "wal"]),
-    ("bench", &["lab"]),
+    ("bench", &["lab", "wal"]),
     ("tests/modules/misbehave", &["module"]),
     ("tests/modules/every_setting", &["module"]),
     ("tests/modules/broken", &["module"]),

@@ -3,5 +3,6 @@
 
 mod dump;
 mod flips;
+mod mutations;
 mod segments;
 mod workload;

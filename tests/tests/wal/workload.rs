@@ -50,7 +50,8 @@ const KINDS: &[&str] = &[
     "begin; create table never (i int); insert into kinds values (-4); prepare transaction 'second'",
     "rollback prepared 'second'",
     "begin; insert into kinds values (-5); rollback",
-    "do $$ begin for i in 1 .. 200 loop begin insert into kinds values (-1000 - i); exception when unique_violation then null; end; \
+    "do $$ begin for i in 1 .. 200 loop begin insert into kinds values (-1000 - i); \
+     exception when unique_violation then null; end; \
      end loop; end $$",
     "begin; select * from kinds where id = 1 for key share; savepoint one; \
      select * from kinds where id = 1 for update; commit",
