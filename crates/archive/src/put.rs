@@ -133,6 +133,14 @@ fn owner_of(
     })
 }
 
+/// A file that was checked and stored, but has no name yet.
+struct Encoded {
+    staged: Box<dyn Staged>,
+    /// How many bytes it became.
+    bytes: u64,
+    summary: Option<SegmentSummary>,
+}
+
 /// A file on its way into the archive.
 struct Offer<'a> {
     archive: &'a Archive,
@@ -290,8 +298,11 @@ impl Offer<'_> {
         let key = key_of(self.name, form);
         self.source.rewind()?;
         let staged = self.archive.store.stage(&key)?;
-        let (staged, bytes_out, summary) =
-            self.encode(compression, digest, staged, &key, workspace)?;
+        let Encoded {
+            staged,
+            bytes: bytes_out,
+            summary,
+        } = self.encode(compression, digest, staged, &key, workspace)?;
         self.cancel.check(&self.what())?;
         self.must_hold_still()?;
         if let Some(summary) = &summary {
@@ -323,7 +334,7 @@ impl Offer<'_> {
         staged: Box<dyn Staged>,
         key: &str,
         workspace: &mut Workspace,
-    ) -> Result<(Box<dyn Staged>, u64, Option<SegmentSummary>), Error> {
+    ) -> Result<Encoded, Error> {
         let shown = self.archive.shown(key);
         let could_not =
             |cause| Error::io(format!("could not write archive file \"{shown}\""), cause);
@@ -360,7 +371,11 @@ impl Offer<'_> {
             .finish()
             .and_then(Sealing::finish)
             .map_err(could_not)?;
-        Ok((counted.inner, counted.bytes, summary))
+        Ok(Encoded {
+            staged: counted.inner,
+            bytes: counted.bytes,
+            summary,
+        })
     }
 
     /// Refuses a segment that does not go on where the one before it ends, or ends before the one behind it begins.

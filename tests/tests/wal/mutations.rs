@@ -20,14 +20,16 @@ fn change(bytes: &mut Vec<u8>, other: &[u8], random: &mut Rng) {
     let length = bytes.len();
     let (from, count) = (random.usize(..length), 1 << random.u32(..16));
     let to = (from + count).min(length);
+    let piece = bytes.get_mut(from..to).unwrap_or_default();
     match random.u32(..7) {
-        0 => bytes[from] ^= 1 << random.u32(..8),
-        1 => bytes[from..to].fill(0),
-        2 => bytes[from..to]
+        0 => piece
             .iter_mut()
-            .for_each(|byte| *byte = random.u8(..)),
+            .take(1)
+            .for_each(|byte| *byte ^= 1 << random.u32(..8)),
+        1 => piece.fill(0),
+        2 => piece.iter_mut().for_each(|byte| *byte = random.u8(..)),
         // The same place of another segment, as a recycled file has it.
-        3 => bytes[from..to].copy_from_slice(&other[from..to]),
+        3 => piece.copy_from_slice(other.get(from..to).unwrap_or_default()),
         // Another place of the same segment.
         4 => {
             let place = random.usize(..length - (to - from) + 1);
