@@ -14,17 +14,22 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 23] = [
+const EDGES: [(&str, &[&str]); 25] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/wire", &[]),
     ("crates/module", &["abi", "wal"]),
     ("crates/archive", &["wal"]),
+    ("crates/audit", &["archive", "wal"]),
+    ("crates/forge", &["wal"]),
     (
         "crates/server",
         &["abi", "archive", "module", "wal", "wire"],
     ),
-    ("crates/cli", &["archive", "conformance", "wal", "wire"]),
+    (
+        "crates/cli",
+        &["archive", "audit", "conformance", "wal", "wire"],
+    ),
     ("crates/lab", &[]),
     ("crates/conformance", &["lab"]),
     ("tests", &["archive", "conformance", "lab", "wal"]),

@@ -13,12 +13,8 @@ mod head;
 mod open;
 mod page;
 mod summary;
-#[cfg(test)]
-mod tests;
 mod timelines;
 mod walk;
-#[cfg(test)]
-mod written;
 
 pub use summary::{SegmentEnd, SegmentSummary};
 

@@ -1,8 +1,15 @@
-use proptest::prelude::*;
+//! What the reader of segments sees in made-up WAL: whole, damaged, and left over.
 
-use super::written::{FIRST, SEGMENT, Written};
-use super::*;
-use crate::{Lsn, Meaning};
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use forge::{FIRST, SEGMENT, Written};
+use proptest::prelude::*;
+use wal::{Lsn, Meaning, ReadError, SegmentEnd, SegmentName, SegmentReader, SegmentSummary};
 
 fn read(
     name: SegmentName,
@@ -350,7 +357,7 @@ fn what_records_say_is_read() {
             said.push(format!("{:?}", record.meaning()))
         })
         .unwrap();
-    let at = crate::Timestamp(at);
+    let at = wal::Timestamp(at);
     assert_eq!(
         said,
         [

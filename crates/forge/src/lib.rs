@@ -1,43 +1,79 @@
 //! WAL made up for tests, byte by byte as the server writes it.
+//!
+//! Guarantees WAL that a reader of segments takes, of one database cluster, on one timeline after another. For tests alone:
+//! nothing of the product uses it.
 
-use crate::{
+#![expect(
+    clippy::indexing_slicing,
+    reason = "a test that forges beyond its WAL is to fail"
+)]
+
+use wal::{
     LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, RecordHeader, ResourceManager, SegmentName,
     SegmentSize, TimelineId,
 };
 
 const PAGE: usize = 8192;
-pub(super) const SEGMENT: usize = 1024 * 1024;
-pub(super) const SYSTEM: u64 = 7_654_321;
 const MAGIC: u16 = 0xD110;
-/// Which segment the WAL begins with.
-pub(super) const FIRST: u64 = 5;
 
-/// WAL from the beginning of segment [`FIRST`] on, as long as whole segments.
-#[derive(Clone)]
-pub(super) struct Written {
-    pub(super) bytes: Vec<u8>,
-    pub(super) timeline: u32,
+/// How long segments are, in bytes: as short as they can be.
+pub const SEGMENT: usize = 1024 * 1024;
+
+/// Which system the WAL is from, unless the test wants another.
+pub const SYSTEM: u64 = 7_654_321;
+
+/// Which segment the WAL begins with, unless the test wants another.
+pub const FIRST: u64 = 5;
+
+/// WAL from the beginning of a segment on, as long as whole segments.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// All of it, zeros to the end of the last segment included.
+    pub bytes: Vec<u8>,
+    /// The timeline of what is written next.
+    pub timeline: u32,
     /// Where the last record begins.
-    pub(super) previous: u64,
+    pub previous: u64,
     /// How much has been written.
-    pub(super) end: usize,
+    pub end: usize,
     /// Flags of the next page.
-    pub(super) next_page_flags: u16,
+    pub next_page_flags: u16,
+    /// The system of segments that are begun from here on.
+    pub system: u64,
+    first: u64,
+}
+
+impl Default for Written {
+    fn default() -> Written {
+        Written::new()
+    }
 }
 
 impl Written {
-    pub(super) fn new() -> Written {
+    /// From segment [`FIRST`] on.
+    #[must_use]
+    pub fn new() -> Written {
+        Written::behind(FIRST, FIRST * SEGMENT as u64 - 100)
+    }
+
+    /// From segment `first` on, behind a record at `previous`.
+    #[must_use]
+    pub fn behind(first: u64, previous: u64) -> Written {
         Written {
             bytes: Vec::new(),
             timeline: 1,
-            previous: FIRST * SEGMENT as u64 - 100,
+            previous,
             end: 0,
             next_page_flags: 0,
+            system: SYSTEM,
+            first,
         }
     }
 
-    pub(super) fn lsn(&self) -> Lsn {
-        Lsn(FIRST * SEGMENT as u64 + self.end as u64)
+    /// Where the next record begins, but for a page header.
+    #[must_use]
+    pub fn lsn(&self) -> Lsn {
+        Lsn(self.first * SEGMENT as u64 + self.end as u64)
     }
 
     /// Begins a page if the last one is full; `remaining` bytes of a record are still to come.
@@ -57,7 +93,7 @@ impl Written {
         header.extend_from_slice(&(remaining as u32).to_ne_bytes());
         header.extend_from_slice(&[0; 4]);
         if is_first {
-            header.extend_from_slice(&SYSTEM.to_ne_bytes());
+            header.extend_from_slice(&self.system.to_ne_bytes());
             header.extend_from_slice(&(SEGMENT as u32).to_ne_bytes());
             header.extend_from_slice(&(PAGE as u32).to_ne_bytes());
             assert_eq!(header.len(), LONG_PAGE_HEADER_BYTES);
@@ -72,7 +108,7 @@ impl Written {
     }
 
     /// Writes a record, and returns where it begins.
-    pub(super) fn record(&mut self, manager: u8, info: u8, rest: &[u8]) -> Lsn {
+    pub fn record(&mut self, manager: u8, info: u8, rest: &[u8]) -> Lsn {
         self.begin_page(0);
         let lsn = self.lsn();
         let bytes = whole(manager, info, self.previous, rest);
@@ -90,7 +126,7 @@ impl Written {
     }
 
     /// A record of that many bytes in all, with main data that differ from place to place.
-    pub(super) fn data(&mut self, bytes: usize) -> Lsn {
+    pub fn data(&mut self, bytes: usize) -> Lsn {
         assert!(bytes >= RECORD_HEADER_BYTES + 5);
         let main = bytes - RECORD_HEADER_BYTES - 5;
         let seed = self.end;
@@ -101,7 +137,7 @@ impl Written {
     }
 
     /// A record with short main data.
-    pub(super) fn short(&mut self, manager: u8, info: u8, main: &[u8]) -> Lsn {
+    pub fn short(&mut self, manager: u8, info: u8, main: &[u8]) -> Lsn {
         let mut rest = Vec::new();
         if !main.is_empty() {
             rest.extend_from_slice(&[255, main.len() as u8]);
@@ -111,7 +147,7 @@ impl Written {
     }
 
     /// Records of mixed lengths until this many bytes are written.
-    pub(super) fn fill(&mut self, until: usize) {
+    pub fn fill(&mut self, until: usize) {
         let mut length = 40;
         while self.end < until {
             length = (length * 13 + 17) % 700 + 29;
@@ -120,14 +156,14 @@ impl Written {
     }
 
     /// A switch: the rest of the segment stays as zeros.
-    pub(super) fn switch(&mut self) -> Lsn {
+    pub fn switch(&mut self) -> Lsn {
         let lsn = self.short(0, 0x40, &[]);
         self.end = self.end.next_multiple_of(SEGMENT);
         lsn
     }
 
     /// A timeline begins here.
-    pub(super) fn promote(&mut self, timeline: u32) -> Lsn {
+    pub fn promote(&mut self, timeline: u32) -> Lsn {
         let mut main = 800_000_000_000_000_i64.to_ne_bytes().to_vec();
         main.extend_from_slice(&timeline.to_ne_bytes());
         main.extend_from_slice(&self.timeline.to_ne_bytes());
@@ -135,12 +171,16 @@ impl Written {
         self.short(0, 0x90, &main)
     }
 
-    /// The segments, under the names of a timeline.
-    pub(super) fn segments(&self, timeline: u32) -> Vec<(SegmentName, Vec<u8>)> {
-        let timeline = TimelineId::new(timeline).unwrap();
-        let size = SegmentSize::new(SEGMENT as u64).unwrap();
+    /// The segments, under the names of a timeline; none if there is no such timeline.
+    #[must_use]
+    pub fn segments(&self, timeline: u32) -> Vec<(SegmentName, Vec<u8>)> {
+        let Some(timeline) = TimelineId::new(timeline) else {
+            return Vec::new();
+        };
+        let size = SegmentSize::SMALLEST;
         let name = |index: usize| {
-            SegmentName::holding(timeline, Lsn((FIRST + index as u64) * SEGMENT as u64), size)
+            let begin = (self.first + index as u64) * SEGMENT as u64;
+            SegmentName::holding(timeline, Lsn(begin), size)
         };
         let pieces = self.bytes.chunks(SEGMENT).enumerate();
         pieces
