@@ -1,8 +1,8 @@
 //! What reading every record costs.
 //!
 //! Measured twice. *Reading*: one thread goes through the backlog's segments, which are in the kernel's cache, in pieces of
-//! 256 kB: it computes one CRC-32C over each piece (the limit: nothing that looks at all bytes is faster), or reads the records as
-//! the engine does; the peer is `pg_waldump --stats`, a process of its own. *Archiving*: the backlog is drained with
+//! 256 kB: it computes one CRC-32C over each piece (the limit: nothing that looks at all bytes is faster), or reads the
+//! records as the engine does; the peer is `pg_waldump --stats`, a process of its own. *Archiving*: the backlog is drained with
 //! `walden.verify` at `header` and at `records`, taking turns, as in `drain.rs`.
 
 use std::fs::File;
