@@ -123,20 +123,12 @@ pub fn name(number: u32) -> String {
     format!("0000000100000000{number:08X}")
 }
 
-/// A segment of 1 MiB whose first page has a long header; the rest is filler.
+/// A segment of 1 MiB, with another filler behind its only record for each number.
 pub fn segment(number: u32, system: u64) -> Vec<u8> {
-    const LONG_HEADER: u16 = 2;
-    let mut bytes = Vec::with_capacity(SEGMENT_BYTES);
-    bytes.extend(0xD110_u16.to_ne_bytes());
-    bytes.extend(LONG_HEADER.to_ne_bytes());
-    bytes.extend(1_u32.to_ne_bytes());
-    bytes.extend((u64::from(number) * SEGMENT_BYTES as u64).to_ne_bytes());
-    bytes.extend(0_u64.to_ne_bytes());
-    bytes.extend(system.to_ne_bytes());
-    bytes.extend(u32::try_from(SEGMENT_BYTES).unwrap().to_ne_bytes());
-    bytes.extend(8192_u32.to_ne_bytes());
-    bytes.resize(SEGMENT_BYTES, u8::try_from(number % 251).unwrap());
-    bytes
+    let name: wal::SegmentName = name(number).parse().unwrap();
+    let system = wal::SystemIdentifier(system);
+    let size = wal::SegmentSize::SMALLEST;
+    archive::suite::forge::segment(&name, size, system, u64::from(number))
 }
 
 pub fn same(left: &Path, right: &Path) -> bool {
