@@ -152,7 +152,7 @@ pub(crate) fn fetch(
     let checked = check.finish()?;
     if let Some(summary) = checked.summary {
         must_fit(archive, wish, &summary, &check.shown, cancel)?;
-        archive.neighbours.remember(summary);
+        archive.neighbours.remember(name, summary);
     }
     early.finish(|| staged.sync_early())?;
     Ok(Some(Fetched {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use wal::{Damage, Lsn, SegmentName, SegmentSummary};
+use wal::{Damage, Lsn, SegmentName, SegmentSummary, WalFileName};
 
 use crate::error::Error;
 
@@ -49,8 +49,11 @@ impl Neighbours {
         }
     }
 
-    /// Remembers a segment that was handed on.
-    pub(crate) fn remember(&self, summary: SegmentSummary) {
+    /// Remembers a segment that was handed on. WAL ends in a partial segment, so that none follows it.
+    pub(crate) fn remember(&self, name: &WalFileName, summary: SegmentSummary) {
+        if !matches!(name, WalFileName::Segment(_)) {
+            return;
+        }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // A record over several segments is checked only in order, so a segment may know more of it than it could itself.
         seen.retain(|other| other.name != summary.name);

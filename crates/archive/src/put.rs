@@ -316,7 +316,7 @@ impl Offer<'_> {
                     None => self.look_for_others(form)?,
                 }
                 if let Some(summary) = summary {
-                    self.archive.neighbours.remember(summary);
+                    self.archive.neighbours.remember(self.name, summary);
                 }
                 Ok(Some(Put::Stored {
                     bytes_in: self.source.bytes,
