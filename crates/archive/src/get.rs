@@ -8,7 +8,9 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use wal::{SegmentEnd, SegmentSummary, SystemIdentifier, TimelineHistory, WalFileName};
+use wal::{
+    SegmentEnd, SegmentName, SegmentSummary, SystemIdentifier, TimelineHistory, WalFileName,
+};
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
@@ -172,43 +174,42 @@ fn must_fit(
     shown: &str,
     cancel: &Cancel,
 ) -> Result<(), Error> {
-    archive.neighbours.check(summary, shown)?;
-    let SegmentEnd::Ended(lsn) = summary.end() else {
-        return Ok(());
-    };
-    let size = summary.header.segment_size;
-    let (WalFileName::Segment(_), Some(next)) = (wish.name, summary.name.next(size)) else {
-        return Ok(());
-    };
-    let next = WalFileName::Segment(next);
-    let behind = Wish {
-        name: &next,
+    if let (SegmentEnd::Ended(lsn), WalFileName::Segment(own)) = (summary.end(), wish.name)
+        && let Some(next) = own.next(summary.header.segment_size)
+        && let Some(key) = is_begun(archive, wish, next, cancel)?
+    {
+        let there = format!("archive file \"{}\" is there", archive.shown(&key));
+        return Err(neighbours::ends_early(shown, lsn, &there));
+    }
+    archive.neighbours.check(summary, shown)
+}
+
+/// The key of a stored segment that begins as its name says, on the timeline in its name: a file that was copied by hand may
+/// hold what a recycled segment held before.
+fn is_begun(
+    archive: &Archive,
+    wish: &Wish<'_>,
+    segment: SegmentName,
+    cancel: &Cancel,
+) -> Result<Option<String>, Error> {
+    let name = WalFileName::Segment(segment);
+    let wish = Wish {
+        name: &name,
         ahead: false,
         ..*wish
     };
-    match find(archive, &behind, cancel)? {
-        // Files copied by hand may be what a recycled segment held before.
-        Some((key, ..)) if is_begun(archive, &key, &next)? => {
-            let there = format!("archive file \"{}\" is there", archive.shown(&key));
-            Err(neighbours::ends_early(shown, lsn, &there))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whether a stored segment begins as its name says, on the timeline in its name.
-fn is_begun(archive: &Archive, key: &str, name: &WalFileName) -> Result<bool, Error> {
-    let header = match binding::header_of(archive, key) {
+    let Some((key, ..)) = find(archive, &wish, cancel)? else {
+        return Ok(None);
+    };
+    let header = match binding::header_of(archive, &key) {
         Ok(header) => header,
         Err(error) if error.kind() == ErrorKind::Damaged => None,
         Err(error) => return Err(error),
     };
-    Ok(match (header, name.segment()) {
-        (Some(header), Some(segment)) => {
-            header.check_name(segment).is_ok() && header.timeline == segment.timeline()
-        }
-        _ => false,
-    })
+    let is_begun = header.is_some_and(|header| {
+        header.check_name(&segment).is_ok() && header.timeline == segment.timeline()
+    });
+    Ok(is_begun.then_some(key))
 }
 
 /// Removes the restored files of dead processes that had names and did not come to be used, and tells how many there

@@ -71,3 +71,90 @@ pub(crate) fn ends_early(shown: &str, lsn: Lsn, there: &str) -> Error {
     ))
     .with_hint(ALL_THE_SAME)
 }
+
+#[cfg(test)]
+mod tests {
+    use forge::Written;
+    use wal::{Record, SegmentReader};
+
+    use super::*;
+
+    const SEGMENT: usize = 1024 * 1024;
+
+    fn read(name: SegmentName, bytes: &[u8]) -> SegmentSummary {
+        let mut reader = SegmentReader::new(name);
+        reader.feed(bytes, |_: &Record<'_>| ()).unwrap();
+        reader.finish().unwrap()
+    }
+
+    /// Two segments with a record over their boundary; `flipped` is the segment of it that is damaged, if any.
+    fn pair(flipped: Option<usize>) -> [SegmentSummary; 2] {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT - 40_000);
+        wal.data(80_000);
+        wal.fill(SEGMENT + 90_000);
+        let mut segments = wal.segments(1);
+        if let Some(index) = flipped {
+            // Within the long record.
+            let at = [SEGMENT - 5000, 5000][index];
+            segments[index].1[at] ^= 4;
+        }
+        let [one, two] = [&segments[0], &segments[1]];
+        [read(one.0, &one.1), read(two.0, &two.1)]
+    }
+
+    fn as_segment(summary: &SegmentSummary) -> WalFileName {
+        WalFileName::Segment(summary.name)
+    }
+
+    #[test]
+    fn a_record_over_two_segments_is_checked_with_whichever_comes_second() {
+        for flipped in [None, Some(0), Some(1)] {
+            let [one, two] = pair(flipped);
+            for (first, second) in [(&one, &two), (&two, &one)] {
+                let seen = Neighbours::default();
+                assert!(seen.check(first, "the first").is_ok());
+                seen.remember(&as_segment(first), first.clone());
+                let checked = seen.check(second, "the second");
+                assert_eq!(checked.is_ok(), flipped.is_none(), "{checked:?}");
+                if let Err(error) = checked {
+                    let text = error.to_string();
+                    assert!(text.starts_with("the second does not fit \""), "{text}");
+                    assert!(text.contains("the record has checksum"), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_ends_in_a_partial_segment_goes_on_in_none() {
+        let [one, two] = pair(None);
+        let seen = Neighbours::default();
+        // As far as it goes it is the same, but for its end.
+        let mut ended = Written::new();
+        ended.fill(SEGMENT - 40_000);
+        let (name, bytes) = ended.segments(1).remove(0);
+        let ended = read(name, &bytes);
+        seen.remember(&WalFileName::Partial(name), ended.clone());
+        assert!(seen.check(&two, "the second").is_ok());
+        seen.remember(&as_segment(&ended), ended);
+        assert!(seen.check(&two, "the second").is_err());
+        // The last that was handed on counts.
+        seen.remember(&as_segment(&one), one);
+        assert!(seen.check(&two, "the second").is_ok());
+    }
+
+    #[test]
+    fn no_more_than_so_many_segments_are_remembered() {
+        let [one, two] = pair(Some(0));
+        let seen = Neighbours::default();
+        seen.remember(&as_segment(&one), one);
+        let mut other = two.clone();
+        for number in 0..REMEMBERED_MAX {
+            let timeline = wal::TimelineId::new(u32::try_from(number).unwrap() + 7).unwrap();
+            other.name = two.name.with_timeline(timeline);
+            seen.remember(&as_segment(&other), other.clone());
+        }
+        assert!(seen.check(&two, "the second").is_ok());
+    }
+}

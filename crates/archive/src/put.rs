@@ -381,19 +381,16 @@ impl Offer<'_> {
     /// Refuses a segment that does not go on where the one before it ends, or ends before the one behind it begins.
     fn must_fit(&self, summary: &SegmentSummary) -> Result<(), Error> {
         let shown = &self.source.shown;
-        self.archive.neighbours.check(summary, shown)?;
-        let SegmentEnd::Ended(lsn) = summary.end() else {
-            return Ok(());
-        };
         // A standby that archives what it receives hands a segment over when its timeline was left in the middle of it
         // (WalReceiverMain, 15 to 18). Nothing is ever written behind that one.
-        let size = summary.header.segment_size;
-        match (self.name, summary.name.next(size)) {
-            (WalFileName::Segment(_), Some(next)) if self.source.has_sibling(&next) => Err(
-                neighbours::ends_early(shown, lsn, &format!("segment \"{next}\" is there")),
-            ),
-            _ => Ok(()),
+        if let (SegmentEnd::Ended(lsn), WalFileName::Segment(own)) = (summary.end(), self.name)
+            && let Some(next) = own.next(summary.header.segment_size)
+            && self.source.has_sibling(&next)
+        {
+            let there = format!("segment \"{next}\" is there");
+            return Err(neighbours::ends_early(shown, lsn, &there));
         }
+        self.archive.neighbours.check(summary, shown)
     }
 
     /// Keeps the object just created, or takes it back; the argument is in this file's header.

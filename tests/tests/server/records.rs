@@ -28,7 +28,7 @@ fn write_all(primary: &Cluster) -> Result<Vec<String>> {
     for _ in 0..3 {
         // At the very beginning of a segment the server would name the one before.
         primary.sql("select pg_logical_emit_message(false, 'short', 'x')")?;
-        segments.push(primary.sql("select pg_walfile_name(pg_current_wal_lsn())")?);
+        segments.push(primary.sql("select pg_walfile_name(pg_current_wal_insert_lsn())")?);
         primary.sql("select pg_logical_emit_message(false, 'long', repeat('x', 1040000))")?;
     }
     write(primary, 7)?;
