@@ -7,7 +7,7 @@
 //! longer than the longest segment. How a segment fits those beside it is left to `neighbours`.
 
 use wal::{
-    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentReader, SegmentSize, SegmentSummary,
+    LONG_PAGE_HEADER_BYTES, LongPageHeader, ReadError, SegmentReader, SegmentSize, SegmentSummary,
     SystemIdentifier, TimelineHistory, WalFileName,
 };
 
@@ -88,13 +88,13 @@ impl<'a> Check<'a> {
     /// The end of the file.
     pub(crate) fn finish(&mut self) -> Result<Checked, Error> {
         let bytes = self.size_at_end()?;
-        let summary = match self.records.take() {
-            Some(records) => Some(
-                records
-                    .finish()
-                    .map_err(|cause| self.damaged(&cause.to_string()))?,
-            ),
-            None => None,
+        let summary = match self.records.take().map(SegmentReader::finish) {
+            Some(Err(cause)) if self.believes(&cause) => {
+                return Err(self.damaged(&cause.to_string()));
+            }
+            // What is known of records of another format is nothing.
+            Some(Ok(summary)) if summary.header.magic.major().is_some() => Some(summary),
+            _ => None,
         };
         Ok(Checked { bytes, summary })
     }
@@ -178,7 +178,6 @@ impl<'a> Check<'a> {
         }
         if let Some(segment) = self.name.segment()
             && self.verify == Verify::Records
-            && header.magic.major().is_some()
         {
             self.records = Some(SegmentReader::new(*segment));
         }
@@ -187,11 +186,26 @@ impl<'a> Check<'a> {
     }
 
     fn read_records(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match &mut self.records {
-            Some(records) => records
-                .feed(bytes, |_| ())
-                .map_err(|cause| self.damaged(&cause.to_string())),
-            None => Ok(()),
+        let Some(records) = &mut self.records else {
+            return Ok(());
+        };
+        match records.feed(bytes, |_| ()) {
+            Ok(()) => Ok(()),
+            Err(cause) if self.believes(&cause) => Err(self.damaged(&cause.to_string())),
+            Err(_) => {
+                self.records = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether what the reader says counts. Of a major version that is not known it is that pages are of several: the first
+    /// page's number may be what is damaged.
+    fn believes(&self, cause: &ReadError) -> bool {
+        let is_known = |header: &LongPageHeader| header.magic.major().is_some();
+        match cause {
+            ReadError::Damage(damage) if damage.is_of_magic() => true,
+            _ => self.header.as_ref().is_some_and(is_known),
         }
     }
 
@@ -217,5 +231,64 @@ impl<'a> Check<'a> {
 
     fn damaged(&self, why: &str) -> Error {
         Error::damaged(format!("{} is not valid: {why}", self.shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forge::Written;
+
+    use super::*;
+
+    const SEGMENT: usize = 1024 * 1024;
+
+    /// The outcome of a check of a segment in which these bytes were changed.
+    fn checked(change: impl FnOnce(&mut [u8])) -> Result<bool, String> {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT);
+        let (name, mut bytes) = wal.segments(1).remove(0);
+        change(&mut bytes);
+        let name = WalFileName::Segment(name);
+        let mut check = Check::new(&name, Verify::Records, None, "the file".to_owned());
+        let fed = bytes
+            .chunks(100_000)
+            .try_for_each(|piece| check.feed(piece));
+        let end = fed.and_then(|()| check.finish());
+        end.map(|checked| checked.summary.is_some())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Gives pages a magic number of no known major.
+    fn other_major(bytes: &mut [u8]) {
+        bytes[..2].copy_from_slice(&0xD150_u16.to_ne_bytes());
+    }
+
+    #[test]
+    fn records_of_a_known_major_are_read() {
+        assert_eq!(checked(|_| ()), Ok(true));
+        let error = checked(|bytes| bytes[500_000] ^= 1).unwrap_err();
+        assert!(error.starts_with("the file is not valid: at "), "{error}");
+    }
+
+    #[test]
+    fn wal_of_an_unknown_major_is_checked_by_its_pages_only() {
+        let all = |bytes: &mut [u8]| bytes.chunks_mut(8192).for_each(other_major);
+        assert_eq!(checked(all), Ok(false));
+        assert_eq!(
+            checked(|bytes| {
+                all(bytes);
+                bytes[500_000] ^= 1;
+            }),
+            Ok(false)
+        );
+    }
+
+    #[test]
+    fn a_damaged_number_of_the_first_page_is_no_unknown_major() {
+        let error = checked(other_major).unwrap_err();
+        assert!(
+            error.contains("magic number D110 instead of D150"),
+            "{error}"
+        );
     }
 }

@@ -15,6 +15,12 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// Whether pages of one segment have different magic numbers: one of the two was never written.
+    #[must_use]
+    pub fn is_of_magic(&self) -> bool {
+        matches!(self.problem, Problem::Page(PageProblem::Magic { .. }))
+    }
+
     pub(crate) fn new(lsn: Lsn, problem: impl Into<Problem>) -> Damage {
         Damage {
             lsn,

@@ -64,8 +64,9 @@ impl PageHeader {
                 found: self.address,
             });
         }
+        // Whatever a recycled file held before has another address.
         if self.magic != magic {
-            return Whose::Anothers(PageProblem::Magic {
+            return Whose::Damaged(PageProblem::Magic {
                 found: self.magic,
                 expected: magic,
             });
