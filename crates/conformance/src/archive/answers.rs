@@ -7,7 +7,7 @@ use anyhow::Result;
 use lab::{ArchiveDir, Cluster, Lab, Mark, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{Watch, archiver, complaint, drain, place_of, plant, stored_bytes};
+use super::bench::{Watch, archiver, complaint, drain, pause, place_of, plant, stored_bytes};
 use crate::promise::{Evidence, Kind, Promise, broken, hold, must};
 use crate::subject::Subject;
 
@@ -188,7 +188,7 @@ fn failure_is_contained(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         )
     })?;
     // While it looks away, so that the next attempt meets it.
-    by.signal(Signal::STOP)?;
+    pause(&primary, &by)?;
     archive.set_mode(0o700)?;
     plant(lab, &place_of(&archive, &first, &segment)?)?;
     let again = Watch::begin(&primary)?;

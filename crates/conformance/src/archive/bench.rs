@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
-use lab::{ArchiveDir, Cluster, Lab, Mark, Process, Settings, Shutdown, wait_until};
+use lab::{ArchiveDir, Cluster, Lab, Mark, Process, Settings, Shutdown, wait_for, wait_until};
 use rustix::process::Signal;
 
 use crate::promise::{hold, must};
@@ -19,6 +20,9 @@ use crate::subject::Subject;
 /// What the server says after three failures in a row, before it pauses for up to a minute
 /// (`pgarch_ArchiverCopyLoop`, 15 to 18).
 const GIVEN_UP: &str = "failed too many times, will try again later";
+
+/// Three attempts that fail at once, and the second's pause after each, are over by then.
+const SLEEPS_WITHIN: Duration = Duration::from_secs(5);
 
 /// A server that was stopped once: running again now, with a copy of what it was then.
 pub(crate) struct Copied<'lab> {
@@ -178,7 +182,7 @@ pub(crate) fn stall_at_next(
     entry: u32,
     also_reads: bool,
 ) -> Result<(String, Stall)> {
-    archiver.signal(Signal::STOP)?;
+    pause(cluster, archiver)?;
     let segment = cluster.write_segments(entry..=entry)?.concat();
     let stall = stall_at(cluster, &segment, also_reads)?;
     archiver.signal(Signal::CONT)?;
@@ -198,6 +202,20 @@ pub(crate) fn stall_at(cluster: &Cluster, segment: &str, also_reads: bool) -> Re
 /// The archiver process.
 pub(crate) fn archiver(cluster: &Cluster) -> Result<Process> {
     cluster.wait_for_process("archiver")
+}
+
+/// Stops the archiver, until `Signal::CONT`, when it sleeps: stopped with a lock in its hands (it may have come
+/// up just now), it would stop the whole server.
+///
+/// One that does not sleep within [`SLEEPS_WITHIN`] is stopped where it is: some modules never tell the server
+/// that they wait.
+pub(crate) fn pause(cluster: &Cluster, archiver: &Process) -> Result<()> {
+    let asleep = "select wait_event_type in ('Activity', 'Extension') from pg_stat_activity
+                  where backend_type = 'archiver'";
+    let sleeps = || Ok((cluster.sql(asleep)?.trim() == "t").then_some(()));
+    // In vain is fine; why an SQL command failed, the next one tells.
+    let _ = wait_for("the archiver to sleep", SLEEPS_WITHIN, sleeps);
+    archiver.signal(Signal::STOP)
 }
 
 /// The archiver of a server that has just come up, with nothing left to do.

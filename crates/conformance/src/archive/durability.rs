@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use lab::{ArchiveDir, Cluster, Lab, Mark, Shutdown};
 use rustix::process::Signal;
 
-use super::bench::{archiver, drain, name_of};
+use super::bench::{archiver, drain, name_of, pause};
 use super::trace::{Call, Trace};
 use crate::promise::{Evidence, Kind, Promise, hold};
 use crate::subject::Subject;
@@ -45,7 +45,7 @@ fn durable_when_archived(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         "the first segment was not archived",
     )?;
     let by = archiver(&primary)?;
-    by.signal(Signal::STOP)?;
+    pause(&primary, &by)?;
     let segment = primary.write_segments(2..=2)?.concat();
     let trace = Trace::begin(lab, &by, "trace")?;
     by.signal(Signal::CONT)?;
@@ -91,7 +91,7 @@ fn durable_when_found(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     primary.stop(Shutdown::Fast)?;
     primary.start()?;
     let by = archiver(&primary)?;
-    by.signal(Signal::STOP)?;
+    pause(&primary, &by)?;
     let status = primary.data().join("pg_wal/archive_status");
     std::fs::rename(
         status.join(format!("{segment}.done")),

@@ -11,7 +11,8 @@ use lab::{
 use rustix::process::Signal;
 
 use super::bench::{
-    Watch, archiver, compare_with_recovered, copied, drain, name_of, stall_at, stall_at_next, tree,
+    Watch, archiver, compare_with_recovered, copied, drain, name_of, pause, stall_at,
+    stall_at_next, tree,
 };
 use crate::promise::{Evidence, Kind, Promise, hold};
 use crate::subject::Subject;
@@ -59,7 +60,7 @@ fn whole_after_kills(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let mut in_mid_file = 0;
     for kill in 1..=KILLS {
         let by = archiver(server)?;
-        by.signal(Signal::STOP)?;
+        pause(server, &by)?;
         server.sql(&format!(
             "insert into ledger select g from generate_series({kill}000001, {kill}030000) g;
              select pg_switch_wal()"

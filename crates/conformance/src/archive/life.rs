@@ -7,7 +7,7 @@ use anyhow::Result;
 use lab::{Lab, Mark, Shutdown, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{COMPLAINT, archiver, complaint, drain, idle_archiver};
+use super::bench::{COMPLAINT, archiver, complaint, drain, idle_archiver, pause};
 use crate::promise::{Evidence, Kind, Promise, hold, must};
 use crate::subject::Subject;
 
@@ -191,7 +191,7 @@ fn fast_shutdown_drains(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let archive = lab.archive("archive")?;
     let primary = subject.primary(lab, &archive, 1)?;
     let by = idle_archiver(&primary)?;
-    by.signal(Signal::STOP)?;
+    pause(&primary, &by)?;
     let segments = primary.write_segments(1..=10)?;
     // What the shutdown itself has to send on.
     primary.sql("insert into ledger values (11)")?;

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use lab::{ArchiveDir, Cluster, Lab, Process, wait_for, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{archiver, copied, idle_archiver, stall_at, stall_at_next};
+use super::bench::{archiver, copied, idle_archiver, pause, stall_at, stall_at_next};
 use crate::promise::{Evidence, Kind, Promise, broken, must};
 use crate::stall::Stall;
 use crate::subject::Subject;
@@ -151,7 +151,7 @@ fn promotion(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let primary = primary.primary;
     primary.sql("create database gone")?;
     let by = archiver(&standby)?;
-    by.signal(Signal::STOP)?;
+    pause(&standby, &by)?;
     // Not one that it may be at work on already.
     let segments = primary.write_segments(1..=2)?;
     let segment = segments.first().context("no segment was written")?.clone();

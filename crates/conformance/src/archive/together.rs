@@ -4,7 +4,7 @@ use anyhow::Result;
 use lab::{Cluster, Lab, wait_until};
 use rustix::process::Signal;
 
-use super::bench::{archiver, compare_with_recovered, copied, drain};
+use super::bench::{archiver, compare_with_recovered, copied, drain, pause};
 use crate::promise::{Evidence, Kind, Promise, hold};
 use crate::subject::Subject;
 
@@ -36,8 +36,8 @@ fn two_servers_one_archive(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     standby.start()?;
 
     let archivers = [archiver(primary)?, archiver(&standby)?];
-    for process in &archivers {
-        process.signal(Signal::STOP)?;
+    for (server, process) in [primary, &standby].into_iter().zip(&archivers) {
+        pause(server, process)?;
     }
     let segments = primary.write_segments(1..=10)?;
     // The last one ends, for the standby, with the first bytes of the next.
