@@ -71,6 +71,15 @@ pub(crate) fn key_of(name: &WalFileName, form: Form) -> String {
     format!("{name}{}", form.suffix())
 }
 
+/// The key of a file that is stored in this form.
+pub fn stored_key(name: &WalFileName, compression: CompressionKind, encrypted: bool) -> String {
+    let form = Form {
+        compression,
+        sealed: encrypted,
+    };
+    key_of(name, form)
+}
+
 /// Which file a key holds, and in which form; `None` for anything that is not a WAL file's.
 pub(crate) fn parse_key(key: &str) -> Option<(WalFileName, Form)> {
     let (inner, sealed) = match key.strip_suffix(SEALED_SUFFIX) {

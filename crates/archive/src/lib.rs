@@ -67,6 +67,7 @@ pub use faulty_store::{Faults, FaultyStore};
 pub use get::remove_restore_leftovers;
 pub use hole::{Absence, HOLE_NAMES_MAX};
 pub use identity::IdentityFile;
+pub use key::stored_key;
 pub use location::{LOCATION_BYTES_MAX, Location};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};

@@ -1,0 +1,251 @@
+//! What an audit finds: how bad it is, where, in words, and what to do about it.
+//!
+//! Guarantees bounded memory however much is wrong: of each kind the first [`LISTED_MAX`] are kept, and all are counted.
+//! How findings are shown is left to the command.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use archive::Error;
+use serde::{Deserialize, Serialize};
+use wal::Lsn;
+
+/// How many findings of one kind are kept.
+pub const LISTED_MAX: u64 = 1000;
+
+/// How bad a finding is, from the least to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Good to know; recovery does not mind.
+    Note,
+    /// No WAL that recovery needs is at stake, but somebody should look.
+    Warning,
+    /// It could not be found out whether something is wrong.
+    CouldNotTell,
+    /// There is WAL that cannot be replayed, or must not be.
+    Error,
+}
+
+/// What a finding is about. The names are a promise to programs: more may come, none is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Segments that must have been there are not.
+    Missing,
+    /// Contents are not what was archived.
+    Damaged,
+    /// A file is under another's name.
+    Misnamed,
+    /// A segment of another database cluster.
+    OtherSystem,
+    /// A segment of another size than the others.
+    OtherSize,
+    /// A segment that does not go on where the one before it ends.
+    DoesNotFollow,
+    /// WAL ends in a segment although there is more behind it.
+    EndsEarly,
+    /// A segment on a timeline that had not begun there.
+    BeforeTimeline,
+    /// A timeline history file does not fit the WAL.
+    WrongSwitchpoint,
+    /// A timeline history file is not there.
+    MissingHistory,
+    /// Timeline history files contradict each other.
+    Contradiction,
+    /// One name in two forms with different contents.
+    DifferentTwins,
+    /// One name in two forms with equal contents.
+    EqualTwins,
+    /// A backup history file that does not say what it should.
+    BackupHistory,
+    /// A file that looks like WAL and is none to any reader.
+    Unreadable,
+    /// A file that has nothing to do with WAL.
+    Foreign,
+    /// A file that was removed while the audit went on.
+    Removed,
+    /// Nobody has said which cluster the archive belongs to.
+    Unbound,
+    /// An object that could not be read.
+    NotRead,
+    /// WAL of a version whose records are not known.
+    UnknownVersion,
+}
+
+impl fmt::Display for Kind {
+    /// As it stands in JSON.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// Something found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is about.
+    pub kind: Kind,
+    /// The object, or the name that none has.
+    pub object: String,
+    /// Where in WAL, if that is known.
+    #[serde(with = "place", default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Lsn>,
+    /// One line in the server's style.
+    pub message: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl Finding {
+    pub(crate) fn new(
+        severity: Severity,
+        kind: Kind,
+        object: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Finding {
+        Finding {
+            severity,
+            kind,
+            object: object.into(),
+            lsn: None,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    pub(crate) fn error(
+        kind: Kind,
+        object: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Finding {
+        Finding::new(Severity::Error, kind, object, message)
+    }
+
+    pub(crate) fn at(mut self, lsn: Lsn) -> Finding {
+        self.lsn = Some(lsn);
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Finding {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// An object that could not be read, for this reason.
+    pub(crate) fn not_read(object: impl Into<String>, why: &Error) -> Finding {
+        let mut finding = Finding::new(
+            Severity::CouldNotTell,
+            Kind::NotRead,
+            object,
+            why.to_string(),
+        );
+        finding.hint = why.hint().map(str::to_owned);
+        finding
+    }
+}
+
+/// An LSN as text.
+mod place {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use wal::Lsn;
+
+    pub(super) fn serialize<S: Serializer>(lsn: &Option<Lsn>, to: S) -> Result<S::Ok, S::Error> {
+        match lsn {
+            Some(lsn) => to.collect_str(lsn),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Option<Lsn>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
+/// Findings, in the order of their objects once [`Findings::sort`] was called.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    listed: Vec<Finding>,
+    counts: BTreeMap<(Severity, Kind), u64>,
+}
+
+impl Findings {
+    pub(crate) fn add(&mut self, finding: Finding) {
+        let count = self
+            .counts
+            .entry((finding.severity, finding.kind))
+            .or_default();
+        *count += 1;
+        if *count <= LISTED_MAX {
+            self.listed.push(finding);
+        }
+    }
+
+    pub(crate) fn sort(&mut self) {
+        self.listed
+            .sort_by(|a, b| (&a.object, a.lsn, a).cmp(&(&b.object, b.lsn, b)));
+        self.listed.dedup();
+    }
+
+    /// Those that were kept.
+    pub fn listed(&self) -> &[Finding] {
+        &self.listed
+    }
+
+    /// How many there are of each kind, kept or not.
+    pub fn counts(&self) -> &BTreeMap<(Severity, Kind), u64> {
+        &self.counts
+    }
+
+    /// How many there are of this severity.
+    pub fn count(&self, severity: Severity) -> u64 {
+        self.counts
+            .iter()
+            .filter(|((of, _), _)| *of == severity)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// How bad the worst is; `None` if there is none.
+    pub fn worst(&self) -> Option<Severity> {
+        self.counts.keys().map(|(severity, _)| *severity).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finding_survives_being_written_down() {
+        let finding = Finding::error(Kind::DoesNotFollow, "x", "y")
+            .at(Lsn(0x16_0000_0028))
+            .hint("z");
+        let text = serde_json::to_string(&finding).unwrap();
+        assert!(
+            text.contains(r#""does-not-follow""#) && text.contains("16/28"),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Finding>(&text).unwrap(), finding);
+        let plain = Finding::new(Severity::CouldNotTell, Kind::NotRead, "x", "y");
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(serde_json::from_str::<Finding>(&text).unwrap(), plain);
+        assert_eq!(Kind::OtherSystem.to_string(), "other-system");
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_what_is_wrong_and_nothing_goes_uncounted() {
+        let mut findings = Findings::default();
+        for number in 0..LISTED_MAX + 500 {
+            findings.add(Finding::error(Kind::Damaged, number.to_string(), "x"));
+        }
+        findings.add(Finding::new(Severity::Note, Kind::Foreign, "x", "y"));
+        assert_eq!(findings.listed().len() as u64, LISTED_MAX + 1);
+        assert_eq!(findings.count(Severity::Error), LISTED_MAX + 500);
+        assert_eq!(findings.worst(), Some(Severity::Error));
+    }
+}
