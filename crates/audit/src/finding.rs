@@ -39,6 +39,8 @@ pub enum Kind {
     Misnamed,
     /// A segment of another database cluster.
     OtherSystem,
+    /// A segment whose pages are of another timeline than its name and the timeline history files say.
+    OtherTimeline,
     /// A segment of another size than the others.
     OtherSize,
     /// A segment that does not go on where the one before it ends.
@@ -71,6 +73,8 @@ pub enum Kind {
     NotRead,
     /// WAL of a version whose records are not known.
     UnknownVersion,
+    /// What has been read could not be written down.
+    State,
 }
 
 impl fmt::Display for Kind {
@@ -182,6 +186,19 @@ impl Findings {
         *count += 1;
         if *count <= LISTED_MAX {
             self.listed.push(finding);
+        }
+    }
+
+    /// Takes up what another list has, in number and as far as it was kept.
+    pub(crate) fn merge(&mut self, other: Findings) {
+        for finding in other.listed {
+            let have = self.counts.get(&(finding.severity, finding.kind));
+            if have.is_none_or(|have| *have < LISTED_MAX) {
+                self.listed.push(finding);
+            }
+        }
+        for (of, count) in other.counts {
+            *self.counts.entry(of).or_default() += count;
         }
     }
 

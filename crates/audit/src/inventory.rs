@@ -150,6 +150,15 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// That of files which somebody has listed.
+    pub fn of(files: &[Stored]) -> Inventory {
+        let mut inventory = Inventory::default();
+        for stored in files {
+            inventory.file(stored);
+        }
+        inventory
+    }
+
     fn file(&mut self, stored: &Stored) {
         let form = Form::of(stored);
         self.total.add(stored.bytes);

@@ -42,17 +42,6 @@ impl Positions {
         }
     }
 
-    /// Those that are in both.
-    pub(crate) fn common(&self, other: &Positions) -> Positions {
-        let blocks = self.blocks.iter().filter_map(|(at, bits)| {
-            let both = bits & other.blocks.get(at)?;
-            (both != 0).then_some((*at, both))
-        });
-        Positions {
-            blocks: blocks.collect(),
-        }
-    }
-
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.blocks
@@ -106,26 +95,11 @@ impl Positions {
         self.all().filter(|(_, low)| *low >= per_log_id).collect()
     }
 
-    /// Whether the size of segments makes a difference to which one follows which: the middle digits of their names differ.
-    pub(crate) fn depends_on_size(&self) -> bool {
-        let high = |block: &u64| block * 64 / u64::from(LOW_MAX);
-        self.blocks.keys().next().map(high) != self.blocks.keys().next_back().map(high)
-    }
-
-    /// The highest last number in a name.
-    pub(crate) fn low_max(&self) -> u64 {
-        self.all().map(|(_, low)| low).max().unwrap_or_default()
-    }
-
     /// The first, the last and some between, as the two numbers in their names.
     pub(crate) fn some(&self, count: usize) -> Vec<(u64, u64)> {
         let step = self.blocks.len().div_ceil(count.max(1)).max(1);
         let keys = self.blocks.keys().copied();
-        let chosen: Vec<u64> = keys
-            .clone()
-            .step_by(step)
-            .chain(keys.last())
-            .collect();
+        let chosen: Vec<u64> = keys.clone().step_by(step).chain(keys.last()).collect();
         let first_of = |block: u64| {
             let bits = self.blocks.get(&block).copied().unwrap_or_default();
             let at = block * 64 + u64::from(bits.trailing_zeros());
@@ -190,15 +164,10 @@ mod tests {
         assert!(!positions.contains(0x302, SegmentSize::DEFAULT));
         // With 1 MB there are 4096 to the middle digits.
         let small = positions.runs(SegmentSize::SMALLEST);
-        assert_eq!(
-            small,
-            [0x20FF..=0x20FF, 0x3000..=0x3001, 0x3003..=0x3003]
-        );
+        assert_eq!(small, [0x20FF..=0x20FF, 0x3000..=0x3001, 0x3003..=0x3003]);
         let large = SegmentSize::LARGEST;
         assert_eq!(positions.impossible(large), [(2, 0xFF)]);
         assert_eq!(positions.count(), 4);
-        assert!(positions.depends_on_size());
-        assert_eq!(positions.low_max(), 0xFF);
         assert_eq!(positions.some(1).first(), Some(&(2, 0xFF)));
     }
 
@@ -217,12 +186,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_common_is_in_both() {
-        let one = of(&["000000010000000200000001", "000000010000000200000002"]);
-        let other = of(&["000000010000000200000002", "000000010000000200000003"]);
-        assert_eq!(one.common(&other).runs(SegmentSize::DEFAULT), [0x202..=0x202]);
-        let mut both = one;
-        both.add(&other);
-        assert_eq!(both.runs(SegmentSize::DEFAULT), [0x201..=0x203]);
+    fn what_is_added_is_there_once() {
+        let mut one = of(&["000000010000000200000001", "000000010000000200000002"]);
+        one.add(&of(&[
+            "000000010000000200000002",
+            "000000010000000200000003",
+        ]));
+        assert_eq!(one.runs(SegmentSize::DEFAULT), [0x201..=0x203]);
+        assert_eq!(one.count(), 3);
     }
 }

@@ -1,0 +1,300 @@
+//! What WAL an archive has, in ranges: from where to where, since when until when, and what is missing between.
+//!
+//! Guarantees that little is read: the header of some segments; and where times are asked for, the first and last segment of
+//! each range, the timeline history files, and the backup history files. What cannot be read is left out, and told. Whether
+//! the WAL is right is left to `verify`.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use archive::{Archive, Cancel, Error, ErrorKind};
+use wal::{
+    Lsn, Meaning, Record, SegmentName, SegmentReader, SegmentSize, TimelineId, Timestamp,
+    WalFileName,
+};
+
+use crate::backup_label::BackupLabel;
+use crate::inventory::{Form, Inventory, TimelineFiles};
+use crate::lineage::Gap;
+use crate::positions::{Run, gaps, name_of};
+use crate::verify::{Measure, Voters, histories_of, measure, runs};
+
+/// How much is to be found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// What names tell, and the size of segments.
+    Names,
+    /// Times, holes along the timelines, and labels of backups, too.
+    Contents,
+}
+
+/// Segments that follow one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one.
+    pub first: SegmentName,
+    /// The last one.
+    pub last: SegmentName,
+    /// How many there are.
+    pub segments: u64,
+    /// Where they begin, and where the WAL in them ends: the end of the last one unless that was read.
+    pub places: Option<(Lsn, Lsn)>,
+    /// The first and last time that a record in them tells, where those segments were read and some record does.
+    pub times: (Option<Timestamp>, Option<Timestamp>),
+}
+
+/// One timeline.
+#[derive(Clone, Debug, Default)]
+pub struct TimelineSurvey {
+    /// Its segments.
+    pub spans: Vec<Span>,
+    /// Segments that are missing; of those that no timeline history file leads over, only with [`Depth::Names`].
+    pub holes: Vec<Span>,
+    /// How many bytes of WAL its segments are.
+    pub wal_bytes: Option<u64>,
+    /// How many bytes those take as stored.
+    pub stored_bytes: u64,
+    /// Its base backups by the names of their files; what they say where it was read.
+    pub backups: BTreeMap<String, Option<BackupLabel>>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub struct Survey {
+    /// Whose the segments are, and how long; `None` if that could not be read.
+    pub measure: Option<Measure>,
+    /// By timeline.
+    pub timelines: BTreeMap<TimelineId, TimelineSurvey>,
+    /// What could not be read.
+    pub trouble: Vec<Error>,
+}
+
+/// Looks.
+///
+/// # Errors
+/// When the archive is out of reach. What is damaged, or encrypted for others, is told in [`Survey::trouble`].
+pub fn survey(
+    archive: &Archive,
+    inventory: &Inventory,
+    depth: Depth,
+    cancel: &Cancel,
+) -> Result<Survey, Error> {
+    let mut looker = Looker {
+        archive,
+        cancel,
+        size: SegmentSize::DEFAULT,
+        survey: Survey::default(),
+    };
+    let has_wal = inventory.timelines.values().any(TimelineFiles::has_wal);
+    if has_wal {
+        match measure(archive, inventory, None, Voters::One, cancel) {
+            Ok(measure) => {
+                looker.size = measure.size;
+                // One that was guessed is no measure.
+                looker.survey.measure = measure.system.map(|_| measure);
+            }
+            Err(error) => looker.tell(error)?,
+        }
+    }
+    let of = runs(inventory, looker.size);
+    let holes = match depth {
+        Depth::Names => within_timelines(&of),
+        Depth::Contents => {
+            let (lineage, _) = histories_of(archive, inventory, cancel);
+            lineage.holes(&of, looker.size)
+        }
+    };
+    for (timeline, files) in &inventory.timelines {
+        let runs = of.get(timeline).map(Vec::as_slice).unwrap_or_default();
+        let found = looker.timeline(*timeline, files, runs, depth)?;
+        looker.survey.timelines.insert(*timeline, found);
+    }
+    for hole in holes {
+        let span = looker.span(hole.timeline, &hole.segments);
+        let timeline = looker.survey.timelines.entry(hole.timeline).or_default();
+        timeline.holes.push(span);
+    }
+    Ok(looker.survey)
+}
+
+fn within_timelines(of: &crate::lineage::Runs) -> Vec<Gap> {
+    let mut holes = Vec::new();
+    for (timeline, runs) in of {
+        let Some((first, last)) = runs.first().zip(runs.last()) else {
+            continue;
+        };
+        let between = gaps(runs, *first.start()..=*last.end());
+        holes.extend(between.into_iter().map(|segments| Gap {
+            timeline: *timeline,
+            segments,
+            line: *timeline,
+        }));
+    }
+    holes
+}
+
+struct Looker<'a> {
+    archive: &'a Archive,
+    cancel: &'a Cancel,
+    size: SegmentSize,
+    survey: Survey,
+}
+
+/// What a segment tells of its time and its end.
+#[derive(Default)]
+struct Told {
+    first: Option<Timestamp>,
+    last: Option<Timestamp>,
+    end: Option<Lsn>,
+}
+
+impl Looker<'_> {
+    /// Takes note of something that could not be read, unless nothing can be.
+    fn tell(&mut self, error: Error) -> Result<(), Error> {
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Cancelled => Err(error),
+            _ => {
+                self.survey.trouble.push(error);
+                Ok(())
+            }
+        }
+    }
+
+    fn span(&self, timeline: TimelineId, run: &Run) -> Span {
+        let (first, last) = (*run.start(), *run.end());
+        let name = |number| name_of(timeline, number, self.size);
+        let bytes = self.size.bytes();
+        let places = self.survey.measure.map(|_| {
+            let end = last.saturating_add(1).saturating_mul(bytes);
+            (Lsn(first.saturating_mul(bytes)), Lsn(end))
+        });
+        Span {
+            first: name(first),
+            last: name(last),
+            segments: last - first + 1,
+            places,
+            times: (None, None),
+        }
+    }
+
+    fn timeline(
+        &mut self,
+        timeline: TimelineId,
+        files: &TimelineFiles,
+        runs: &[Run],
+        depth: Depth,
+    ) -> Result<TimelineSurvey, Error> {
+        let mut found = TimelineSurvey::default();
+        for run in runs {
+            let mut span = self.span(timeline, run);
+            if depth == Depth::Contents {
+                let first = self.read(files, span.first)?;
+                let last = match span.first == span.last {
+                    true => None,
+                    false => Some(self.read(files, span.last)?),
+                };
+                let last = last.as_ref().unwrap_or(&first);
+                span.times = (first.first, last.last);
+                if let (Some((_, end)), Some(read)) = (&mut span.places, last.end) {
+                    *end = read;
+                }
+            }
+            found.spans.push(span);
+        }
+        for ((segment, offset), forms) in &files.backups {
+            let (segment, offset) = (*segment, *offset);
+            let name = WalFileName::BackupHistory { segment, offset };
+            let label = match (depth, forms.first()) {
+                (Depth::Contents, Some(form)) => self.label(&form.key(&name))?,
+                _ => None,
+            };
+            found.backups.insert(name.to_string(), label);
+        }
+        let of_forms = files.segments.values();
+        let objects: u64 = of_forms.map(crate::Positions::count).sum();
+        found.wal_bytes = self
+            .survey
+            .measure
+            .map(|measure| objects.saturating_mul(measure.size.bytes()));
+        found.stored_bytes = files.stored.values().map(|tally| tally.bytes).sum();
+        Ok(found)
+    }
+
+    fn label(&mut self, key: &str) -> Result<Option<BackupLabel>, Error> {
+        let mut contents = Vec::new();
+        let read = self.archive.reading().read(key, self.cancel, &mut |piece| {
+            contents.extend_from_slice(piece);
+            // Real ones have some hundred bytes.
+            ControlFlow::Break(())
+        });
+        match read {
+            Ok(_) => Ok(BackupLabel::parse(&contents).ok()),
+            Err(error) => self.tell(error).map(|()| None),
+        }
+    }
+
+    /// Reads a segment, as far as it can be read.
+    fn read(&mut self, files: &TimelineFiles, name: SegmentName) -> Result<Told, Error> {
+        let mut told = Told::default();
+        let forms = files
+            .segments
+            .iter()
+            .filter(|(_, positions)| {
+                name.number(self.size)
+                    .is_some_and(|number| positions.contains(number.0, self.size))
+            })
+            .map(|(form, _)| *form);
+        let Some(form) = forms.collect::<Vec<Form>>().first().copied() else {
+            return Ok(told);
+        };
+        let mut reader = SegmentReader::new(name);
+        let mut see = |record: &Record<'_>| {
+            told.end = Some(record.end);
+            if let Some(at) = time_of(record) {
+                told.first.get_or_insert(at);
+                told.last = Some(at);
+            }
+        };
+        let key = form.key(&WalFileName::Segment(name));
+        let mut why = None;
+        let read = self
+            .archive
+            .reading()
+            .read(
+                &key,
+                self.cancel,
+                &mut |piece| match reader.feed(piece, &mut see) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(cause) => {
+                        why = Some(cause);
+                        ControlFlow::Break(())
+                    }
+                },
+            );
+        let failed = match (read, why) {
+            (Err(error), _) => Some(error),
+            (_, Some(cause)) => {
+                let what = format!("archive file \"{key}\" is not valid: {cause}");
+                Some(Error::new(ErrorKind::Damaged, what))
+            }
+            _ => None,
+        };
+        if let Some(error) = failed {
+            self.tell(error)?;
+        }
+        Ok(told)
+    }
+}
+
+/// The time that a record tells.
+fn time_of(record: &Record<'_>) -> Option<Timestamp> {
+    match record.meaning() {
+        Meaning::Commit { at, .. }
+        | Meaning::Abort { at, .. }
+        | Meaning::Prepare { at, .. }
+        | Meaning::RestorePoint { at, .. }
+        | Meaning::EndOfRecovery { at, .. } => Some(at),
+        Meaning::Checkpoint { at, .. } => at,
+        _ => None,
+    }
+}

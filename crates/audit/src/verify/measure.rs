@@ -1,0 +1,142 @@
+//! Whose WAL an archive holds, and how long its segments are.
+//!
+//! Guarantees that one odd segment does not decide: some are asked, spread over all timelines, and most votes count.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use archive::{Archive, Cancel, Error, ErrorKind};
+use wal::{LongPageHeader, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
+
+use crate::inventory::Inventory;
+
+/// How many segments are asked on each timeline, and in all.
+const ASKED_OF_TIMELINE: usize = 4;
+const ASKED_MAX: usize = 24;
+
+/// How many segments decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voters {
+    /// Some on each timeline.
+    Many,
+    /// The first one that can be asked.
+    One,
+}
+
+/// What all segments of an archive have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measure {
+    /// Whose they are; `None` if no segment could be asked and the archive is not bound.
+    pub system: Option<SystemIdentifier>,
+    /// How long they are.
+    pub size: SegmentSize,
+}
+
+/// Finds out.
+///
+/// # Errors
+/// When there are segments, and it cannot be told.
+pub(crate) fn measure(
+    archive: &Archive,
+    inventory: &Inventory,
+    bound: Option<SystemIdentifier>,
+    voters: Voters,
+    cancel: &Cancel,
+) -> Result<Measure, Error> {
+    let mut votes: BTreeMap<(SystemIdentifier, SegmentSize), usize> = BTreeMap::new();
+    let mut trouble = None;
+    for name in some(inventory) {
+        if voters == Voters::One && !votes.is_empty() {
+            break;
+        }
+        match header(archive, inventory, &name, cancel) {
+            Ok(Some(header)) => {
+                *votes
+                    .entry((header.system, header.segment_size))
+                    .or_default() += 1
+            }
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+            Err(error) => trouble = Some(error),
+        }
+    }
+    let best = votes
+        .iter()
+        .max_by_key(|((system, _), count)| (Some(*system) == bound, **count));
+    match (best, trouble) {
+        (Some(((system, size), _)), _) => Ok(Measure {
+            system: bound.or(Some(*system)),
+            size: *size,
+        }),
+        (None, Some(error)) if error.kind() != ErrorKind::Damaged => Err(error),
+        // Nothing there is a segment; each will be named.
+        (None, _) => Ok(Measure {
+            system: bound,
+            size: SegmentSize::DEFAULT,
+        }),
+    }
+}
+
+/// Some segments, and partial ones where there are no others.
+fn some(inventory: &Inventory) -> Vec<WalFileName> {
+    let mut names = Vec::new();
+    for (timeline, files) in &inventory.timelines {
+        let partials = files
+            .partials
+            .keys()
+            .map(|name| WalFileName::Partial(*name));
+        let segments = files.positions().some(ASKED_OF_TIMELINE);
+        let segments = segments
+            .into_iter()
+            .filter_map(|digits| segment(*timeline, digits));
+        let before = names.len();
+        names.extend(segments);
+        if names.len() == before {
+            names.extend(partials.take(1));
+        }
+    }
+    names.truncate(ASKED_MAX);
+    names
+}
+
+/// The segment with these digits in its name.
+pub(crate) fn segment(timeline: TimelineId, (high, low): (u64, u64)) -> Option<WalFileName> {
+    format!("{:08X}{high:08X}{low:08X}", timeline.get())
+        .parse()
+        .ok()
+}
+
+/// The header of a segment, if it is one.
+fn header(
+    archive: &Archive,
+    inventory: &Inventory,
+    name: &WalFileName,
+    cancel: &Cancel,
+) -> Result<Option<LongPageHeader>, Error> {
+    let mut found = None;
+    let files = inventory.timelines.get(&name.timeline());
+    let forms: Vec<_> = files
+        .into_iter()
+        .flat_map(|files| match name {
+            WalFileName::Partial(segment) => {
+                files.partials.get(segment).cloned().unwrap_or_default()
+            }
+            _ => files.segments.keys().copied().collect(),
+        })
+        .collect();
+    for form in forms {
+        let read = archive
+            .reading()
+            .read(&form.key(name), cancel, &mut |piece| {
+                found = LongPageHeader::parse(piece).ok();
+                ControlFlow::Break(())
+            })?;
+        if read.is_some() {
+            break;
+        }
+    }
+    Ok(found.filter(|header| {
+        name.segment()
+            .is_some_and(|name| header.check_name(name).is_ok())
+    }))
+}

@@ -1,0 +1,272 @@
+//! Whether all that an archive holds can be replayed.
+//!
+//! Guarantees, of what was looked at: every object decodes and every record is right; segments follow one another, along the
+//! timelines; none is missing; timeline history files fit one another and the WAL. What could not be read is a finding of its
+//! own kind, never passed over. Memory does not grow with the number of objects but for the inventory, and for findings up to
+//! [`crate::LISTED_MAX`] of a kind. Not looked at is whether replaying the records would work: that takes a server.
+
+mod beginning;
+mod desk;
+mod histories;
+mod joints;
+mod journal;
+mod measure;
+mod object;
+mod piece;
+mod plan;
+mod small;
+#[cfg(test)]
+mod tests;
+
+pub use measure::Measure;
+pub(crate) use measure::{Voters, measure};
+pub use plan::{Edge, Scope};
+pub(crate) use small::read as histories_of;
+
+use std::mem;
+use std::path::PathBuf;
+use std::thread;
+
+use archive::{Archive, Binding, Cancel, Error, ErrorKind};
+use wal::{SegmentName, SegmentSize};
+
+use crate::finding::{Finding, Findings, Kind, Severity};
+use crate::inventory::Inventory;
+use crate::lineage::{Lineage, Runs};
+use desk::{Office, Tally};
+use journal::{Journal, Past};
+use object::{Eyes, Known};
+use piece::Reader;
+
+/// The most readers: more are of no use to any archive, and each takes some megabytes.
+pub const READERS_MAX: usize = 256;
+
+/// What is to be verified, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Which WAL.
+    pub scope: Scope,
+    /// How many segments are read at a time; 0 for as many as there are processors.
+    pub readers: usize,
+    /// The file that says what has been read already, and is told what has been read now.
+    pub state: Option<PathBuf>,
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// So many objects have been found.
+    Listed(u64),
+    /// So many segments have been read, of so many.
+    Read(u64, u64),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where the archive is.
+    pub place: String,
+    /// Whose WAL it holds, and in which segments.
+    pub measure: Measure,
+    /// What was found.
+    pub findings: Findings,
+    /// How many objects the archive holds, files of WAL alone.
+    pub objects: u64,
+    /// How many bytes they take.
+    pub stored_bytes: u64,
+    /// How many segments and partial segments have been read now.
+    pub segments: u64,
+    /// How many bytes of WAL are in them.
+    pub bytes: u64,
+    /// How many records end in them and were checked.
+    pub records: u64,
+    /// How many segments an earlier run had read.
+    pub read_before: u64,
+    /// Why not all was read, if so.
+    pub stopped: Option<String>,
+}
+
+impl Report {
+    /// How bad it is, all in all; `None` if nothing was found.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.worst()
+    }
+}
+
+/// Verifies an archive.
+///
+/// # Errors
+/// When it could not be begun: then nothing can be told.
+pub fn verify(
+    archive: &Archive,
+    request: &Request,
+    told: &(dyn Fn(Told) + Sync),
+    cancel: &Cancel,
+) -> Result<Report, Error> {
+    let binding = archive.binding()?;
+    let inventory = Inventory::take(archive, &mut |objects| told(Told::Listed(objects)))?;
+    if binding.is_none() && inventory.is_empty() {
+        let message = format!(
+            "archive \"{}\" is empty and belongs to no system",
+            archive.place()
+        );
+        return Err(Error::new(ErrorKind::Unusable, message)
+            .with_hint("Is the right place named, and is its file system mounted?"));
+    }
+    let bound = binding.as_ref().map(|binding| binding.system);
+    let measure = measure(archive, &inventory, bound, Voters::Many, cancel)?;
+    let (lineage, small) = small::read(archive, &inventory, cancel);
+    let all = runs(&inventory, measure.size);
+    let Some(within) = request.scope.cut(&all, &lineage, measure.size) else {
+        let message = format!("there is no such segment, segments are of {}", measure.size);
+        return Err(Error::new(ErrorKind::Unusable, message));
+    };
+    let (journal, mut past) = match &request.state {
+        Some(path) => {
+            let (journal, past) = Journal::open(path, &archive.place(), measure)?;
+            (Some(journal), past)
+        }
+        None => (None, Past::default()),
+    };
+    let mut findings = Findings::default();
+    let by_name = [
+        small,
+        names(&inventory, binding.as_ref(), measure.size),
+        histories::check(
+            &inventory,
+            &lineage,
+            (&all, &within),
+            request.scope,
+            measure.size,
+        ),
+    ];
+    for finding in by_name.into_iter().flatten() {
+        findings.add(finding);
+    }
+    findings.merge(mem::take(&mut past.findings));
+    let known = Known {
+        archive,
+        measure,
+        lineage: &lineage,
+        cancel,
+    };
+    let read_before = past.segments;
+    let tally = read(&known, &inventory, &within, request, (journal, &past), told);
+    findings.merge(tally.findings);
+    findings.sort();
+    Ok(Report {
+        place: archive.place(),
+        measure,
+        findings,
+        objects: inventory.total.objects,
+        stored_bytes: inventory.total.bytes,
+        segments: tally.segments,
+        bytes: tally.bytes,
+        records: tally.records,
+        read_before,
+        stopped: tally.stopped,
+    })
+}
+
+/// The runs of segments of every timeline that has WAL.
+pub(crate) fn runs(inventory: &Inventory, size: SegmentSize) -> Runs {
+    let with_wal = inventory
+        .timelines
+        .iter()
+        .filter(|(_, files)| files.has_wal());
+    with_wal
+        .map(|(timeline, files)| (*timeline, files.positions().runs(size)))
+        .collect()
+}
+
+/// What names alone tell.
+fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for name in &inventory.unreadable.names {
+        let message =
+            format!("\"{name}\" is named like a WAL file, with a suffix that is not read");
+        let finding = Finding::new(Severity::Warning, Kind::Unreadable, name, message);
+        findings.push(finding.hint(
+            "Recovery does not find it. If it is WAL, bring it into one of the forms of an archive; else move it away.",
+        ));
+    }
+    for name in &inventory.foreign.names {
+        let message = format!("\"{name}\" is not the name of a WAL file");
+        findings.push(Finding::new(Severity::Note, Kind::Foreign, name, message));
+    }
+    let mut impossible = inventory.impossible.names.clone();
+    for (timeline, files) in &inventory.timelines {
+        for digits in files.positions().impossible(size) {
+            impossible.extend(measure::segment(*timeline, digits).map(|name| name.to_string()));
+        }
+    }
+    for name in impossible {
+        let message = format!("there is no segment \"{name}\" where segments are of {size}");
+        let finding = Finding::error(Kind::Misnamed, name, message);
+        findings.push(finding.hint("Move it away, or into the archive of its own cluster."));
+    }
+    if binding.is_none() {
+        let message = "archive belongs to no system yet, its segments were taken for one another's";
+        let finding = Finding::new(Severity::Note, Kind::Unbound, archive::BINDING_KEY, message);
+        findings.push(finding.hint("The first server that archives into it with Walden binds it."));
+    }
+    findings
+}
+
+/// Reads everything, with several readers.
+fn read(
+    known: &Known<'_>,
+    inventory: &Inventory,
+    within: &Runs,
+    request: &Request,
+    (journal, past): (Option<Journal>, &Past),
+    told: &(dyn Fn(Told) + Sync),
+) -> Tally {
+    let readers = match request.readers {
+        0 => thread::available_parallelism().map_or(1, usize::from),
+        some => some,
+    };
+    let readers = readers.clamp(1, READERS_MAX);
+    let size = known.measure.size;
+    let partials = partials(inventory, request.scope, known.lineage, size);
+    let plan = plan::plan(&partials, known.lineage, within, size, past, readers as u64);
+    let office = Office::new(plan, journal, known.cancel, told);
+    thread::scope(|scope| {
+        let work = || {
+            let mut reader = Reader {
+                eyes: Eyes::new(known),
+                known,
+                inventory,
+                desk: &office,
+            };
+            office.work(&mut reader);
+        };
+        let helpers: Vec<_> = (1..readers)
+            .map(|_| thread::Builder::new().spawn_scoped(scope, work))
+            .collect();
+        work();
+        // Fewer readers only take longer.
+        drop(helpers);
+    });
+    office.tally()
+}
+
+/// The partial segments that were asked for. One without a number is no segment of this archive's, and will be told.
+fn partials(
+    inventory: &Inventory,
+    scope: Scope,
+    lineage: &Lineage,
+    size: SegmentSize,
+) -> Vec<SegmentName> {
+    let is_wanted = |name: &&SegmentName| {
+        let allowed = scope.allowed(name.timeline(), lineage, size);
+        match name.number(size) {
+            Some(number) => allowed.is_some_and(|allowed| allowed.contains(&number.0)),
+            None => scope == Scope::default(),
+        }
+    };
+    let files = inventory.timelines.values();
+    let all = files.flat_map(|files| files.partials.keys());
+    all.filter(is_wanted).copied().collect()
+}
