@@ -5,6 +5,7 @@
 //! | done | 0 | 0 |
 //! | absent from the archive | 1 | |
 //! | failed: could not tell | 200 | 1 |
+//! | could not tell whether an archive is sound | | 4 |
 //! | failed, and the server must go on: a standby, or the end of a recovery | 1 | 1 |
 //! | usage error | 201 | 2 |
 //! | panic | 202 | 3 |
@@ -35,6 +36,8 @@ pub(crate) enum Outcome {
     Absent,
     /// It did not do it; for a restore: nobody can tell whether the file exists.
     Failed,
+    /// Nobody can tell whether something is wrong: neither that it is, nor that it is not.
+    CouldNotTell,
     /// The same, for a server that must not stop over it.
     FailedServerGoesOn,
     /// The command line was wrong.
@@ -58,12 +61,13 @@ pub(crate) fn status(column: Column, outcome: Outcome) -> u8 {
         (_, Outcome::Done) => 0,
         (_, Outcome::FailedServerGoesOn) => 1,
         (Column::Restore, Outcome::Absent) => 1,
-        (Column::Restore, Outcome::Failed) => 200,
+        (Column::Restore, Outcome::Failed | Outcome::CouldNotTell) => 200,
         (Column::Restore, Outcome::Usage) => 201,
         (Column::Restore, Outcome::Panicked) => 202,
         (Column::Other, Outcome::Absent | Outcome::Failed) => 1,
         (Column::Other, Outcome::Usage) => 2,
         (Column::Other, Outcome::Panicked) => 3,
+        (Column::Other, Outcome::CouldNotTell) => 4,
     }
 }
 
@@ -89,11 +93,12 @@ pub(crate) fn leave(args: &[OsString], run: impl FnOnce(&[OsString]) -> Outcome)
 /// Only a first word that is certainly another command leads away from the restore column: it may be
 /// preceded by flags that are known, and by nothing else.
 fn column_of(args: &[OsString]) -> Column {
-    const OTHERS: [&str; 6] = [
+    const OTHERS: &[&str] = &[
         "archive",
         "archive-cleanup",
         "recovery-end",
         "list",
+        "verify",
         "check",
         "conformance",
     ];
@@ -151,8 +156,16 @@ mod tests {
 
     #[test]
     fn only_absence_and_a_standbys_failure_let_a_restore_exit_between_1_and_125() {
-        use Outcome::{Absent, Done, Failed, FailedServerGoesOn, Panicked, Usage};
-        for outcome in [Done, Absent, Failed, FailedServerGoesOn, Usage, Panicked] {
+        use Outcome::{Absent, CouldNotTell, Done, Failed, FailedServerGoesOn, Panicked, Usage};
+        for outcome in [
+            Done,
+            Absent,
+            Failed,
+            CouldNotTell,
+            FailedServerGoesOn,
+            Usage,
+            Panicked,
+        ] {
             let end_of_wal = (1..=125).contains(&status(Column::Restore, outcome));
             assert_eq!(
                 end_of_wal,
@@ -164,7 +177,7 @@ mod tests {
                 outcome == Done,
                 "{outcome:?}"
             );
-            assert!(status(Column::Other, outcome) <= 3, "{outcome:?}");
+            assert!(status(Column::Other, outcome) <= 4, "{outcome:?}");
         }
     }
 

@@ -7,20 +7,21 @@
 use crate::exit::Outcome;
 use crate::say;
 use archive::{Compression, Location, MissingSegment};
+use audit::Edge;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
-use wal::{KeepFrom, WalFileName};
+use wal::{KeepFrom, TimelineId, WalFileName};
 
 /// The longest `--timeout`: the maximum of `walden.restore_timeout`.
 const TIMEOUT_SECONDS_MAX: u64 = 3600;
 
 const EXIT_STATUS: &str = "Exit status of restore: 0 restored, 1 absent from the archive, 200 could \
      not tell (on a standby: 1), 201 usage error, 202 internal error. Other commands: 0 done, 1 \
-     failed, 2 usage error, 3 internal error.";
+     failed, 2 usage error, 3 internal error, 4 could not tell (verify).";
 
 /// Archives PostgreSQL's WAL and brings it back.
 #[derive(Debug, Parser)]
@@ -79,6 +80,7 @@ pub(crate) enum Job {
     ArchiveCleanup(ArchiveCleanup),
     RecoveryEnd(RecoveryEnd),
     List(List),
+    Verify(Verify),
     Check(Check),
     Conformance(Conformance),
 }
@@ -151,6 +153,42 @@ pub(crate) struct RecoveryEnd {
 /// List the archive's WAL files
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Read the first and last segment of each range for their times, and what backups are called
+    #[arg(long)]
+    pub(crate) wal: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Verify that all WAL in the archive can be replayed: every record, every joint, nothing missing
+///
+/// Exit status: 0 no errors (there may be notes and warnings), 1 errors, 4 could not tell. Needs the identity file where
+/// files are encrypted.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Begin with this segment, or the one that holds this LSN, on every timeline; it has to be there
+    #[arg(long, value_name = "NAME|LSN", value_parser = edge)]
+    pub(crate) from: Option<Edge>,
+
+    /// End with this segment, or the one that holds this LSN; it has to be there
+    #[arg(long, value_name = "NAME|LSN", value_parser = edge)]
+    pub(crate) to: Option<Edge>,
+
+    /// Only what a recovery along this timeline reads: its segments, and those of its ancestors up to
+    /// where each was left
+    #[arg(long, value_name = "NUMBER", value_parser = timeline)]
+    pub(crate) timeline: Option<TimelineId>,
+
+    /// How many segments to read at a time [default: as many as there are processors]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) jobs: Option<u16>,
+
+    /// Note in this file what has been read, and leave out what it says has been read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) resume: Option<PathBuf>,
+
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -317,6 +355,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
             "not a number of seconds from 0 to {TIMEOUT_SECONDS_MAX}"
         )),
     }
+}
+
+fn edge(text: &str) -> Result<Edge, String> {
+    let place = text.parse().map(Edge::Place);
+    let segment = text.parse().map(Edge::Segment);
+    place
+        .or(segment)
+        .map_err(|_| "neither a segment's name nor an LSN such as 0/3000000".to_owned())
+}
+
+fn timeline(text: &str) -> Result<TimelineId, String> {
+    let number = text.parse().ok().and_then(TimelineId::new);
+    number.ok_or_else(|| "not a number from 1".to_owned())
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

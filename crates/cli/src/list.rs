@@ -1,25 +1,27 @@
 //! `walden list`: the archive's WAL files, for people as a table, for programs as one JSON document.
 //!
-//! Guarantees: sizes are bytes as stored, times are UTC; a reader that stops reading is no failure.
-//! Left to others: which objects are WAL files (`archive`).
+//! Guarantees: sizes are bytes as stored, times are UTC; a reader that stops reading is no failure. Without `--wal` one
+//! listing is all it costs, and the header of a segment. Left to others: which objects are WAL files (`archive`); ranges and
+//! what is in them (`audit`).
 
 use crate::exit::Outcome;
 use crate::flags::{Global, List};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
-use archive::{Error, Stored};
+use archive::{Cancel, Error, Stored};
+use audit::{Depth, Inventory, Span, Survey, TimelineSurvey};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::SystemTime;
-use wal::{TimelineId, WalFileName};
+use wal::{TimelineId, Timestamp, WalFileName};
 
 /// Runs the command.
 pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
-    match read(global) {
-        Ok((place, files)) if flags.json => print_json(&place, &files),
-        Ok((place, files)) => say::output(&table(&place, &files)),
+    match read(flags, global) {
+        Ok(read) if flags.json => print_json(&read),
+        Ok(read) => say::output(&table(&read)),
         Err(error) => {
             say::failure(&error);
             Outcome::Failed
@@ -27,13 +29,35 @@ pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
     }
 }
 
-fn read(global: &Global) -> Result<(String, Vec<Stored>), Error> {
+/// What was found.
+struct Read {
+    place: String,
+    files: Vec<Stored>,
+    survey: Survey,
+}
+
+fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     let chosen = settings::choose(global, settings::current_data_dir())?;
     let progress = Progress::start("opening the archive", Where::Everywhere);
     let archive = chosen.open()?;
     progress.doing("listing");
     let files = archive.list_with(&mut |files| progress.found(files))?;
-    Ok((archive.place(), files))
+    progress.doing("reading");
+    let depth = match flags.wal {
+        true => Depth::Contents,
+        false => Depth::Names,
+    };
+    let survey = audit::survey(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
+    drop(progress);
+    // Who has asked for names alone has not asked whether anything can be read.
+    for error in survey.trouble.iter().filter(|_| flags.wal) {
+        say::warning(&error.to_string());
+    }
+    Ok(Read {
+        place: archive.place(),
+        files,
+        survey,
+    })
 }
 
 /// One timeline's files in numbers.
@@ -48,9 +72,114 @@ struct Summary {
     first_segment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_segment: Option<String>,
+    ranges: Vec<Range>,
+    missing: Vec<Range>,
+    partials: Vec<String>,
+    backups: Vec<Backup>,
+    /// How many bytes its segments are when they are not compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wal_bytes: Option<u64>,
+    /// How many times the bytes that they take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compression_ratio: Option<f64>,
 }
 
-fn summaries(files: &[Stored]) -> BTreeMap<TimelineId, Summary> {
+/// Segments that follow one another.
+#[derive(Serialize)]
+struct Range {
+    first_segment: String,
+    last_segment: String,
+    segments: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_time: Option<String>,
+}
+
+/// A base backup, by its backup history file.
+#[derive(Serialize)]
+struct Backup {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_lsn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_time: Option<String>,
+}
+
+impl Range {
+    fn of(span: &Span) -> Range {
+        let time = |at: Option<Timestamp>| at.and_then(Timestamp::to_system_time);
+        Range {
+            first_segment: span.first.to_string(),
+            last_segment: span.last.to_string(),
+            segments: span.segments,
+            first_lsn: span.places.map(|(first, _)| first.to_string()),
+            end_lsn: span.places.map(|(_, end)| end.to_string()),
+            first_time: time(span.times.0).map(archive::rfc3339),
+            last_time: time(span.times.1).map(archive::rfc3339),
+        }
+    }
+
+    /// `A to B, 0/5000000 to 0/9000000, 2026-… to 2026-…`
+    fn in_words(&self) -> String {
+        let mut words = match self.segments {
+            1 => self.first_segment.clone(),
+            _ => format!("{} to {}", self.first_segment, self.last_segment),
+        };
+        let pairs = [
+            (&self.first_lsn, &self.end_lsn),
+            (&self.first_time, &self.last_time),
+        ];
+        for (from, to) in pairs {
+            if let Some((from, to)) = from.as_ref().zip(to.as_ref()) {
+                let _ = write!(words, ", {} to {}", spaced(from), spaced(to));
+            }
+        }
+        words
+    }
+}
+
+/// What is known of a timeline beyond its files.
+fn add(summary: &mut Summary, survey: &TimelineSurvey) {
+    summary.ranges = survey.spans.iter().map(Range::of).collect();
+    summary.missing = survey.holes.iter().map(Range::of).collect();
+    summary.wal_bytes = survey.wal_bytes.filter(|bytes| *bytes > 0);
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of two digits")]
+    let ratio = |wal: u64| (wal as f64 / survey.stored_bytes as f64 * 100.0).round() / 100.0;
+    summary.compression_ratio = summary
+        .wal_bytes
+        .filter(|_| survey.stored_bytes > 0)
+        .map(ratio);
+    let backups = survey.backups.iter().map(|(name, label)| Backup {
+        name: name.clone(),
+        label: label.as_ref().map(|it| it.label.clone()),
+        start_lsn: label.as_ref().map(|it| it.start.to_string()),
+        stop_lsn: label.as_ref().map(|it| it.stop.to_string()),
+        start_time: label.as_ref().map(|it| it.started.clone()),
+        stop_time: label.as_ref().map(|it| it.stopped.clone()),
+    });
+    summary.backups = backups.collect();
+}
+
+fn summaries(read: &Read) -> BTreeMap<TimelineId, Summary> {
+    let mut all = of_files(&read.files);
+    for (timeline, survey) in &read.survey.timelines {
+        add(all.entry(*timeline).or_default(), survey);
+    }
+    all
+}
+
+fn of_files(files: &[Stored]) -> BTreeMap<TimelineId, Summary> {
     let mut all: BTreeMap<TimelineId, Summary> = BTreeMap::new();
     for file in files {
         let summary = all.entry(file.name.timeline()).or_default();
@@ -63,7 +192,10 @@ fn summaries(files: &[Stored]) -> BTreeMap<TimelineId, Summary> {
                 summary.last_segment = Some(name);
                 summary.segments += 1;
             }
-            WalFileName::Partial(_) => summary.partial_segments += 1,
+            WalFileName::Partial(_) => {
+                summary.partial_segments += 1;
+                summary.partials.push(file.name.to_string());
+            }
             WalFileName::TimelineHistory(_) => summary.timeline_history_files += 1,
             WalFileName::BackupHistory { .. } => summary.backup_history_files += 1,
         }
@@ -77,7 +209,8 @@ fn total_bytes(files: &[Stored]) -> u64 {
         .fold(0, |total, file| total.saturating_add(file.bytes))
 }
 
-fn table(place: &str, files: &[Stored]) -> String {
+fn table(read: &Read) -> String {
+    let Read { place, files, .. } = read;
     let mut text = String::new();
     if files.is_empty() {
         let _ = writeln!(text, "no WAL files in \"{place}\"");
@@ -112,8 +245,9 @@ fn table(place: &str, files: &[Stored]) -> String {
         );
     }
     let _ = writeln!(text);
-    for (timeline, summary) in summaries(files) {
+    for (timeline, summary) in summaries(read) {
         let _ = writeln!(text, "timeline {}: {}", timeline.get(), in_words(&summary));
+        details(&mut text, &summary);
     }
     let _ = writeln!(
         text,
@@ -123,6 +257,39 @@ fn table(place: &str, files: &[Stored]) -> String {
         encrypted(files)
     );
     text
+}
+
+fn details(text: &mut String, summary: &Summary) {
+    for range in &summary.ranges {
+        let _ = writeln!(text, "  {}", range.in_words());
+    }
+    for range in &summary.missing {
+        let _ = writeln!(text, "  missing: {}", range.in_words());
+    }
+    for partial in &summary.partials {
+        let _ = writeln!(text, "  partial: {partial}");
+    }
+    for backup in &summary.backups {
+        let label = backup.label.as_ref();
+        let label = label.map(|label| format!(", \"{}\"", label.escape_debug()));
+        let _ = writeln!(
+            text,
+            "  backup: {}{}",
+            backup.name,
+            label.unwrap_or_default()
+        );
+    }
+    if let Some((bytes, ratio)) = summary.wal_bytes.zip(summary.compression_ratio) {
+        let _ = writeln!(
+            text,
+            "  {bytes} bytes of WAL, {ratio:.2} times what they take"
+        );
+    }
+}
+
+/// A time as the server prints it; anything else as it is.
+fn spaced(text: &str) -> String {
+    text.replace('T', " ").replace('Z', " UTC")
 }
 
 /// `, all encrypted`; `, 3 encrypted`; nothing if none is.
@@ -175,6 +342,10 @@ struct Document<'a> {
     timelines: BTreeMap<u32, Summary>,
     total_files: usize,
     total_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system_identifier: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -191,21 +362,27 @@ struct File<'a> {
 
 /// `2026-08-01 12:34:56 UTC`, as the server prints times.
 fn readable(time: SystemTime) -> String {
-    archive::rfc3339(time)
-        .replace('T', " ")
-        .replace('Z', " UTC")
+    spaced(&archive::rfc3339(time))
 }
 
-fn print_json(place: &str, files: &[Stored]) -> Outcome {
+fn print_json(read: &Read) -> Outcome {
+    let Read {
+        place,
+        files,
+        survey,
+    } = read;
+    let system = survey.measure.and_then(|measure| measure.system);
     let document = Document {
         archive: place,
         files: files.iter().map(file).collect(),
-        timelines: summaries(files)
+        timelines: summaries(read)
             .into_iter()
             .map(|(id, sum)| (id.get(), sum))
             .collect(),
         total_files: files.len(),
         total_bytes: total_bytes(files),
+        segment_bytes: survey.measure.map(|measure| measure.size.bytes()),
+        system_identifier: system.map(|system| system.to_string()),
     };
     say::json(&document)
 }

@@ -22,6 +22,7 @@ mod recovery_end;
 mod restore;
 mod say;
 mod settings;
+mod verify;
 
 use exit::Outcome;
 use flags::{Flags, Job};
@@ -47,6 +48,7 @@ fn run(args: &[OsString]) -> Outcome {
         Job::ArchiveCleanup(job) => cleanup::run(job, &flags.global),
         Job::RecoveryEnd(job) => recovery_end::run(job, &flags.global),
         Job::List(job) => list::run(job, &flags.global),
+        Job::Verify(job) => verify::run(job, &flags.global),
         Job::Check(job) => check::run(job, &flags.global),
         Job::Conformance(job) => conformance::run(job),
     }

@@ -48,6 +48,8 @@ struct Work {
     begun: Instant,
     doing: Mutex<String>,
     found: AtomicU64,
+    /// How many there are; 0 while that is not known.
+    total: AtomicU64,
 }
 
 impl Progress {
@@ -57,6 +59,7 @@ impl Progress {
             begun: Instant::now(),
             doing: Mutex::new(doing.to_owned()),
             found: AtomicU64::new(0),
+            total: AtomicU64::new(0),
         });
         let mut progress = Progress {
             work: Arc::clone(&work),
@@ -86,6 +89,12 @@ impl Progress {
     pub(crate) fn found(&self, files: u64) {
         self.work.found.store(files, Ordering::Relaxed);
     }
+
+    /// So many files are done, of so many.
+    pub(crate) fn done(&self, files: u64, total: u64) {
+        self.work.total.store(total, Ordering::Relaxed);
+        self.found(files);
+    }
 }
 
 impl Drop for Progress {
@@ -101,8 +110,10 @@ impl Drop for Progress {
 impl Work {
     /// `listing the archive, 2000 files, 12 s`
     fn in_words(&self) -> String {
+        let total = self.total.load(Ordering::Relaxed);
         let files = match self.found.load(Ordering::Relaxed) {
             0 => String::new(),
+            files if total > 0 => format!(", {files} of {total} files"),
             files => format!(", {files} files"),
         };
         let seconds = self.begun.elapsed().as_secs();
@@ -136,6 +147,14 @@ fn on_terminal_until(work: &Work, ended: &Receiver<()>) {
     }
     *lock(&SHOWN) = Some(bar.clone());
     loop {
+        let total = work.total.load(Ordering::Relaxed);
+        if total > 0 && bar.length() != Some(total) {
+            if let Ok(style) = ProgressStyle::with_template("{bar:30} {wide_msg}") {
+                bar.set_style(style);
+            }
+            bar.set_length(total);
+        }
+        bar.set_position(work.found.load(Ordering::Relaxed));
         bar.set_message(work.in_words());
         bar.tick();
         if !lasts(ended, MOVES_EVERY) {
@@ -187,6 +206,7 @@ mod tests {
             begun: Instant::now(),
             doing: Mutex::new("listing".to_owned()),
             found: AtomicU64::new(2000),
+            total: AtomicU64::new(0),
         };
         let (ends, ended) = channel();
         let mut lines = Lines(Vec::new(), Some(ends));

@@ -36,5 +36,6 @@ mod store_kills;
 mod store_outages;
 mod store_outages_recovery;
 mod unloadable;
+mod verify;
 mod witness;
 mod worker;
