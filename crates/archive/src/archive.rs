@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, WalFileName};
+use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::binding::Binding;
 use crate::cloud::CloudStore;
@@ -239,6 +239,12 @@ impl Archive {
         size: Option<SegmentSize>,
     ) -> Result<Option<Hole>, Error> {
         crate::hole::hole_at(self, segment, size)
+    }
+
+    /// For a timeline history file that [`Archive::get`] called absent: fails with [`crate::ErrorKind::Damaged`] if there are
+    /// segments of its timeline and of an older one, so that it must have been there. Fails when the archive cannot be listed.
+    pub fn must_have_no_wal_of(&self, timeline: TimelineId) -> Result<(), Error> {
+        crate::branches::must_have_no_wal_of(self, timeline)
     }
 
     /// Every WAL file, sorted by name and then by suffix; foreign names are left out.

@@ -14,6 +14,7 @@ use wal::{
 
 use crate::archive::{Archive, Got};
 use crate::binding::{self, BINDING_KEY};
+use crate::branches;
 use crate::check::Check;
 use crate::codec::{CHUNK_BYTES, Contents, Decoded};
 use crate::compare::{Comparison, Side, compare};
@@ -24,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::forms;
 use crate::key::{self, Form, key_of, parse_key};
 use crate::neighbours;
-use crate::options::Cancel;
+use crate::options::{Cancel, Verify};
 use crate::store::{Detail, Object};
 use crate::workspace::{Parts, Workspace};
 
@@ -157,9 +158,16 @@ pub(crate) fn fetch(
         archive.neighbours.remember(name, summary);
     }
     early.finish(|| staged.sync_early())?;
+    let history = check.history();
+    if let Some(history) = history
+        .as_ref()
+        .filter(|_| archive.options.verify != Verify::Off)
+    {
+        branches::must_fit(archive, history, &check.shown)?;
+    }
     Ok(Some(Fetched {
         bytes: checked.bytes,
-        history: check.history(),
+        history,
         staged,
         parent: parent.to_owned(),
     }))

@@ -9,6 +9,7 @@
 
 mod archive;
 mod binding;
+mod branches;
 mod check;
 mod clean_up;
 mod cloud;

@@ -143,6 +143,11 @@ impl Attempt {
                 WalFileName::Segment(segment) if !server_has(segment, &self.dest) => Ok(archive
                     .hole_at(segment, None)?
                     .map_or(Found::Absent, Found::Hole)),
+                // A standby asks again and again, and goes on with what it has.
+                WalFileName::TimelineHistory(timeline) if caller::may_stop(&self.dest) => {
+                    archive.must_have_no_wal_of(*timeline)?;
+                    Ok(Found::Absent)
+                }
                 _ => Ok(Found::Absent),
             },
         }

@@ -104,8 +104,16 @@ fn wanted(process: Process, file: &WalFileName, path: &Path) -> Result<Wanted, F
     let absence = match file {
         // The server looks there next, so recovery does not end here (xlogrecovery.c, XLogFileRead).
         WalFileName::Segment(segment) if in_pg_wal(segment) => Absence::Final,
-        WalFileName::Segment(_) if Phase::of(Path::new(".")) == Phase::Standby => {
-            Absence::AskedAgain
+        WalFileName::TimelineHistory(_) if Path::new("pg_wal").join(file.to_string()).is_file() => {
+            Absence::Final
+        }
+        WalFileName::Segment(_) | WalFileName::TimelineHistory(_) => {
+            match (Phase::of(Path::new(".")), file) {
+                (Phase::Standby, _) => Absence::AskedAgain,
+                // The server only copies them then, and there is no way back any more.
+                (Phase::Ending, WalFileName::TimelineHistory(_)) => Absence::Final,
+                _ => Absence::MayEnd,
+            }
         }
         _ => Absence::MayEnd,
     };

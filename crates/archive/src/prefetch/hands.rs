@@ -12,7 +12,7 @@ use wal::WalFileName;
 use crate::archive::{Archive, Place};
 use crate::error::Error;
 use crate::get::{self, Wish};
-use crate::hole::{Holes, SETTLED_AFTER, Seen};
+use crate::hole::{Absence, Holes, SETTLED_AFTER, Seen};
 use crate::memory;
 use crate::workspace::Workspace;
 
@@ -125,8 +125,14 @@ impl Shared {
             (None, Why::Ahead(_)) => Ok(Found::Absent),
             (None, Why::Demanded(_, absence)) => {
                 get::prove_present(&archive)?;
-                let WalFileName::Segment(segment) = &job.name else {
-                    return Ok(Found::Absent);
+                let segment = match &job.name {
+                    WalFileName::Segment(segment) => segment,
+                    // Recovery would follow other timelines than the archive holds.
+                    WalFileName::TimelineHistory(timeline) if absence == Absence::MayEnd => {
+                        archive.must_have_no_wal_of(*timeline)?;
+                        return Ok(Found::Absent);
+                    }
+                    _ => return Ok(Found::Absent),
                 };
                 let look = || {
                     let size = job.around.size;

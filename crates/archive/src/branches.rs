@@ -1,0 +1,158 @@
+//! Timeline history files against the WAL beside them: one that is missing, and one that names a wrong place.
+//!
+//! The server takes a timeline history file that is "not there" for the end of timelines (`findNewestTimeLine`, timeline.c,
+//! 15 to 18), and believes the place in one that is there. Either way it would replay another line of WAL than the archive
+//! holds, and end as if all were well. Guarantees that this is noticed where names alone tell it: no segment of a timeline
+//! has a name before the place where it begins. What the segments say is left to an audit.
+
+use std::ops::ControlFlow;
+
+use wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+
+use crate::archive::Archive;
+use crate::binding::header_of;
+use crate::error::{Error, ErrorKind};
+use crate::key::parse_key;
+use crate::store::Detail;
+
+/// See [`Archive::must_have_no_wal_of`].
+pub(crate) fn must_have_no_wal_of(archive: &Archive, timeline: TimelineId) -> Result<(), Error> {
+    // Nearly always there is none, which costs little to find out.
+    let Some((name, _)) = lowest(archive, timeline)? else {
+        return Ok(());
+    };
+    if !has_older(archive, timeline)? {
+        return Ok(());
+    }
+    let file = WalFileName::TimelineHistory(timeline);
+    Err(Error::damaged(format!(
+        "timeline history file \"{file}\" is missing from archive \"{}\", which holds WAL of timeline {timeline}: \"{name}\"",
+        archive.place()
+    ))
+    .with_hint(
+        "Bring it back from a copy of the archive, or from the pg_wal of a server on that timeline. To do without that \
+         timeline for good, move its segments away.",
+    ))
+}
+
+/// Fails if there are segments of the timeline from before the place where its history file, which messages call `shown`,
+/// says that it begins.
+pub(crate) fn must_fit(
+    archive: &Archive,
+    history: &TimelineHistory,
+    shown: &str,
+) -> Result<(), Error> {
+    let Some(begins) = history.begins() else {
+        return Ok(());
+    };
+    let Some((name, key)) = lowest(archive, history.timeline())? else {
+        return Ok(());
+    };
+    let header = match header_of(archive, &key) {
+        Ok(Some(header)) => header,
+        // It says nothing about segments, and was not asked for.
+        Ok(None) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::Damaged => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let size = header.segment_size;
+    match name.number(size) {
+        Some(number) if number < begins.segment(size) => Err(Error::damaged(format!(
+            "{shown} is not valid: it says that timeline {} begins at {begins}, and segment \"{name}\" is there",
+            history.timeline()
+        ))
+        .with_hint("One of the two is wrong: look with walden verify.")),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there are segments of an older timeline. Without them the archive may have been begun on this one, by a server whose
+/// timeline history file lies in the archive that it had before; recovery from a backup of this timeline does without it.
+fn has_older(archive: &Archive, timeline: TimelineId) -> Result<bool, Error> {
+    let mut has_older = false;
+    archive.store.list("", Detail::Keys, &mut |entry| {
+        let name = parse_key(&entry.key).map(|(name, _)| name);
+        has_older = matches!(name, Some(WalFileName::Segment(name)) if name.timeline() < timeline);
+        match has_older {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok(has_older)
+}
+
+/// The lowest segment of a timeline, and its key. Partial segments do not count: a server may be asked for one by hand.
+fn lowest(archive: &Archive, timeline: TimelineId) -> Result<Option<(SegmentName, String)>, Error> {
+    let mut lowest: Option<(SegmentName, String)> = None;
+    let prefix = format!("{:08X}", timeline.get());
+    archive.store.list(&prefix, Detail::Keys, &mut |entry| {
+        if let Some((WalFileName::Segment(name), _)) = parse_key(&entry.key)
+            && lowest.as_ref().is_none_or(|(lowest, _)| name < *lowest)
+        {
+            lowest = Some((name, entry.key));
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(lowest)
+}
+
+#[cfg(test)]
+mod tests {
+    use wal::{SegmentSize, SystemIdentifier};
+
+    use super::*;
+    use crate::suite::forge;
+    use crate::{Cancel, ErrorKind, Got, MemoryStore, Options};
+
+    fn scene(history: &str, segments: &[u64]) -> (Archive, MemoryStore) {
+        let store = MemoryStore::new();
+        for number in segments {
+            let name: SegmentName = format!("0000000200000000{number:08X}").parse().unwrap();
+            let bytes = forge::segment(&name, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
+            store.overwrite(&name.to_string(), &bytes);
+        }
+        if !history.is_empty() {
+            store.overwrite("00000002.history", history.as_bytes());
+        }
+        let archive = Archive::with_store(Box::new(store.clone()), Options::default());
+        (archive, store)
+    }
+
+    fn get(archive: &Archive) -> Result<Got, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        let name = "00000002.history".parse().unwrap();
+        archive.get(&name, &dir.path().join("x"), None, &Cancel::new())
+    }
+
+    #[test]
+    fn a_history_file_is_missing_only_if_there_is_wal_of_its_timeline_and_of_an_older_one() {
+        let (archive, store) = scene("", &[5]);
+        let second = TimelineId::new(2).unwrap();
+        // The archive may have been begun on it.
+        assert!(archive.must_have_no_wal_of(second).is_ok());
+        store.overwrite("000000010000000000000004.zst", b"whatever");
+        let error = archive.must_have_no_wal_of(second).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(
+            error.to_string().contains("000000020000000000000005"),
+            "{error}"
+        );
+        let third = TimelineId::new(3).unwrap();
+        assert!(archive.must_have_no_wal_of(third).is_ok());
+    }
+
+    #[test]
+    fn a_history_file_that_begins_a_timeline_behind_its_segments_is_refused() {
+        let (archive, _) = scene("1\t0/500028\tx\n", &[5, 6]);
+        assert!(matches!(get(&archive), Ok(Got::Restored { .. })));
+        let (archive, _) = scene("1\t0/600028\tx\n", &[5, 6]);
+        let error = get(&archive).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        assert!(error.to_string().contains("begins at 0/600028"), "{error}");
+        // What has been cleaned up says nothing, nor does a segment that is damaged itself.
+        let (archive, store) = scene("1\t0/500028\tx\n", &[9]);
+        assert!(get(&archive).is_ok());
+        store.overwrite("000000020000000000000004", b"rubbish");
+        assert!(get(&archive).is_ok());
+    }
+}
