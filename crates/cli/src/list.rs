@@ -141,9 +141,14 @@ impl Range {
             (&self.first_time, &self.last_time),
         ];
         for (from, to) in pairs {
-            if let Some((from, to)) = from.as_ref().zip(to.as_ref()) {
-                let _ = write!(words, ", {} to {}", spaced(from), spaced(to));
-            }
+            let _ = match (from, to) {
+                (Some(from), Some(to)) => {
+                    write!(words, ", {} to {}", spaced(from), spaced(to))
+                }
+                (Some(from), None) => write!(words, ", since {}", spaced(from)),
+                (None, Some(to)) => write!(words, ", until {}", spaced(to)),
+                (None, None) => Ok(()),
+            };
         }
         words
     }

@@ -104,7 +104,7 @@ fn a_list_shows_ranges_and_what_is_missing_between_them() {
     let (archive, names) = archive(&place);
     let ran = place.walden(&["list", "--wal", "-A", &archive]).exits(0);
     ran.prints(&format!(
-        "  {} to {}, 0/500000 to 0/800000, ",
+        "  {} to {}, 0/500000 to 0/800000, until 2025-09-28 ",
         names[0], names[2]
     ));
     fs::remove_file(place.path("archive").join(&names[1])).unwrap();
