@@ -3,18 +3,18 @@
 //! Reads archives through `archive` and WAL through `wal`; never writes to an archive. Showing the findings is left to the
 //! command.
 
-mod backup_label;
+mod backup_history;
 mod finding;
 mod inventory;
 mod lineage;
 mod positions;
-mod survey;
+mod ranges;
 mod verify;
 
-pub use backup_label::{BackupLabel, InvalidBackupLabel};
+pub use backup_history::{BackupHistory, InvalidBackupHistory};
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};
 pub use inventory::{Foreign, Form, Inventory, Tally, TimelineFiles};
 pub use lineage::{Gap, Lineage, Runs, Stretch};
 pub use positions::{Positions, Run};
-pub use survey::{Depth, Span, Survey, TimelineSurvey, survey};
+pub use ranges::{Depth, Span, Ranges, TimelineRanges, ranges};
 pub use verify::{Edge, Measure, READERS_MAX, Report, Request, Scope, Told, verify};

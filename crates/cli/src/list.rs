@@ -10,7 +10,7 @@ use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Cancel, Error, Stored};
-use audit::{Depth, Inventory, Span, Survey, TimelineSurvey};
+use audit::{Depth, Inventory, Span, Ranges, TimelineRanges};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -33,7 +33,7 @@ pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
 struct Read {
     place: String,
     files: Vec<Stored>,
-    survey: Survey,
+    ranges: Ranges,
 }
 
 fn read(flags: &List, global: &Global) -> Result<Read, Error> {
@@ -47,16 +47,16 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
         true => Depth::Contents,
         false => Depth::Names,
     };
-    let survey = audit::survey(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
+    let ranges = audit::ranges(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
     drop(progress);
     // Who has asked for names alone has not asked whether anything can be read.
-    for error in survey.trouble.iter().filter(|_| flags.wal) {
+    for error in ranges.trouble.iter().filter(|_| flags.wal) {
         say::warning(&error.to_string());
     }
     Ok(Read {
         place: archive.place(),
         files,
-        survey,
+        ranges,
     })
 }
 
@@ -155,17 +155,17 @@ impl Range {
 }
 
 /// What is known of a timeline beyond its files.
-fn add(summary: &mut Summary, survey: &TimelineSurvey) {
-    summary.ranges = survey.spans.iter().map(Range::of).collect();
-    summary.missing = survey.holes.iter().map(Range::of).collect();
-    summary.wal_bytes = survey.wal_bytes.filter(|bytes| *bytes > 0);
+fn add(summary: &mut Summary, ranges: &TimelineRanges) {
+    summary.ranges = ranges.spans.iter().map(Range::of).collect();
+    summary.missing = ranges.holes.iter().map(Range::of).collect();
+    summary.wal_bytes = ranges.wal_bytes.filter(|bytes| *bytes > 0);
     #[expect(clippy::cast_precision_loss, reason = "a ratio of two digits")]
-    let ratio = |wal: u64| (wal as f64 / survey.stored_bytes as f64 * 100.0).round() / 100.0;
+    let ratio = |wal: u64| (wal as f64 / ranges.stored_bytes as f64 * 100.0).round() / 100.0;
     summary.compression_ratio = summary
         .wal_bytes
-        .filter(|_| survey.stored_bytes > 0)
+        .filter(|_| ranges.stored_bytes > 0)
         .map(ratio);
-    let backups = survey.backups.iter().map(|(name, label)| Backup {
+    let backups = ranges.backups.iter().map(|(name, label)| Backup {
         name: name.clone(),
         label: label.as_ref().map(|it| it.label.clone()),
         start_lsn: label.as_ref().map(|it| it.start.to_string()),
@@ -178,8 +178,8 @@ fn add(summary: &mut Summary, survey: &TimelineSurvey) {
 
 fn summaries(read: &Read) -> BTreeMap<TimelineId, Summary> {
     let mut all = of_files(&read.files);
-    for (timeline, survey) in &read.survey.timelines {
-        add(all.entry(*timeline).or_default(), survey);
+    for (timeline, ranges) in &read.ranges.timelines {
+        add(all.entry(*timeline).or_default(), ranges);
     }
     all
 }
@@ -374,9 +374,9 @@ fn print_json(read: &Read) -> Outcome {
     let Read {
         place,
         files,
-        survey,
+        ranges,
     } = read;
-    let system = survey.measure.and_then(|measure| measure.system);
+    let system = ranges.measure.and_then(|measure| measure.system);
     let document = Document {
         archive: place,
         files: files.iter().map(file).collect(),
@@ -386,7 +386,7 @@ fn print_json(read: &Read) -> Outcome {
             .collect(),
         total_files: files.len(),
         total_bytes: total_bytes(files),
-        segment_bytes: survey.measure.map(|measure| measure.size.bytes()),
+        segment_bytes: ranges.measure.map(|measure| measure.size.bytes()),
         system_identifier: system.map(|system| system.to_string()),
     };
     say::json(&document)

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use archive::{Archive, Cancel, Error, ErrorKind, Reading};
 use wal::{TimelineHistory, WalFileName};
 
-use crate::backup_label::BackupLabel;
+use crate::backup_history::BackupHistory;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::{Form, Inventory};
 use crate::lineage::Lineage;
@@ -51,7 +51,7 @@ pub(crate) fn read(
             let (segment, offset) = (*segment, *offset);
             let name = WalFileName::BackupHistory { segment, offset };
             if let Some((key, contents)) = small.contents(&name, forms)
-                && let Err(why) = BackupLabel::parse(&contents).and_then(|label| label.fits(&name))
+                && let Err(why) = BackupHistory::parse(&contents).and_then(|label| label.fits(&name))
             {
                 let message = format!("backup history file \"{key}\" is not valid: {why}");
                 let kind = Kind::BackupHistory;

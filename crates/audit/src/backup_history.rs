@@ -7,7 +7,7 @@ use wal::{Lsn, TimelineId, WalFileName};
 
 /// A base backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackupLabel {
+pub struct BackupHistory {
     /// Where the WAL begins that it needs.
     pub start: Lsn,
     /// Where the WAL ends that it needs to be consistent.
@@ -24,7 +24,7 @@ pub struct BackupLabel {
 
 /// Why a file is no backup history file, or another's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidBackupLabel {
+pub enum InvalidBackupHistory {
     /// A line that every such file has is not there, or says something else.
     #[error("there is no line \"{line}\" with a place in WAL")]
     Place {
@@ -39,12 +39,12 @@ pub enum InvalidBackupLabel {
     },
 }
 
-impl BackupLabel {
+impl BackupHistory {
     /// Reads the contents of a file.
     ///
     /// # Errors
     /// When it does not say where the backup begins and ends.
-    pub fn parse(contents: &[u8]) -> Result<BackupLabel, InvalidBackupLabel> {
+    pub fn parse(contents: &[u8]) -> Result<BackupHistory, InvalidBackupHistory> {
         let text = String::from_utf8_lossy(contents);
         let field = |name: &str| {
             text.lines()
@@ -56,9 +56,9 @@ impl BackupLabel {
             let first = field(line).split_whitespace().next().unwrap_or_default();
             first
                 .parse()
-                .map_err(|_| InvalidBackupLabel::Place { line })
+                .map_err(|_| InvalidBackupHistory::Place { line })
         };
-        Ok(BackupLabel {
+        Ok(BackupHistory {
             start: place("START WAL LOCATION")?,
             stop: place("STOP WAL LOCATION")?,
             timeline: field("START TIMELINE")
@@ -75,7 +75,7 @@ impl BackupLabel {
     ///
     /// # Errors
     /// When it cannot.
-    pub fn fits(&self, name: &WalFileName) -> Result<(), InvalidBackupLabel> {
+    pub fn fits(&self, name: &WalFileName) -> Result<(), InvalidBackupHistory> {
         let WalFileName::BackupHistory { segment, offset } = name else {
             return Ok(());
         };
@@ -83,7 +83,7 @@ impl BackupLabel {
         // Segments of the smallest size leave 20 bits to the offset.
         let differs = (self.start.0 ^ u64::from(*offset)) & 0xF_FFFF != 0;
         match differs || self.start.0 >> 32 != u64::from(high) {
-            true => Err(InvalidBackupLabel::OtherName { start: self.start }),
+            true => Err(InvalidBackupHistory::OtherName { start: self.start }),
             false => Ok(()),
         }
     }
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_backup_history_file_says_where_its_backup_begins_and_ends() {
-        let label = BackupLabel::parse(TEXT).unwrap();
+        let label = BackupHistory::parse(TEXT).unwrap();
         assert_eq!(
             (label.start.0, label.stop.0),
             (0x1_0200_0028, 0x1_0200_0138)
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn other_text_is_refused_and_the_missing_line_is_named() {
-        let error = BackupLabel::parse(b"LABEL: x\n").unwrap_err();
+        let error = BackupHistory::parse(b"LABEL: x\n").unwrap_err();
         assert!(error.to_string().contains("START WAL LOCATION"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use wal::{
     WalFileName,
 };
 
-use crate::backup_label::BackupLabel;
+use crate::backup_history::BackupHistory;
 use crate::inventory::{Form, Inventory, TimelineFiles};
 use crate::lineage::Gap;
 use crate::positions::{Run, gaps, name_of};
@@ -45,7 +45,7 @@ pub struct Span {
 
 /// One timeline.
 #[derive(Clone, Debug, Default)]
-pub struct TimelineSurvey {
+pub struct TimelineRanges {
     /// Its segments.
     pub spans: Vec<Span>,
     /// Segments that are missing; of those that no timeline history file leads over, only with [`Depth::Names`].
@@ -55,16 +55,16 @@ pub struct TimelineSurvey {
     /// How many bytes those take as stored.
     pub stored_bytes: u64,
     /// Its base backups by the names of their files; what they say where it was read.
-    pub backups: BTreeMap<String, Option<BackupLabel>>,
+    pub backups: BTreeMap<String, Option<BackupHistory>>,
 }
 
 /// All of it.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct Ranges {
     /// Whose the segments are, and how long; `None` if that could not be read.
     pub measure: Option<Measure>,
     /// By timeline.
-    pub timelines: BTreeMap<TimelineId, TimelineSurvey>,
+    pub timelines: BTreeMap<TimelineId, TimelineRanges>,
     /// What could not be read.
     pub trouble: Vec<Error>,
 }
@@ -72,18 +72,18 @@ pub struct Survey {
 /// Looks.
 ///
 /// # Errors
-/// When the archive is out of reach. What is damaged, or encrypted for others, is told in [`Survey::trouble`].
-pub fn survey(
+/// When the archive is out of reach. What is damaged, or encrypted for others, is told in [`Ranges::trouble`].
+pub fn ranges(
     archive: &Archive,
     inventory: &Inventory,
     depth: Depth,
     cancel: &Cancel,
-) -> Result<Survey, Error> {
+) -> Result<Ranges, Error> {
     let mut looker = Looker {
         archive,
         cancel,
         size: SegmentSize::DEFAULT,
-        survey: Survey::default(),
+        ranges: Ranges::default(),
     };
     let has_wal = inventory.timelines.values().any(TimelineFiles::has_wal);
     if has_wal {
@@ -91,7 +91,7 @@ pub fn survey(
             Ok(measure) => {
                 looker.size = measure.size;
                 // One that was guessed is no measure.
-                looker.survey.measure = measure.system.map(|_| measure);
+                looker.ranges.measure = measure.system.map(|_| measure);
             }
             Err(error) => looker.tell(error)?,
         }
@@ -107,14 +107,14 @@ pub fn survey(
     for (timeline, files) in &inventory.timelines {
         let runs = of.get(timeline).map(Vec::as_slice).unwrap_or_default();
         let found = looker.timeline(*timeline, files, runs, depth)?;
-        looker.survey.timelines.insert(*timeline, found);
+        looker.ranges.timelines.insert(*timeline, found);
     }
     for hole in holes {
         let span = looker.span(hole.timeline, &hole.segments);
-        let timeline = looker.survey.timelines.entry(hole.timeline).or_default();
+        let timeline = looker.ranges.timelines.entry(hole.timeline).or_default();
         timeline.holes.push(span);
     }
-    Ok(looker.survey)
+    Ok(looker.ranges)
 }
 
 fn within_timelines(of: &crate::lineage::Runs) -> Vec<Gap> {
@@ -137,7 +137,7 @@ struct Looker<'a> {
     archive: &'a Archive,
     cancel: &'a Cancel,
     size: SegmentSize,
-    survey: Survey,
+    ranges: Ranges,
 }
 
 /// What a segment tells of its time and its end.
@@ -154,7 +154,7 @@ impl Looker<'_> {
         match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Cancelled => Err(error),
             _ => {
-                self.survey.trouble.push(error);
+                self.ranges.trouble.push(error);
                 Ok(())
             }
         }
@@ -164,7 +164,7 @@ impl Looker<'_> {
         let (first, last) = (*run.start(), *run.end());
         let name = |number| name_of(timeline, number, self.size);
         let bytes = self.size.bytes();
-        let places = self.survey.measure.map(|_| {
+        let places = self.ranges.measure.map(|_| {
             let end = last.saturating_add(1).saturating_mul(bytes);
             (Lsn(first.saturating_mul(bytes)), Lsn(end))
         });
@@ -183,8 +183,8 @@ impl Looker<'_> {
         files: &TimelineFiles,
         runs: &[Run],
         depth: Depth,
-    ) -> Result<TimelineSurvey, Error> {
-        let mut found = TimelineSurvey::default();
+    ) -> Result<TimelineRanges, Error> {
+        let mut found = TimelineRanges::default();
         for run in runs {
             let mut span = self.span(timeline, run);
             if depth == Depth::Contents {
@@ -213,14 +213,14 @@ impl Looker<'_> {
         let of_forms = files.segments.values();
         let objects: u64 = of_forms.map(crate::Positions::count).sum();
         found.wal_bytes = self
-            .survey
+            .ranges
             .measure
             .map(|measure| objects.saturating_mul(measure.size.bytes()));
         found.stored_bytes = files.stored.values().map(|tally| tally.bytes).sum();
         Ok(found)
     }
 
-    fn label(&mut self, key: &str) -> Result<Option<BackupLabel>, Error> {
+    fn label(&mut self, key: &str) -> Result<Option<BackupHistory>, Error> {
         let mut contents = Vec::new();
         let read = self.archive.reading().read(key, self.cancel, &mut |piece| {
             contents.extend_from_slice(piece);
@@ -228,7 +228,7 @@ impl Looker<'_> {
             ControlFlow::Break(())
         });
         match read {
-            Ok(_) => Ok(BackupLabel::parse(&contents).ok()),
+            Ok(_) => Ok(BackupHistory::parse(&contents).ok()),
             Err(error) => self.tell(error).map(|()| None),
         }
     }
