@@ -3,18 +3,31 @@
 //! Reads archives through `archive` and WAL through `wal`; never writes to an archive. Showing the findings is left to the
 //! command.
 
-mod backup_history;
+pub mod backup_history;
+pub mod facts;
 mod finding;
+pub mod gather;
+pub mod index;
 mod inventory;
+pub mod line;
 mod lineage;
+#[cfg(test)]
+mod made;
+pub mod moment;
 mod positions;
 mod ranges;
+pub mod records;
+pub mod stop;
+#[cfg(test)]
+mod stop_tests;
+pub mod survey;
+pub mod targets;
+mod text;
 mod verify;
 
-pub use backup_history::{BackupHistory, InvalidBackupHistory};
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};
 pub use inventory::{Foreign, Form, Inventory, Tally, TimelineFiles};
 pub use lineage::{Gap, Lineage, Runs, Stretch};
 pub use positions::{Positions, Run};
-pub use ranges::{Depth, Span, Ranges, TimelineRanges, ranges};
+pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};
 pub use verify::{Edge, Measure, READERS_MAX, Report, Request, Scope, Told, verify};

@@ -170,8 +170,8 @@ fn add(summary: &mut Summary, ranges: &TimelineRanges) {
         label: label.as_ref().map(|it| it.label.clone()),
         start_lsn: label.as_ref().map(|it| it.start.to_string()),
         stop_lsn: label.as_ref().map(|it| it.stop.to_string()),
-        start_time: label.as_ref().map(|it| it.started.clone()),
-        stop_time: label.as_ref().map(|it| it.stopped.clone()),
+        start_time: label.as_ref().and_then(|it| it.start_time.clone()),
+        stop_time: label.as_ref().and_then(|it| it.stop_time.clone()),
     });
     summary.backups = backups.collect();
 }

@@ -1,0 +1,286 @@
+//! The WAL that a recovery along one timeline reads: its own, and that of its ancestors up to where each was left.
+//!
+//! Guarantees the choice of segments that the server makes where all of them are there, and that a hole, a segment that cannot
+//! be read and one that does not follow the one before all end a run. Where WAL goes on behind them is a run of its own,
+//! which no recovery gets to from before.
+
+use wal::{Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId};
+
+use crate::backup_history::BackupHistory;
+use crate::facts::{End, Following, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::survey::Survey;
+
+/// The WAL along a timeline.
+#[derive(Debug, Clone)]
+pub struct Line<'a> {
+    /// The timeline.
+    pub timeline: TimelineId,
+    /// Its ancestors; `None` for one without, and for one whose timeline history file is not there.
+    pub history: Option<&'a TimelineHistory>,
+    /// Where WAL is contiguous, in order.
+    pub runs: Vec<Run<'a>>,
+}
+
+/// Segments that follow one another.
+#[derive(Debug, Clone)]
+pub struct Run<'a> {
+    /// They; at least one.
+    pub segments: Vec<&'a SegmentFacts>,
+    /// Why it ends.
+    pub ended: Ended,
+}
+
+/// Why a run ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// There is nothing behind it in the archive.
+    Archive,
+    /// Segments are missing, and there are later ones.
+    Missing {
+        /// The first that is missing.
+        first: SegmentName,
+        /// The last one.
+        last: SegmentName,
+        /// How many.
+        count: u64,
+    },
+    /// A segment cannot be read.
+    Unreadable {
+        /// Which.
+        name: SegmentName,
+        /// Why.
+        why: String,
+    },
+    /// The next segment does not go on where this one ends.
+    Broken {
+        /// Which.
+        name: SegmentName,
+        /// Why.
+        why: String,
+    },
+}
+
+/// How far a base backup can be recovered along a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach<'l, 'a> {
+    /// The WAL from the segment on where its replay begins.
+    pub segments: &'l [&'a SegmentFacts],
+    /// Which of these holds the end of the backup.
+    pub end_at: usize,
+    /// Why it goes no further.
+    pub ended: &'l Ended,
+}
+
+/// Why a base backup is of no use along a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoReach {
+    /// The line has nothing to do with the backup's timeline, or left it before the backup had ended.
+    OtherTimeline,
+    /// The segment in which its replay begins is not in the archive.
+    StartMissing,
+    /// WAL ends, or has a hole, before the end of the backup.
+    EndMissing(Ended),
+}
+
+impl Survey {
+    /// The WAL along a timeline.
+    #[must_use]
+    pub fn line(&self, timeline: TimelineId) -> Line<'_> {
+        let history = self.histories.get(&timeline);
+        let mut line = Line {
+            timeline,
+            history,
+            runs: Vec::new(),
+        };
+        let Some(size) = self.size else { return line };
+        let is_on_line = |name: &SegmentName, number: SegmentNumber| match history {
+            Some(history) => history.first_asked_for(number, size) == name.timeline(),
+            None => name.timeline() == timeline,
+        };
+        let good = self.segments.values().map(|facts| (&facts.name, Ok(facts)));
+        let bad = self.unreadable.iter().map(|(name, why)| (name, Err(why)));
+        let mut places: Vec<_> = good
+            .chain(bad)
+            .filter_map(|(name, found)| {
+                let number = name.number(size)?;
+                is_on_line(name, number).then_some((number, *name, found))
+            })
+            .collect();
+        places.sort_by_key(|(number, name, _)| (*number, *name));
+        let name_of = |number: SegmentNumber| {
+            let timeline =
+                history.map_or(timeline, |history| history.first_asked_for(number, size));
+            SegmentName::new(timeline, number, size)
+        };
+        let mut before: Option<SegmentNumber> = None;
+        for (number, name, found) in places {
+            let expected = before.map(|before| SegmentNumber(before.0 + 1));
+            if let Some(expected) = expected.filter(|expected| *expected < number) {
+                line.end(Ended::Missing {
+                    first: name_of(expected),
+                    last: name_of(SegmentNumber(number.0 - 1)),
+                    count: number.0 - expected.0,
+                });
+            }
+            before = Some(number);
+            match found {
+                Ok(facts) => line.push(facts),
+                Err(why) => line.end(Ended::Unreadable {
+                    name,
+                    why: why.clone(),
+                }),
+            }
+        }
+        line
+    }
+}
+
+impl<'a> Line<'a> {
+    fn push(&mut self, facts: &'a SegmentFacts) {
+        let name = facts.name;
+        if let Some(run) = self
+            .runs
+            .last_mut()
+            .filter(|run| run.ended == Ended::Archive)
+        {
+            let why = match run.segments.last() {
+                Some(SegmentFacts {
+                    end: End::Ended(lsn),
+                    ..
+                }) => Some(format!("WAL ends at {lsn} before it")),
+                Some(SegmentFacts {
+                    following: Following::Broken(why),
+                    ..
+                }) => Some(why.clone()),
+                _ => None,
+            };
+            match why {
+                None => return run.segments.push(facts),
+                Some(why) => run.ended = Ended::Broken { name, why },
+            }
+        }
+        self.runs.push(Run {
+            segments: vec![facts],
+            ended: Ended::Archive,
+        });
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if let Some(run) = self
+            .runs
+            .last_mut()
+            .filter(|run| run.ended == Ended::Archive)
+        {
+            run.ended = ended;
+        }
+    }
+
+    /// Where the timeline begins; 0 for one that begins with WAL itself.
+    #[must_use]
+    pub fn begins(&self) -> Lsn {
+        self.history
+            .and_then(TimelineHistory::begins)
+            .unwrap_or_default()
+    }
+
+    /// Whose WAL a place is.
+    #[must_use]
+    pub fn timeline_at(&self, place: Lsn) -> TimelineId {
+        self.history
+            .map_or(self.timeline, |history| history.timeline_at(place))
+    }
+
+    /// How far a base backup can be recovered along the line.
+    ///
+    /// # Errors
+    /// [`NoReach`], if not even to its own end.
+    pub fn reach(&self, backup: &BackupHistory) -> Result<Reach<'_, 'a>, NoReach> {
+        let is_on_line = backup.timeline == self.timeline
+            || self
+                .history
+                .and_then(|history| history.switchpoint_of(backup.timeline))
+                .is_some_and(|switchpoint| backup.stop <= switchpoint);
+        if !is_on_line {
+            return Err(NoReach::OtherTimeline);
+        }
+        let run = self.runs.iter().find_map(|run| {
+            let begins_in = |facts: &&SegmentFacts| {
+                facts.start <= backup.start && backup.start < facts.behind()
+            };
+            let at = run.segments.iter().position(|facts| begins_in(facts))?;
+            Some((run, run.segments.get(at..)?))
+        });
+        let (run, segments) = run.ok_or(NoReach::StartMissing)?;
+        // The record that ends the backup begins before the place where it is consistent.
+        let end_at = segments.iter().position(|facts| {
+            facts.start < backup.stop
+                && backup.stop <= facts.behind()
+                && backup.stop <= facts.wal_end()
+        });
+        match end_at {
+            Some(end_at) => Ok(Reach {
+                segments,
+                end_at,
+                ended: &run.ended,
+            }),
+            None => Err(NoReach::EndMissing(run.ended.clone())),
+        }
+    }
+
+    /// The restore points along the line, in order.
+    pub fn restore_points(&self) -> impl Iterator<Item = &'a RestorePoint> + '_ {
+        let segments = self.runs.iter().flat_map(|run| run.segments.iter());
+        segments.flat_map(|facts| facts.restore_points.iter())
+    }
+}
+
+impl<'a> Reach<'_, 'a> {
+    /// Where WAL ends.
+    #[must_use]
+    pub fn until(&self) -> Lsn {
+        self.segments
+            .last()
+            .map(|facts| facts.wal_end())
+            .unwrap_or_default()
+    }
+
+    /// The target times that a recovery can stop at: from the first, before the second. The first is `None` if no transaction
+    /// ended during the backup, the second if none has ended since it began. There is none if the two are the wrong way
+    /// round.
+    #[must_use]
+    pub fn times(
+        &self,
+        backup: &BackupHistory,
+    ) -> (Option<wal::Timestamp>, Option<wal::Timestamp>) {
+        let latest = |segments: &[&SegmentFacts]| {
+            segments.iter().filter_map(|facts| facts.ends.latest).max()
+        };
+        let during = self.segments.get(..self.end_at).unwrap_or_default();
+        let end = self.segments.get(self.end_at).and_then(|facts| {
+            let end = facts
+                .backup_ends
+                .iter()
+                .find(|end| end.start == backup.start);
+            end.map_or(facts.ends.latest, |end| end.latest)
+        });
+        (latest(during).max(end), latest(self.segments))
+    }
+
+    /// Whether the WAL of it has this place.
+    #[must_use]
+    pub fn has(&self, place: Lsn) -> bool {
+        self.segments
+            .first()
+            .is_some_and(|first| first.start <= place)
+            && place <= self.until()
+    }
+
+    /// The last end of a transaction before a segment.
+    pub(crate) fn end_before(&self, at: usize, commits_only: bool) -> Option<TransactionEnd> {
+        let before = self.segments.get(..at)?;
+        before.iter().rev().find_map(|facts| match commits_only {
+            true => facts.ends.last_commit,
+            false => facts.ends.last,
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! Facts made up, for tests.
+//!
+//! Guarantees segments of 1 MB whose facts fit together, with a record every kilobyte.
+
+use std::collections::BTreeMap;
+
+use archive::Error;
+use wal::{
+    Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, Timestamp,
+};
+
+use crate::backup_history::BackupHistory;
+use crate::facts::{BackupEnd, End, Ends, Following, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::records::{Records, Seen, SeenKind};
+use crate::survey::{Backup, Survey};
+
+/// A segment and its records.
+pub(crate) struct Made {
+    pub(crate) facts: SegmentFacts,
+    records: Vec<Seen>,
+}
+
+const RECORD_BYTES: u64 = 1024;
+
+pub(crate) fn segment(name: &str) -> Made {
+    let name: SegmentName = name.parse().unwrap();
+    let start = name.start(SegmentSize::SMALLEST).unwrap();
+    Made {
+        facts: SegmentFacts {
+            name,
+            system: SystemIdentifier(7),
+            start,
+            segment_bytes: SegmentSize::SMALLEST.bytes(),
+            stored_as: name.to_string(),
+            stored_bytes: 1000,
+            stored: Timestamp(0),
+            first_timeline: name.timeline(),
+            first: None,
+            last: None,
+            end: End::Full,
+            following: Following::Joined,
+            over: None,
+            records: 0,
+            ends: Ends::default(),
+            restore_points: Vec::new(),
+            checkpoints: Vec::new(),
+            beginnings: Vec::new(),
+            backup_ends: Vec::new(),
+            left_out: 0,
+        },
+        records: Vec::new(),
+    }
+}
+
+impl Made {
+    fn next(&mut self) -> (Lsn, Lsn) {
+        let lsn = Lsn(self.facts.start.0 + 40 + self.facts.records * RECORD_BYTES);
+        self.facts.first.get_or_insert(lsn);
+        self.facts.last = Some(lsn);
+        self.facts.records += 1;
+        (lsn, Lsn(lsn.0 + RECORD_BYTES))
+    }
+
+    fn push(&mut self, kind: SeenKind) -> (Lsn, Lsn) {
+        let (lsn, end) = self.next();
+        self.records.push(Seen { lsn, end, kind });
+        (lsn, end)
+    }
+
+    /// A commit at this second by this transaction.
+    pub(crate) fn with_end(self, second: i64, xid: u32) -> Made {
+        self.with(second, xid, true)
+    }
+
+    pub(crate) fn with(mut self, second: i64, xid: u32, is_commit: bool) -> Made {
+        let (lsn, end) = self.next();
+        let end = TransactionEnd {
+            lsn,
+            end,
+            at: Timestamp(second * 1_000_000),
+            xid: Some(xid),
+            is_commit,
+        };
+        self.facts.ends.add(end);
+        let kind = SeenKind::Transaction(end);
+        self.records.push(Seen {
+            lsn,
+            end: end.end,
+            kind,
+        });
+        self
+    }
+
+    pub(crate) fn with_other(mut self) -> Made {
+        self.push(SeenKind::Other);
+        self
+    }
+
+    pub(crate) fn with_point(mut self, name: &str, second: i64) -> Made {
+        let (lsn, end) = self.push(SeenKind::RestorePoint(name.to_owned()));
+        self.facts.restore_points.push(RestorePoint {
+            name: name.to_owned(),
+            lsn,
+            end,
+            at: Timestamp(second * 1_000_000),
+        });
+        self
+    }
+
+    pub(crate) fn with_backup_end(mut self, start: u64) -> Made {
+        let (lsn, end) = self.push(SeenKind::Other);
+        self.facts.backup_ends.push(BackupEnd {
+            lsn,
+            end,
+            start: Lsn(start),
+            latest: self.facts.ends.latest,
+        });
+        self
+    }
+}
+
+/// An archive, and the records in it.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) survey: Survey,
+    records: BTreeMap<SegmentName, Vec<Seen>>,
+}
+
+impl World {
+    pub(crate) fn of(segments: impl IntoIterator<Item = Made>) -> World {
+        let mut world = World::default();
+        world.survey.size = Some(SegmentSize::SMALLEST);
+        for made in segments {
+            world.records.insert(made.facts.name, made.records);
+            world.survey.segments.insert(made.facts.name, made.facts);
+        }
+        world
+    }
+
+    pub(crate) fn with_backup(mut self, timeline: u32, start: u64, stop: u64) -> World {
+        self.survey.backups.push(Backup {
+            file: format!("{start:X}.backup"),
+            history: BackupHistory {
+                start: Lsn(start),
+                stop: Lsn(stop),
+                timeline: TimelineId::new(timeline).unwrap(),
+                label: "made".to_owned(),
+                start_time: None,
+                stop_time: None,
+            },
+        });
+        self
+    }
+
+    pub(crate) fn with_history(mut self, timeline: u32, text: &str) -> World {
+        let timeline = TimelineId::new(timeline).unwrap();
+        let history = TimelineHistory::parse(timeline, text.as_bytes()).unwrap();
+        self.survey.histories.insert(timeline, history);
+        self
+    }
+
+    pub(crate) fn records(&self) -> FromMemory<'_> {
+        FromMemory(&self.records)
+    }
+}
+
+pub(crate) struct FromMemory<'a>(&'a BTreeMap<SegmentName, Vec<Seen>>);
+
+impl Records for FromMemory<'_> {
+    fn of(&mut self, segment: &SegmentFacts) -> Result<Vec<Seen>, Error> {
+        Ok(self.0[&segment.name].clone())
+    }
+}

@@ -1,0 +1,148 @@
+//! The records of one segment, read again where its facts are not enough.
+//!
+//! Guarantees the records in order, that one over the segment's end included, and that an archive which has changed since it
+//! was read is an error. At most a few segments' records are kept.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+
+use archive::{Cancel, Error, ErrorKind, Reading};
+use wal::{Lsn, Meaning, SegmentReader};
+
+use crate::facts::{SegmentFacts, TransactionEnd, transaction_end};
+
+/// A record as far as recovery targets depend on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where it begins.
+    pub lsn: Lsn,
+    /// Where the next one may begin.
+    pub end: Lsn,
+    /// What it is.
+    pub kind: SeenKind,
+}
+
+/// What a record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SeenKind {
+    /// The end of a transaction.
+    Transaction(TransactionEnd),
+    /// A restore point of this name; bytes that are not UTF-8 are replaced.
+    RestorePoint(String),
+    /// Anything else.
+    Other,
+}
+
+/// Where records come from.
+pub trait Records {
+    /// The records that begin in a segment.
+    ///
+    /// # Errors
+    /// When the segment cannot be read any more.
+    fn of(&mut self, segment: &SegmentFacts) -> Result<Vec<Seen>, Error>;
+}
+
+/// From an archive.
+pub struct FromArchive<'a> {
+    reading: Reading<'a>,
+    cancel: &'a Cancel,
+}
+
+impl<'a> FromArchive<'a> {
+    /// Reads with `reading` until cancelled.
+    #[must_use]
+    pub fn new(reading: Reading<'a>, cancel: &'a Cancel) -> FromArchive<'a> {
+        FromArchive { reading, cancel }
+    }
+}
+
+impl Records for FromArchive<'_> {
+    fn of(&mut self, segment: &SegmentFacts) -> Result<Vec<Seen>, Error> {
+        let mut seen = Vec::new();
+        let mut reader = SegmentReader::new(segment.name);
+        let read = self
+            .reading
+            .read(&segment.stored_as, self.cancel, &mut |piece| {
+                let fed = reader.feed(piece, |record| {
+                    let kind = match record.meaning() {
+                        Meaning::RestorePoint { name, .. } => {
+                            SeenKind::RestorePoint(String::from_utf8_lossy(name).into_owned())
+                        }
+                        _ => transaction_end(record).map_or(SeenKind::Other, SeenKind::Transaction),
+                    };
+                    seen.push(Seen {
+                        lsn: record.lsn,
+                        end: record.end,
+                        kind,
+                    });
+                });
+                match fed {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            })?;
+        let changed = |why: String| {
+            let what = format!(
+                "\"{}\" is not what it was a moment ago: {why}",
+                segment.stored_as
+            );
+            Error::new(ErrorKind::Unavailable, what)
+        };
+        if read.is_none() {
+            return Err(changed("it is gone".to_owned()));
+        }
+        reader.finish().map_err(|why| changed(why.to_string()))?;
+        if let Some(over) = segment.over {
+            let point = segment
+                .restore_points
+                .iter()
+                .find(|point| point.lsn == over.lsn);
+            seen.push(Seen {
+                lsn: over.lsn,
+                end: over.end,
+                kind: match (over.transaction, point) {
+                    (Some(end), _) => SeenKind::Transaction(end),
+                    (None, Some(point)) => SeenKind::RestorePoint(point.name.clone()),
+                    (None, None) => SeenKind::Other,
+                },
+            });
+        }
+        Ok(seen)
+    }
+}
+
+/// The segments that were looked at last, so that several backups cost one reading.
+pub(crate) struct Kept<'r> {
+    records: &'r mut dyn Records,
+    last: VecDeque<(String, Vec<Seen>)>,
+}
+
+/// How many segments' records are kept: those of a stop, and of what is behind it.
+const KEPT_MAX: usize = 2;
+
+impl<'r> Kept<'r> {
+    pub(crate) fn new(records: &'r mut dyn Records) -> Kept<'r> {
+        Kept {
+            records,
+            last: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn of(&mut self, segment: &SegmentFacts) -> Result<&[Seen], Error> {
+        let at = self
+            .last
+            .iter()
+            .position(|(key, _)| *key == segment.stored_as);
+        let kept = match at.and_then(|at| self.last.remove(at)) {
+            Some(kept) => kept,
+            None => (segment.stored_as.clone(), self.records.of(segment)?),
+        };
+        self.last.truncate(KEPT_MAX - 1);
+        self.last.push_front(kept);
+        Ok(self
+            .last
+            .front()
+            .map(|(_, seen)| seen.as_slice())
+            .unwrap_or_default())
+    }
+}
