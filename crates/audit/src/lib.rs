@@ -13,6 +13,7 @@ pub mod line;
 mod lineage;
 #[cfg(test)]
 mod made;
+pub mod map;
 pub mod moment;
 mod positions;
 mod ranges;
@@ -30,4 +31,5 @@ pub use inventory::{Foreign, Form, Inventory, Tally, TimelineFiles};
 pub use lineage::{Gap, Lineage, Runs, Stretch};
 pub use positions::{Positions, Run};
 pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};
+pub use text::size;
 pub use verify::{Edge, Measure, READERS_MAX, Report, Request, Scope, Told, verify};

@@ -19,6 +19,8 @@ pub struct Line<'a> {
     pub history: Option<&'a TimelineHistory>,
     /// Where WAL is contiguous, in order.
     pub runs: Vec<Run<'a>>,
+    /// Everything that makes it not so, in order.
+    pub holes: Vec<Ended>,
 }
 
 /// Segments that follow one another.
@@ -91,6 +93,7 @@ impl Survey {
             timeline,
             history,
             runs: Vec::new(),
+            holes: Vec::new(),
         };
         let Some(size) = self.size else { return line };
         let is_on_line = |name: &SegmentName, number: SegmentNumber| match history {
@@ -156,7 +159,7 @@ impl<'a> Line<'a> {
             };
             match why {
                 None => return run.segments.push(facts),
-                Some(why) => run.ended = Ended::Broken { name, why },
+                Some(why) => self.end(Ended::Broken { name, why }),
             }
         }
         self.runs.push(Run {
@@ -166,13 +169,11 @@ impl<'a> Line<'a> {
     }
 
     fn end(&mut self, ended: Ended) {
-        if let Some(run) = self
-            .runs
-            .last_mut()
-            .filter(|run| run.ended == Ended::Archive)
-        {
-            run.ended = ended;
+        let last = self.runs.last_mut();
+        if let Some(run) = last.filter(|run| run.ended == Ended::Archive) {
+            run.ended = ended.clone();
         }
+        self.holes.push(ended);
     }
 
     /// Where the timeline begins; 0 for one that begins with WAL itself.
@@ -203,19 +204,21 @@ impl<'a> Line<'a> {
         if !is_on_line {
             return Err(NoReach::OtherTimeline);
         }
-        let run = self.runs.iter().find_map(|run| {
-            let begins_in = |facts: &&SegmentFacts| {
-                facts.start <= backup.start && backup.start < facts.behind()
-            };
-            let at = run.segments.iter().position(|facts| begins_in(facts))?;
-            Some((run, run.segments.get(at..)?))
+        let after = self.runs.partition_point(|run| {
+            run.segments
+                .first()
+                .is_some_and(|first| first.start <= backup.start)
         });
-        let (run, segments) = run.ok_or(NoReach::StartMissing)?;
+        let run = after.checked_sub(1).and_then(|at| self.runs.get(at));
+        let run = run.ok_or(NoReach::StartMissing)?;
+        let at = holding(&run.segments, backup.start).ok_or(NoReach::StartMissing)?;
+        let segments = run.segments.get(at..).ok_or(NoReach::StartMissing)?;
         // The record that ends the backup begins before the place where it is consistent.
-        let end_at = segments.iter().position(|facts| {
-            facts.start < backup.stop
-                && backup.stop <= facts.behind()
-                && backup.stop <= facts.wal_end()
+        let last = Lsn(backup.stop.0.saturating_sub(1));
+        let end_at = holding(segments, last).filter(|at| {
+            segments
+                .get(*at)
+                .is_some_and(|facts| backup.stop <= facts.wal_end())
         });
         match end_at {
             Some(end_at) => Ok(Reach {
@@ -234,6 +237,26 @@ impl<'a> Line<'a> {
     }
 }
 
+/// Which of these contiguous segments holds a place.
+fn holding(segments: &[&SegmentFacts], place: Lsn) -> Option<usize> {
+    let first = segments.first()?;
+    let into = place.0.checked_sub(first.start.0)?;
+    let at = usize::try_from(into / first.segment_bytes.max(1)).ok()?;
+    (at < segments.len()).then_some(at)
+}
+
+impl Ended {
+    /// The timeline whose segment is missing or of no use.
+    #[must_use]
+    pub fn timeline(&self) -> Option<TimelineId> {
+        match self {
+            Ended::Archive => None,
+            Ended::Missing { first, .. } => Some(first.timeline()),
+            Ended::Unreadable { name, .. } | Ended::Broken { name, .. } => Some(name.timeline()),
+        }
+    }
+}
+
 impl<'a> Reach<'_, 'a> {
     /// Where WAL ends.
     #[must_use]
@@ -244,7 +267,7 @@ impl<'a> Reach<'_, 'a> {
             .unwrap_or_default()
     }
 
-    /// The target times that a recovery can stop at: from the first, before the second. The first is `None` if no transaction
+    /// The target times that a recovery can stop at, all of the first segment taken for part of the backup: from the first, before the second. The first is `None` if no transaction
     /// ended during the backup, the second if none has ended since it began. There is none if the two are the wrong way
     /// round.
     #[must_use]

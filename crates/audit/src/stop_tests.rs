@@ -222,7 +222,7 @@ fn what_lies_behind_a_hole_is_found_and_not_reached() {
     assert!(answer.why.as_ref().unwrap().contains(SECOND), "{answer:?}");
     let report = report(&world.survey);
     assert_eq!(report.timelines[0].ranges.len(), 2);
-    let hole = report.timelines[0].ranges[0].hole.clone().unwrap();
+    let hole = &report.timelines[0].holes[0];
     assert_eq!((hole.first_segment.as_str(), hole.segments), (SECOND, 1));
     assert_eq!(
         report.backups[0].reaches[0].before_time,

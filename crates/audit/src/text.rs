@@ -111,3 +111,34 @@ pub(crate) mod maybe_shown {
         value.map(crate::moment::rfc3339).serialize(to)
     }
 }
+
+/// `16.0 MB`, in units of 1024 as the server shows sizes.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let mut amount = bytes as f64 / 1024.0;
+    for unit in ["kB", "MB", "GB"] {
+        if amount < 1024.0 {
+            return format!("{amount:.1} {unit}");
+        }
+        amount /= 1024.0;
+    }
+    format!("{amount:.1} TB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        for (bytes, shown) in [
+            (0, "0.0 kB"),
+            (1536, "1.5 kB"),
+            (16 << 20, "16.0 MB"),
+            (5 << 40, "5.0 TB"),
+            (5 << 50, "5120.0 TB"),
+        ] {
+            assert_eq!(size(bytes), shown);
+        }
+    }
+}

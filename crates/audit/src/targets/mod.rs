@@ -52,6 +52,8 @@ pub struct TimelineReport {
     pub history_missing: bool,
     /// Its own WAL, as far as it is contiguous.
     pub ranges: Vec<Range>,
+    /// What is missing in it, or of no use.
+    pub holes: Vec<Hole>,
 }
 
 /// Where a timeline comes from.
@@ -98,8 +100,6 @@ pub struct Range {
     pub stored_bytes: u64,
     /// How many bytes of WAL these hold.
     pub wal_bytes: u64,
-    /// Why it ends, if there is more behind it.
-    pub hole: Option<Hole>,
 }
 
 /// Why WAL is not contiguous.
@@ -181,9 +181,14 @@ pub struct PointReach {
     /// `recovery_target_timeline`
     #[serde(with = "text::timeline")]
     pub timeline: TimelineId,
-    /// The files of the base backups.
+    /// The files of the base backups, the newest last; of many the newest ones.
     pub backups: Vec<String>,
+    /// How many base backups there are in all.
+    pub backup_count: u64,
 }
+
+/// The most base backups that are named for one restore point.
+const BACKUPS_MAX: usize = 16;
 
 /// What can be recovered.
 #[must_use]
@@ -219,6 +224,12 @@ fn timeline(line: &Line<'_>) -> TimelineReport {
             .runs
             .iter()
             .filter_map(|run| range(line, run))
+            .collect(),
+        holes: line
+            .holes
+            .iter()
+            .filter(|ended| ended.timeline() == Some(line.timeline))
+            .filter_map(hole)
             .collect(),
     }
 }
@@ -257,11 +268,10 @@ fn range(line: &Line<'_>, run: &Run<'_>) -> Option<Range> {
         aborts: sum(|facts| facts.ends.aborts),
         stored_bytes: sum(|facts| facts.stored_bytes),
         wal_bytes: sum(SegmentFacts::wal_bytes),
-        hole: hole(&run.ended),
     })
 }
 
-/// What is wrong behind a run.
+/// What is wrong behind a run, if anything is.
 #[must_use]
 pub fn hole(ended: &Ended) -> Option<Hole> {
     match ended {
@@ -379,20 +389,24 @@ fn points(survey: &Survey, lines: &[Line<'_>]) -> Vec<PointReport> {
                 let same = places.get(point.name.as_str());
                 same.is_none_or(|same| same.range(start..).next() == Some(&point.lsn))
             };
-            let backups: Vec<String> = reaches
-                .iter()
-                .filter(|(backup, reach)| {
-                    let (start, stop) = (backup.history.start, backup.history.stop);
-                    reach.has(point.end) && stop <= point.end && is_first_since(start)
-                })
-                .map(|(backup, _)| backup.file.clone())
-                .collect();
+            let reaching = reaches.iter().filter(|(backup, reach)| {
+                let (start, stop) = (backup.history.start, backup.history.stop);
+                reach.has(point.end) && stop <= point.end && is_first_since(start)
+            });
+            let files: Vec<&String> = reaching.map(|(backup, _)| &backup.file).collect();
+            let newest = files.get(files.len().saturating_sub(BACKUPS_MAX)..);
             let owner = (point.lsn, line.timeline_at(point.lsn));
             let (_, reachable) = found.entry(owner).or_insert_with(|| (point, Vec::new()));
-            if !backups.is_empty() {
+            if !files.is_empty() {
                 reachable.push(PointReach {
                     timeline: line.timeline,
-                    backups,
+                    backups: newest
+                        .unwrap_or_default()
+                        .iter()
+                        .copied()
+                        .cloned()
+                        .collect(),
+                    backup_count: files.len() as u64,
                 });
             }
         }
