@@ -100,6 +100,8 @@ fn column_of(args: &[OsString]) -> Column {
         "list",
         "verify",
         "check",
+        "targets",
+        "map",
         "conformance",
     ];
     const WITH_VALUE: [&str; 7] = [

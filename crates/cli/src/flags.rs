@@ -14,7 +14,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
-use wal::{KeepFrom, TimelineId, WalFileName};
+use wal::{KeepFrom, Lsn, TimelineId, Timestamp, WalFileName};
 
 /// The longest `--timeout`: the maximum of `walden.restore_timeout`.
 const TIMEOUT_SECONDS_MAX: u64 = 3600;
@@ -82,6 +82,8 @@ pub(crate) enum Job {
     List(List),
     Verify(Verify),
     Check(Check),
+    Targets(Targets),
+    Map(Map),
     Conformance(Conformance),
 }
 
@@ -192,6 +194,67 @@ pub(crate) struct Verify {
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Show what the archive can be recovered to: times, restore points, transactions
+///
+/// Without a target: the times of each timeline, how far each base backup reaches, and the restore points. With one: the
+/// last transaction that a recovery to it brings back, the first one that it does not, and from which base backups it gets
+/// there. What was read is kept in an index, which makes the next call fast and can be removed at any time.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// A moment: "2026-11-21 10:00", in UTC or with an offset such as +02
+    #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
+    pub(crate) near: Option<Timestamp>,
+
+    /// A transaction
+    #[arg(long, value_name = "XID", group = "target")]
+    pub(crate) xid: Option<u32>,
+
+    /// A place in WAL
+    #[arg(long, value_name = "LSN", group = "target")]
+    pub(crate) lsn: Option<Lsn>,
+
+    /// A restore point
+    #[arg(long, value_name = "NAME", group = "target")]
+    pub(crate) name: Option<String>,
+
+    /// As with recovery_target_inclusive = off: without what is named
+    #[arg(long, requires = "target", conflicts_with = "name")]
+    pub(crate) exclusive: bool,
+
+    #[command(flatten)]
+    pub(crate) survey: Survey,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Draw what the archive can be recovered to, as a page or in blocks
+///
+/// Timelines as lanes, where each left the one before it, base backups, restore points, holes, and how much WAL was written
+/// when.
+#[derive(Debug, Args)]
+pub(crate) struct Map {
+    /// Write one HTML page, which needs nothing else, instead of drawing with blocks
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) survey: Survey,
+}
+
+/// How all WAL of an archive is read.
+#[derive(Debug, Args)]
+pub(crate) struct Survey {
+    /// Where to keep what was read, never in the archive [default: below walden/index in XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) index: Option<PathBuf>,
+
+    /// How many files to read at a time [default: as many as there are processors, at most 8]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) jobs: Option<u16>,
 }
 
 /// Check the archive, and with -D the server's settings, and name the cure of what is wrong
@@ -368,6 +431,10 @@ fn edge(text: &str) -> Result<Edge, String> {
 fn timeline(text: &str) -> Result<TimelineId, String> {
     let number = text.parse().ok().and_then(TimelineId::new);
     number.ok_or_else(|| "not a number from 1".to_owned())
+}
+
+fn moment(text: &str) -> Result<Timestamp, audit::moment::InvalidMoment> {
+    audit::moment::parse(text)
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {

@@ -17,11 +17,14 @@ mod control;
 mod exit;
 mod flags;
 mod list;
+mod map;
 mod progress;
 mod recovery_end;
 mod restore;
 mod say;
 mod settings;
+mod survey;
+mod targets;
 mod verify;
 
 use exit::Outcome;
@@ -50,6 +53,8 @@ fn run(args: &[OsString]) -> Outcome {
         Job::List(job) => list::run(job, &flags.global),
         Job::Verify(job) => verify::run(job, &flags.global),
         Job::Check(job) => check::run(job, &flags.global),
+        Job::Targets(job) => targets::run(job, &flags.global),
+        Job::Map(job) => map::run(job, &flags.global),
         Job::Conformance(job) => conformance::run(job),
     }
 }

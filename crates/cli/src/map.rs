@@ -1,0 +1,81 @@
+//! `walden map`: what an archive can be recovered to, as a picture.
+//!
+//! Guarantees that a page is written whole or not at all. Left to others: what is drawn (`audit`).
+
+use crate::exit::Outcome;
+use crate::flags::{Global, Map};
+use crate::say;
+use crate::survey;
+use archive::Error;
+use audit::map::{Blocks, Chart, Division, blocks, page};
+use audit::targets::report;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+/// The width of a terminal that does not tell it, and of a file.
+const WIDTH: u16 = 80;
+
+/// Runs the command.
+pub(crate) fn run(flags: &Map, global: &Global) -> Outcome {
+    let survey = match survey::read(&flags.survey, global) {
+        Ok((_, survey)) => survey,
+        Err(error) => {
+            say::failure(&error);
+            return Outcome::Failed;
+        }
+    };
+    let Some(path) = &flags.output else {
+        let how = Blocks {
+            width: usize::from(width()),
+            ascii: !is_utf8(),
+        };
+        return say::output(&blocks(&survey, how));
+    };
+    let text = page(&Chart::of(&survey, Division::Round), &report(&survey));
+    match write(path, &text) {
+        Ok(()) => Outcome::Done,
+        Err(cause) => {
+            let what = format!("could not write \"{}\"", path.display());
+            say::failure(&Error::io(what, cause));
+            Outcome::Failed
+        }
+    }
+}
+
+/// Writes beside the place, and puts it there; through what is no plain file, such as a pipe, it writes at once.
+fn write(path: &Path, text: &str) -> std::io::Result<()> {
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return std::fs::write(path, text);
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mut staged = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    staged.write_all(text.as_bytes())?;
+    staged.persist(path).map_err(|failed| failed.error)?;
+    Ok(())
+}
+
+fn width() -> u16 {
+    let stdout = std::io::stdout();
+    if !stdout.is_terminal() {
+        return WIDTH;
+    }
+    rustix::termios::tcgetwinsize(&stdout)
+        .map(|size| size.ws_col)
+        .ok()
+        .filter(|width| *width > 0)
+        .unwrap_or(WIDTH)
+}
+
+/// Whether the locale has characters beyond ASCII, by the first of the variables that is set.
+fn is_utf8() -> bool {
+    let set = |name: &&str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set);
+    locale.is_some_and(|locale| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}

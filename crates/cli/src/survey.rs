@@ -1,0 +1,133 @@
+//! Reading all WAL of an archive, for the commands that show what it is worth.
+//!
+//! Guarantees that nothing is written but the index, and that not into the archive; an index that cannot be used or written
+//! is said and gone without. Left to others: what is read (`audit`), what is shown (`targets.rs`, `map.rs`).
+
+use crate::flags::{self, Global};
+use crate::progress::{Progress, Where};
+use crate::say;
+use crate::settings;
+use archive::{Archive, Cancel, Error, ErrorKind, Location};
+use audit::gather::Gathering;
+use audit::index::{Index, Subject};
+use audit::survey::Survey;
+use std::path::{Path, PathBuf};
+
+/// More threads would wait for one another's segments, or for the same disk.
+const JOBS_MAX: usize = 8;
+
+/// Opens the archive and reads what is not known of it yet.
+pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, Survey), Error> {
+    let chosen = settings::choose(global, settings::current_data_dir())?;
+    let progress = Progress::start("opening the archive", Where::Everywhere);
+    let archive = chosen.open()?;
+    let binding = archive.binding()?;
+    let system = binding.map(|binding| binding.system);
+    let subject = Subject {
+        place: archive.place(),
+        system: system.map(|system| system.to_string()),
+    };
+    let path = place_of_index(flags, &subject, &chosen.settings.location)?;
+    let known = match path.as_deref().map(|path| Index::load(path, &subject)) {
+        Some(Ok(index)) => index,
+        Some(Err(unusable)) => {
+            say::warning(&format!("{unusable}; it is made anew"));
+            Index::default()
+        }
+        None => Index::default(),
+    };
+    progress.doing("listing");
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let gathering = Gathering {
+        archive: &archive,
+        jobs: flags.jobs.map_or(processors.min(JOBS_MAX), usize::from),
+        listed: &|files| progress.found(files),
+        read: &|files, total| {
+            if files == 1 {
+                progress.doing(format!("reading {total} files"));
+            }
+            progress.found(files);
+        },
+        cancel: &Cancel::new(),
+    };
+    let (index, read) = gathering.update(&known)?;
+    if global.verbose {
+        say::note(&format!("read {read} files"));
+    }
+    if let Some(path) = path.filter(|_| index != known)
+        && let Err(cause) = index.save(&path, &subject)
+    {
+        let what = format!("could not write index \"{}\"", path.display());
+        say::warning(&Error::io(what, cause).to_string());
+    }
+    let survey = Survey::of(archive.place(), system, index);
+    drop(progress);
+    Ok((archive, survey))
+}
+
+/// Where the index lies; nowhere, if there is no directory for caches.
+fn place_of_index(
+    flags: &flags::Survey,
+    subject: &Subject,
+    location: &Location,
+) -> Result<Option<PathBuf>, Error> {
+    let caches = || {
+        let variable = |name: &str| {
+            let path = PathBuf::from(std::env::var_os(name)?);
+            path.is_absolute().then_some(path)
+        };
+        variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))
+    };
+    let path = match &flags.index {
+        Some(path) => Some(path.clone()),
+        None => caches().map(|caches| subject.default_path(&caches)),
+    };
+    if let Some((path, archive)) = path.as_ref().zip(location.path())
+        && lies_in(path, archive)
+    {
+        let what = format!("index \"{}\" would lie in the archive", path.display());
+        return Err(Error::new(ErrorKind::Unusable, what).with_hint(
+            "Name a file elsewhere with --index: an archive holds WAL and nothing else.",
+        ));
+    }
+    Ok(path)
+}
+
+/// Whether a file, which need not exist, lies below a directory.
+fn lies_in(file: &Path, directory: &Path) -> bool {
+    let Ok(directory) = directory.canonicalize() else {
+        return false;
+    };
+    let full = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let existing = full
+        .ancestors()
+        .skip(1)
+        .find_map(|parent| parent.canonicalize().ok());
+    existing.is_some_and(|existing| existing.starts_with(&directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_lies_in_a_directory_however_it_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("archive");
+        std::fs::create_dir(&archive).unwrap();
+        std::os::unix::fs::symlink(&archive, dir.path().join("link")).unwrap();
+        for (file, expected) in [
+            ("archive/index", true),
+            ("archive/not/yet/there", true),
+            ("link/index", true),
+            ("index", false),
+            ("archives/index", false),
+        ] {
+            assert_eq!(
+                lies_in(&dir.path().join(file), &archive),
+                expected,
+                "{file}"
+            );
+        }
+    }
+}
