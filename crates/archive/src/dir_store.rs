@@ -276,6 +276,8 @@ fn bytes_of(stat: &Stat) -> u64 {
 }
 
 fn modified_of(stat: &Stat) -> SystemTime {
-    let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
-    SystemTime::UNIX_EPOCH + seconds
+    let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
+    let nanos = u32::try_from(stat.st_mtime_nsec).unwrap_or(0);
+    let since = Duration::from_secs(seconds) + Duration::from_nanos(u64::from(nanos));
+    SystemTime::UNIX_EPOCH + since
 }
