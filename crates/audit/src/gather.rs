@@ -127,7 +127,7 @@ fn wanted(files: &BTreeMap<WalFileName, Stored>, index: &Index) -> BTreeSet<WalF
         })
     };
     let is_wanted = |name: &WalFileName| match facts_of(name) {
-        Some(facts) => facts.end == End::Full && goes_on(facts),
+        Some(facts) => !matches!(facts.end, End::Ended(_)) && goes_on(facts),
         None => !index.entries.contains_key(&name.to_string()),
     };
     files

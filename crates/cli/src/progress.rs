@@ -221,6 +221,7 @@ mod tests {
             begun: Instant::now(),
             doing: Mutex::new("listing".to_owned()),
             found: AtomicU64::new(0),
+            total: AtomicU64::new(0),
         };
         let (ends, ended) = channel();
         drop(ends);

@@ -44,9 +44,9 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         listed: &|files| progress.found(files),
         read: &|files, total| {
             if files == 1 {
-                progress.doing(format!("reading {total} files"));
+                progress.doing("reading");
             }
-            progress.found(files);
+            progress.done(files, total);
         },
         cancel: &Cancel::new(),
     };

@@ -11,6 +11,7 @@ mod foreign;
 mod hanging;
 mod hole;
 mod in_store;
+mod index;
 mod injected;
 mod injected_c;
 mod injected_recovery;
