@@ -10,7 +10,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
@@ -47,7 +47,7 @@ pub struct Archive {
     /// How the store is tried before the first file.
     pub(crate) trial: Trial,
     /// What is known of the segments that passed by.
-    pub(crate) neighbours: Neighbours,
+    pub(crate) neighbours: Arc<Neighbours>,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -150,9 +150,14 @@ impl Archive {
             seen: Mutex::new(None),
             forms: Mutex::default(),
             trial: Trial::Thorough,
-            neighbours: Neighbours::default(),
+            neighbours: Arc::default(),
             disk: Disk::default(),
         }
+    }
+
+    /// With what an archive of the same place has seen, which was opened before.
+    pub(crate) fn remembering(self, neighbours: Arc<Neighbours>) -> Archive {
+        Archive { neighbours, ..self }
     }
 
     /// With another time for believing which forms there are (`forms.rs`), for tests where all who use the archive have it.

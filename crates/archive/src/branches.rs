@@ -7,12 +7,13 @@
 
 use std::ops::ControlFlow;
 
-use wal::{SegmentName, TimelineHistory, TimelineId, WalFileName};
+use wal::{LongPageHeader, SegmentName, TimelineHistory, TimelineId, WalFileName};
 
 use crate::archive::Archive;
 use crate::binding::header_of;
 use crate::error::{Error, ErrorKind};
 use crate::key::parse_key;
+use crate::options::Verify;
 use crate::store::Detail;
 
 /// See [`Archive::must_have_no_wal_of`].
@@ -36,12 +37,15 @@ pub(crate) fn must_have_no_wal_of(archive: &Archive, timeline: TimelineId) -> Re
 }
 
 /// Fails if there are segments of the timeline from before the place where its history file, which messages call `shown`,
-/// says that it begins.
+/// says that it begins. Nothing to say of a file that is none, nor with [`Verify::Off`].
 pub(crate) fn must_fit(
     archive: &Archive,
-    history: &TimelineHistory,
+    history: Option<&TimelineHistory>,
     shown: &str,
 ) -> Result<(), Error> {
+    let Some(history) = history.filter(|_| archive.options.verify != Verify::Off) else {
+        return Ok(());
+    };
     let Some(begins) = history.begins() else {
         return Ok(());
     };
@@ -64,6 +68,43 @@ pub(crate) fn must_fit(
         .with_hint("One of the two is wrong: look with walden verify.")),
         _ => Ok(()),
     }
+}
+
+/// Fails if a segment begins on an older timeline than its name says, and its timeline has a segment before: it is another
+/// timeline's under a wrong name. The server would take it for the end of WAL (`XLogReaderValidatePageHeader`, 15 to 18).
+pub(crate) fn must_begin_here(
+    archive: &Archive,
+    name: &SegmentName,
+    header: &LongPageHeader,
+    shown: &str,
+) -> Result<(), Error> {
+    let (own, found) = (name.timeline(), header.timeline);
+    if own == found {
+        return Ok(());
+    }
+    match name.previous(header.segment_size) {
+        Some(before) if is_stored(archive, before)? => {
+            Err(Error::damaged(format!(
+                "{shown} is not valid: it begins on timeline {found}, although \"{before}\" is on timeline {own} already"
+            ))
+            .with_hint("It may have another segment's name: look with walden verify."))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn is_stored(archive: &Archive, segment: SegmentName) -> Result<bool, Error> {
+    let mut is_stored = false;
+    let name = segment.to_string();
+    archive.store.list(&name, Detail::Keys, &mut |entry| {
+        let parsed = parse_key(&entry.key).map(|(name, _)| name);
+        is_stored = parsed == Some(WalFileName::Segment(segment));
+        match is_stored {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    })?;
+    Ok(is_stored)
 }
 
 /// Whether there are segments of an older timeline. Without them the archive may have been begun on this one, by a server whose
@@ -91,7 +132,11 @@ fn lowest(archive: &Archive, timeline: TimelineId) -> Result<Option<(SegmentName
         {
             lowest = Some((name, entry.key));
         }
-        ControlFlow::Continue(())
+        // Object stores list in the order of names.
+        match lowest.is_some() && archive.store.is_remote() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     })?;
     Ok(lowest)
 }
@@ -139,6 +184,29 @@ mod tests {
         );
         let third = TimelineId::new(3).unwrap();
         assert!(archive.must_have_no_wal_of(third).is_ok());
+    }
+
+    #[test]
+    fn a_segment_of_the_timeline_before_is_refused_unless_its_own_timeline_begins_in_it() {
+        let (archive, store) = scene("", &[6]);
+        let name = |text: &str| text.parse::<SegmentName>().unwrap();
+        let parents = name("000000010000000000000005");
+        let size = SegmentSize::SMALLEST;
+        let bytes = forge::segment(&parents, size, SystemIdentifier(7), 1);
+        let fifth = name("000000020000000000000005");
+        store.overwrite(&fifth.to_string(), &bytes);
+        let get = |segment| {
+            let dir = tempfile::tempdir().unwrap();
+            let name = WalFileName::Segment(segment);
+            archive.get(&name, &dir.path().join("x"), None, &Cancel::new())
+        };
+        assert!(matches!(get(fifth), Ok(Got::Restored { .. })));
+        store.overwrite("000000020000000000000004.zst", b"whatever");
+        let error = get(fifth).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        let expected =
+            "begins on timeline 1, although \"000000020000000000000004\" is on timeline 2";
+        assert!(error.to_string().contains(expected), "{error}");
     }
 
     #[test]

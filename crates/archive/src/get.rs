@@ -25,7 +25,7 @@ use crate::error::{Error, ErrorKind};
 use crate::forms;
 use crate::key::{self, Form, key_of, parse_key};
 use crate::neighbours;
-use crate::options::{Cancel, Verify};
+use crate::options::Cancel;
 use crate::store::{Detail, Object};
 use crate::workspace::{Parts, Workspace};
 
@@ -157,14 +157,9 @@ pub(crate) fn fetch(
         must_fit(archive, wish, &summary, &check.shown, cancel)?;
         archive.neighbours.remember(name, summary);
     }
-    early.finish(|| staged.sync_early())?;
     let history = check.history();
-    if let Some(history) = history
-        .as_ref()
-        .filter(|_| archive.options.verify != Verify::Off)
-    {
-        branches::must_fit(archive, history, &check.shown)?;
-    }
+    branches::must_fit(archive, history.as_ref(), &check.shown)?;
+    early.finish(|| staged.sync_early())?;
     Ok(Some(Fetched {
         bytes: checked.bytes,
         history,
@@ -189,7 +184,12 @@ fn must_fit(
         let there = format!("archive file \"{}\" is there", archive.shown(&key));
         return Err(neighbours::ends_early(shown, lsn, &there));
     }
-    archive.neighbours.check(summary, shown)
+    if let WalFileName::Segment(own) = wish.name {
+        branches::must_begin_here(archive, own, &summary.header, shown)?;
+    }
+    // What is fetched ahead has nothing replayed before it yet.
+    let replayed = (!wish.ahead).then_some(wish.parent);
+    archive.neighbours.check(summary, replayed, shown)
 }
 
 /// The key of a stored segment that begins as its name says, on the timeline in its name: a file that was copied by hand may

@@ -1,14 +1,17 @@
-//! How a segment fits those before and behind it, as far as they have passed by.
+//! How a segment fits those before and behind it, as far as they have passed by or are at hand.
 //!
 //! Guarantees that of two segments which follow each other and were both read by this process, the one that comes later is
-//! not handed on unless the record that goes over their boundary is right, and their records are one chain. Segments may
-//! come in any order, and from several threads. A segment whose neighbours were not seen here is checked alone: an audit
-//! of the whole archive is what sees all of them.
+//! not handed on unless the record that goes over their boundary is right, and their records are one chain; the same if the
+//! first lies in the directory that the second comes from or goes to. Segments may come in any order, and from several threads.
+//! A segment whose neighbours were not seen is checked alone: an audit of the whole archive is what sees all of them.
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use wal::{Damage, Lsn, SegmentName, SegmentSummary, WalFileName};
+use wal::{Damage, Lsn, SegmentEnd, SegmentName, SegmentReader, SegmentSummary, WalFileName};
 
 use crate::error::Error;
 
@@ -18,6 +21,9 @@ const ALL_THE_SAME: &str = "One of the two is not what the server wrote. With \"
 /// How many segments are remembered: more than are ever on their way at once. About 200 kB at most.
 const REMEMBERED_MAX: usize = 48;
 
+/// How much of a file is read at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// What is known of the segments that passed by last.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
@@ -25,24 +31,50 @@ pub(crate) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Fails unless the segment, which messages call `shown`, fits what has been seen of its neighbours.
-    pub(crate) fn check(&self, summary: &SegmentSummary, shown: &str) -> Result<(), Error> {
-        self.join(summary).map_err(|(other, damage)| {
+    /// Fails unless the segment, which messages call `shown`, fits what has been seen of its neighbours. If that says nothing of
+    /// the one before, or too little, the file that lies in `directory` is asked: there the server has what it wrote or replayed.
+    pub(crate) fn check(
+        &self,
+        summary: &SegmentSummary,
+        directory: Option<&Path>,
+        shown: &str,
+    ) -> Result<(), Error> {
+        self.join(summary, directory).map_err(|(other, damage)| {
             Error::damaged(format!("{shown} does not fit \"{other}\": {damage}"))
                 .with_hint(ALL_THE_SAME)
         })
     }
 
-    fn join(&self, summary: &SegmentSummary) -> Result<(), (SegmentName, Damage)> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn join(
+        &self,
+        summary: &SegmentSummary,
+        directory: Option<&Path>,
+    ) -> Result<(), (SegmentName, Damage)> {
+        let seen = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            // The one on its own timeline counts more than what its first page says of itself.
+            let by_name = seen.iter().find(|other| is_named_before(other, summary));
+            let before = by_name.or_else(|| seen.iter().find(|other| other.precedes(summary)));
+            let behind = seen.iter().find(|other| summary.precedes(other));
+            (before.cloned(), behind.cloned())
+        };
+        let (before, behind) = seen;
         let mut own = summary.clone();
-        if let Some(before) = seen.iter().find(|other| other.precedes(summary)) {
-            let joined = before.join(&mut own, |_| ());
-            joined.map_err(|damage| (before.name, damage))?;
+        let known = before.map(|before| join(&before, &mut own));
+        if !matches!(known, Some(Ok(()))) {
+            let there = directory.and_then(|directory| before_in(directory, summary));
+            match (there, known) {
+                (Some(there), _) => {
+                    own = summary.clone();
+                    join(&there, &mut own)?;
+                }
+                (None, Some(known)) => known?,
+                (None, None) => {}
+            }
         }
-        match seen.iter().find(|other| summary.precedes(other)) {
-            Some(behind) => {
-                let joined = own.join(&mut behind.clone(), |_| ());
+        match behind {
+            Some(mut behind) => {
+                let joined = own.join(&mut behind, |_| ());
                 joined.map_err(|damage| (behind.name, damage))
             }
             None => Ok(()),
@@ -64,6 +96,37 @@ impl Neighbours {
     }
 }
 
+fn join(before: &SegmentSummary, own: &mut SegmentSummary) -> Result<(), (SegmentName, Damage)> {
+    let joined = before.join(own, |_| ());
+    joined.map_err(|damage| (before.name, damage))
+}
+
+fn is_named_before(other: &SegmentSummary, summary: &SegmentSummary) -> bool {
+    other.name.next(summary.header.segment_size) == Some(summary.name)
+}
+
+/// What the segment before is, as it lies in a directory; `None` if it is not there to its end, or is another file's contents
+/// under a new name.
+fn before_in(directory: &Path, summary: &SegmentSummary) -> Option<SegmentSummary> {
+    let name = summary.name.previous(summary.header.segment_size)?;
+    let of_parent = name.with_timeline(summary.header.timeline);
+    let found = [name, of_parent].into_iter().find_map(|name| {
+        let mut reader = SegmentReader::new(name);
+        let mut file = File::open(directory.join(name.to_string())).ok()?;
+        let mut piece = vec![0; PIECE_BYTES];
+        loop {
+            match file.read(&mut piece).ok()? {
+                0 => break,
+                bytes => reader.feed(piece.get(..bytes)?, |_| ()).ok()?,
+            }
+        }
+        reader.finish().ok()
+    })?;
+    let is_whole = !matches!(found.end(), SegmentEnd::Ended(_));
+    let is_same = found.header.system == summary.header.system;
+    (is_whole && is_same).then_some(found)
+}
+
 /// For a segment in which WAL ends, although it goes on in the next.
 pub(crate) fn ends_early(shown: &str, lsn: Lsn, there: &str) -> Error {
     Error::damaged(format!(
@@ -75,7 +138,7 @@ pub(crate) fn ends_early(shown: &str, lsn: Lsn, there: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use forge::Written;
-    use wal::{Record, SegmentReader};
+    use wal::Record;
 
     use super::*;
 
@@ -113,9 +176,9 @@ mod tests {
             let [one, two] = pair(flipped);
             for (first, second) in [(&one, &two), (&two, &one)] {
                 let seen = Neighbours::default();
-                assert!(seen.check(first, "the first").is_ok());
+                assert!(seen.check(first, None, "the first").is_ok());
                 seen.remember(&as_segment(first), first.clone());
-                let checked = seen.check(second, "the second");
+                let checked = seen.check(second, None, "the second");
                 assert_eq!(checked.is_ok(), flipped.is_none(), "{checked:?}");
                 if let Err(error) = checked {
                     let text = error.to_string();
@@ -136,12 +199,65 @@ mod tests {
         let (name, bytes) = ended.segments(1).remove(0);
         let ended = read(name, &bytes);
         seen.remember(&WalFileName::Partial(name), ended.clone());
-        assert!(seen.check(&two, "the second").is_ok());
+        assert!(seen.check(&two, None, "the second").is_ok());
         seen.remember(&as_segment(&ended), ended);
-        assert!(seen.check(&two, "the second").is_err());
+        assert!(seen.check(&two, None, "the second").is_err());
         // The last that was handed on counts.
         seen.remember(&as_segment(&one), one);
-        assert!(seen.check(&two, "the second").is_ok());
+        assert!(seen.check(&two, None, "the second").is_ok());
+    }
+
+    #[test]
+    fn a_segment_does_not_go_back_to_the_timeline_before() {
+        let [one, two] = pair(None);
+        let second = wal::TimelineId::new(2).unwrap();
+        let mut before = one.clone();
+        before.name = one.name.with_timeline(second);
+        before.timeline = second;
+        let mut behind = two.clone();
+        behind.name = two.name.with_timeline(second);
+        let seen = Neighbours::default();
+        seen.remember(&as_segment(&one), one);
+        assert!(seen.check(&behind, None, "the second").is_ok());
+        seen.remember(&as_segment(&before), before);
+        let error = seen.check(&behind, None, "the second").unwrap_err();
+        assert!(error.to_string().contains("timeline 1"), "{error}");
+    }
+
+    #[test]
+    fn the_file_beside_it_counts_where_nothing_was_seen_or_too_little() {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT - 40_000);
+        wal.data(80_000);
+        wal.fill(SEGMENT + 90_000);
+        let [(name, first), (_, second)] = &wal.segments(1)[..] else {
+            panic!("two segments");
+        };
+        let [one, two] = pair(None);
+        let dir = tempfile::tempdir().unwrap();
+        let beside = Some(dir.path());
+        let seen = Neighbours::default();
+        assert!(seen.check(&two, beside, "the second").is_ok());
+        let file = dir.path().join(name.to_string());
+        std::fs::write(&file, first).unwrap();
+        assert!(seen.check(&two, beside, "the second").is_ok());
+        // Only as much of it was archived once, and it went on here.
+        let mut ended = Written::new();
+        ended.fill(SEGMENT - 40_000);
+        let (name, part) = ended.segments(1).remove(0);
+        seen.remember(&as_segment(&one), read(name, &part));
+        assert!(seen.check(&two, None, "the second").is_err());
+        assert!(seen.check(&two, beside, "the second").is_ok());
+        // What is not whole, or a recycled file, says nothing.
+        for other in [&part, second] {
+            std::fs::write(&file, other).unwrap();
+            assert!(Neighbours::default().check(&two, beside, "x").is_ok());
+        }
+        let mut rotten = first.clone();
+        rotten[SEGMENT - 5000] ^= 4;
+        std::fs::write(&file, &rotten).unwrap();
+        let error = Neighbours::default().check(&two, beside, "it").unwrap_err();
+        assert!(error.to_string().starts_with("it does not fit"), "{error}");
     }
 
     #[test]
@@ -155,6 +271,6 @@ mod tests {
             other.name = two.name.with_timeline(timeline);
             seen.remember(&as_segment(&other), other.clone());
         }
-        assert!(seen.check(&two, "the second").is_ok());
+        assert!(seen.check(&two, None, "the second").is_ok());
     }
 }

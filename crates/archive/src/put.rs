@@ -390,7 +390,8 @@ impl Offer<'_> {
             let there = format!("segment \"{next}\" is there");
             return Err(neighbours::ends_early(shown, lsn, &there));
         }
-        self.archive.neighbours.check(summary, shown)
+        let directory = self.source.directory();
+        self.archive.neighbours.check(summary, directory, shown)
     }
 
     /// Keeps the object just created, or takes it back; the argument is in this file's header.

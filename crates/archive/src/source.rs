@@ -114,6 +114,11 @@ impl Source {
         Err(self.changed())
     }
 
+    /// Where the file lies.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        self.path.parent()
+    }
+
     /// Whether the segment of that name has been begun beside this file: it is there, and not what a recycled one held.
     pub(crate) fn has_sibling(&self, name: &SegmentName) -> bool {
         let Ok(mut sibling) = File::open(self.path.with_file_name(name.to_string())) else {

@@ -125,6 +125,14 @@ impl SegmentName {
             .then(|| SegmentName::new(self.timeline, SegmentNumber(number.0 + 1), size))
     }
 
+    /// The segment before this one on the same timeline; `None` as for [`SegmentName::number`], and
+    /// before the first.
+    #[must_use]
+    pub fn previous(&self, size: SegmentSize) -> Option<SegmentName> {
+        let number = self.number(size)?.0.checked_sub(1)?;
+        Some(SegmentName::new(self.timeline, SegmentNumber(number), size))
+    }
+
     /// The same part of WAL on another timeline.
     #[must_use]
     pub fn with_timeline(&self, timeline: TimelineId) -> SegmentName {
@@ -205,6 +213,10 @@ mod tests {
             assert_eq!(last.position().0, u32::MAX);
             assert_eq!(last.start(size), Some(Lsn(u64::MAX - (size.bytes() - 1))));
             assert_eq!(last.next(size), None);
+            let before = last.previous(size).unwrap();
+            assert_eq!(before.next(size), Some(last));
+            let first = SegmentName::new(TimelineId::FIRST, SegmentNumber(0), size);
+            assert_eq!(first.previous(size), None);
             assert_eq!(
                 SegmentNumber(SegmentNumber::last(size).0 + 1).start(size),
                 None

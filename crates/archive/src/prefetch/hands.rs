@@ -155,7 +155,9 @@ impl Shared {
         if let Some(archive) = self.state().archive(job.turn) {
             return Ok(archive);
         }
-        let archive = Arc::new((self.open)(&job.around.place)?);
+        let neighbours = Arc::clone(&self.state().neighbours);
+        let archive = (self.open)(&job.around.place)?.remembering(neighbours);
+        let archive = Arc::new(archive);
         self.state().opened(job.turn, &archive);
         Ok(archive)
     }

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::get::{self, Fetched};
 use crate::hole::Absence;
 use crate::memory;
+use crate::neighbours::Neighbours;
 use crate::options::Cancel;
 
 use super::line::Line;
@@ -80,6 +81,8 @@ pub(super) struct State {
     around: Option<Around>,
     turn: Turn,
     archive: Option<(Turn, Arc<Archive>)>,
+    /// What is known of the segments that came from it: that outlives a failure, after which it is opened again.
+    pub(super) neighbours: Arc<Neighbours>,
     last: Option<SegmentName>,
     /// What was looked for ahead last and was not there, and when.
     missed: Option<(SegmentName, Instant)>,
@@ -146,6 +149,7 @@ impl State {
             around: None,
             turn: 0,
             archive: None,
+            neighbours: Arc::default(),
             last: None,
             missed: None,
             used: Instant::now(),
@@ -170,6 +174,7 @@ impl State {
         if !same_place {
             self.turn += 1;
             self.archive = None;
+            self.neighbours = Arc::default();
             self.missed = None;
         }
         if !same_place || (in_line && known != Some(around)) {
