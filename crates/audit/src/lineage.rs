@@ -125,11 +125,10 @@ impl Lineage {
             runs.map(Vec::as_slice).unwrap_or_default()
         };
         let oldest = line.iter().find_map(|stretch| {
-            let within = runs_of(stretch).iter().find_map(|run| {
+            runs_of(stretch).iter().find_map(|run| {
                 let first = (*run.start()).max(*stretch.segments.start());
                 (first <= *run.end() && stretch.segments.contains(&first)).then_some(first)
-            });
-            within
+            })
         });
         let Some(oldest) = oldest else {
             return Vec::new();

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use archive::{Archive, Backoff, Cancel, Error, ErrorKind, Reading};
 use wal::{
-    HeaderErrorKind, LongPageHeader, ReadError, Record, SegmentName, SegmentReader, SegmentSummary,
+    HeaderErrorKind, LongPageHeader, ReadError, Record, SegmentName, SegmentReader, SegmentSize,
+    SegmentSummary,
 };
 
 use super::measure::Measure;
@@ -126,9 +127,10 @@ impl Walk<'_, '_> {
         if self.finding.is_none() {
             self.records(piece);
         }
-        match self.finding {
-            Some(_) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
+        // Also what is wrong is decoded to its end: whether the object is as it was stored makes the difference.
+        match self.bytes > SegmentSize::LARGEST.bytes() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
         }
     }
 
@@ -254,6 +256,9 @@ impl Walk<'_, '_> {
             Ok(None) => self.found(removed(self.key)),
             Err(why) => {
                 seen.is_unavailable = why.kind() == ErrorKind::Unavailable;
+                if why.kind() == ErrorKind::Damaged {
+                    self.finding = None;
+                }
                 if why.kind() != ErrorKind::Cancelled {
                     let finding = unreadable(self.key, &why);
                     self.found(finding);

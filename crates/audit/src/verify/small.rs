@@ -51,7 +51,8 @@ pub(crate) fn read(
             let (segment, offset) = (*segment, *offset);
             let name = WalFileName::BackupHistory { segment, offset };
             if let Some((key, contents)) = small.contents(&name, forms)
-                && let Err(why) = BackupHistory::parse(&contents).and_then(|label| label.fits(&name))
+                && let Err(why) =
+                    BackupHistory::parse(&contents).and_then(|label| label.fits(&name))
             {
                 let message = format!("backup history file \"{key}\" is not valid: {why}");
                 let kind = Kind::BackupHistory;

@@ -5,6 +5,9 @@ use forge::{SEGMENT, Written};
 use super::scene::{Scene, found, history, name, one};
 use crate::finding::{Kind, Severity};
 
+/// What is done to a segment's bytes.
+type Change = fn(&mut Vec<u8>);
+
 #[test]
 fn a_missing_segment_is_named_with_its_place() {
     let scene = Scene::new();
@@ -38,7 +41,7 @@ fn what_was_cleaned_up_is_not_missed() {
 
 #[test]
 fn flipped_bits_zeros_and_cuts_are_damage_of_their_object() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 6] = [
+    let damages: [(&str, Change); 6] = [
         ("a flipped bit", |bytes| bytes[400_000] ^= 4),
         ("a hole of zeros", |bytes| {
             bytes[8192 * 9..8192 * 20].fill(0)
