@@ -267,9 +267,9 @@ impl<'a> Reach<'_, 'a> {
             .unwrap_or_default()
     }
 
-    /// The target times that a recovery can stop at, all of the first segment taken for part of the backup: from the first, before the second. The first is `None` if no transaction
-    /// ended during the backup, the second if none has ended since it began. There is none if the two are the wrong way
-    /// round.
+    /// The target times that a recovery can stop at, all of the first segment taken for part of the backup: from the first,
+    /// before the second. The first is `None` if no transaction ended during the backup, the second if none has ended since it
+    /// began. There is none if the two are the wrong way round.
     #[must_use]
     pub fn times(
         &self,

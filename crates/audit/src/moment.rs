@@ -35,7 +35,10 @@ pub fn readable(at: Timestamp) -> String {
 
 /// A text that is no moment.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{}\" is not a time such as \"2026-11-21 10:00\", \"2026-11-21 10:00:00.5 UTC\" or \"2026-11-21T12:00:00+02\"", text.escape_debug())]
+#[error(
+    "\"{}\" is not a time such as \"2026-11-21 10:00\", \"2026-11-21 10:00:00.5 UTC\" or \"2026-11-21T12:00:00+02\"",
+    text.escape_debug()
+)]
 pub struct InvalidMoment {
     /// The text, as it was given.
     pub text: String,

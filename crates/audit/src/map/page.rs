@@ -5,6 +5,9 @@
 
 use std::fmt::Write;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 use wal::Timestamp;
 
 use super::{Chart, Lane, Mark, Switch};
@@ -29,7 +32,13 @@ const COLUMN_HEIGHT: f64 = 44.0;
 /// What is too narrow to see is drawn this wide.
 const WIDTH_MIN: f64 = 3.0;
 
-/// The page.
+/// How a page's policy names the one script, or style, that may be in it.
+fn source(text: &str) -> String {
+    let hash = STANDARD.encode(Sha256::digest(text));
+    format!("sha256-{hash}")
+}
+
+/// The page. Whatever may have found its way from WAL into it, no browser runs it or fetches anything for it.
 #[must_use]
 pub fn page(chart: &Chart, report: &Report) -> String {
     let mut text = String::new();
@@ -38,16 +47,18 @@ pub fn page(chart: &Chart, report: &Report) -> String {
         text,
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
-         script-src 'unsafe-inline'\">\n\
-         <title>What {place} can be recovered to</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src '{}'; \
+         script-src '{}'\">\n\
+         <title>What {place} can be recovered to</title>\n<style>{STYLE}</style>\n</head>\n<body>\n",
+        source(STYLE),
+        source(SCRIPT)
     );
     head(&mut text, chart, report);
     if !chart.lanes.is_empty() {
         figure(&mut text, chart);
     }
     tables(&mut text, chart, report);
-    let _ = write!(text, "<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
+    let _ = write!(text, "<script>{SCRIPT}</script>\n</body>\n</html>\n");
     text
 }
 
@@ -273,7 +284,8 @@ fn switch_in_svg(text: &mut String, chart: &Chart, lane: &Lane, left: &Switch, n
         left.reason.escape_debug()
     );
     let shape = format!(
-        "<path class=\"switch\" d=\"M{at:.1} {begin:.1}V{end:.1}\"/><circle class=\"switch-end\" cx=\"{at:.1}\" cy=\"{end:.1}\" r=\"5\"/>"
+        "<path class=\"switch\" d=\"M{at:.1} {begin:.1}V{end:.1}\"/>\
+         <circle class=\"switch-end\" cx=\"{at:.1}\" cy=\"{end:.1}\" r=\"5\"/>"
     );
     seen(text, &label, &shape, (at - 6.0, end - 6.0, 12.0, 12.0));
 }
@@ -342,7 +354,8 @@ fn legend(text: &mut String, chart: &Chart, highest: u64) {
             "contiguous WAL".to_owned(),
         ),
         (
-            "<rect class=\"hole-ground\" x=\"1\" y=\"1\" width=\"16\" height=\"12\"/><rect fill=\"url(#hatch)\" x=\"1\" y=\"1\" width=\"16\" height=\"12\"/>",
+            "<rect class=\"hole-ground\" x=\"1\" y=\"1\" width=\"16\" height=\"12\"/>\
+             <rect fill=\"url(#hatch)\" x=\"1\" y=\"1\" width=\"16\" height=\"12\"/>",
             "hole".to_owned(),
         ),
         (
