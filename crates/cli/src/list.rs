@@ -10,7 +10,7 @@ use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Cancel, Error, Stored};
-use audit::{Depth, Inventory, Span, Ranges, TimelineRanges};
+use audit::{Depth, Inventory, Ranges, Span, TimelineRanges};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;

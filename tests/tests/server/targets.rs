@@ -5,8 +5,8 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use lab::{ArchiveDir, Cluster, Lab, Mark, Settings, run, scenario, seed};
@@ -131,9 +131,10 @@ impl Scene<'_> {
             .arg(self.lab.dir().join("index.jsonl"));
         let said = run(command.args(&goal.flags))?.success()?;
         let document: Value = serde_json::from_str(&said)?;
-        let answer = &document["target"]["timelines"][0]["backups"][0];
-        ensure!(answer.is_object(), "no answer in {said}");
-        Ok(answer.clone())
+        let answer = document.pointer("/target/timelines/0/backups/0");
+        Ok(answer
+            .with_context(|| format!("no answer in {said}"))?
+            .clone())
     }
 
     /// A server about to recover there, and to stay there.
@@ -156,8 +157,8 @@ impl Scene<'_> {
     fn confirm(&self, name: &str, goal: &Goal) -> Result<()> {
         let predicted = self.predicted(goal)?;
         let cluster = self.recovering(name, goal)?;
-        match predicted["kind"].as_str() {
-            Some("stops") => confirm_stop(&cluster, goal, &predicted["stop"])?,
+        match of(&predicted, "kind").as_str() {
+            Some("stops") => confirm_stop(&cluster, goal, of(&predicted, "stop"))?,
             Some(kind) => {
                 let fatal = match kind {
                     "too_early" => {
@@ -190,19 +191,25 @@ impl Scene<'_> {
                         let number = next.fetch_add(1, Ordering::Relaxed);
                         let Some(goal) = goals.get(number) else { break };
                         if let Err(error) = self.confirm(&format!("r{number}"), goal) {
-                            failures
-                                .lock()
-                                .unwrap()
-                                .push(format!("{goal:?}: {error:#}"));
+                            let mut failures =
+                                failures.lock().unwrap_or_else(PoisonError::into_inner);
+                            failures.push(format!("{goal:?}: {error:#}"));
                         }
                     }
                 });
             }
         });
-        let failures = failures.into_inner().unwrap();
+        let failures = failures
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
         ensure!(failures.is_empty(), "{}", failures.join("\n"));
         Ok(())
     }
+}
+
+/// A field of the answer; null if it is not there.
+fn of<'a>(answer: &'a Value, field: &str) -> &'a Value {
+    answer.get(field).unwrap_or(&Value::Null)
 }
 
 fn lsn(text: &str) -> Result<u64> {
@@ -217,17 +224,17 @@ fn confirm_stop(cluster: &Cluster<'_>, goal: &Goal, stop: &Value) -> Result<()> 
             "select count(*) from entry where xmin = '{xid}'::xid"
         ))
     };
-    let (last_commit, last, next) = (&stop["last_commit"], &stop["last"], &stop["next"]);
+    let (last_commit, last, next) = (of(stop, "last_commit"), of(stop, "last"), of(stop, "next"));
     ensure!(
         last_commit.is_object() && last.is_object(),
         "nothing was predicted to be there"
     );
-    let xid = &last_commit["xid"];
+    let xid = of(last_commit, "xid");
     ensure!(
         count(xid)? == "1",
         "transaction {xid} was predicted to be the last one, and is not there"
     );
-    let xid = &next["xid"];
+    let xid = of(next, "xid");
     ensure!(
         count(xid)? == "0",
         "transaction {xid} was predicted not to be there, and is"
@@ -237,19 +244,20 @@ fn confirm_stop(cluster: &Cluster<'_>, goal: &Goal, stop: &Value) -> Result<()> 
         "select to_char(pg_last_xact_replay_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
     )?;
     // Of a record that it stops behind by its place, the server does not note the time (`recoveryStopsAfter`, 15 to 18).
-    let is_noted = !goal.flags.contains(&"--lsn".to_owned()) || stop["record_lsn"] != last["lsn"];
+    let is_noted =
+        !goal.flags.contains(&"--lsn".to_owned()) || of(stop, "record_lsn") != of(last, "lsn");
     ensure!(
-        !is_noted || last["at"] == replayed.as_str(),
+        !is_noted || *of(last, "at") == replayed.as_str(),
         "replayed up to {replayed}, not {}",
-        last["at"]
+        of(last, "at")
     );
-    let place = lsn(stop["lsn"].as_str().context("a place")?)?;
+    let place = lsn(of(stop, "lsn").as_str().context("a place")?)?;
     let replayed = cluster.sql("select pg_last_wal_replay_lsn()")?;
     let behind = place.checked_sub(lsn(&replayed)?);
     ensure!(
         behind.is_some_and(|bytes| HEADER_BYTES.contains(&bytes)),
         "replayed up to {replayed}, not {}",
-        stop["lsn"]
+        of(stop, "lsn")
     );
     let log = cluster.log(Mark::default())?;
     ensure!(log.contains("recovery stopping"), "{log}");
@@ -320,8 +328,7 @@ fn transactions_places_and_restore_points_end_where_it_was_predicted_and_so_do_f
 /// As the server and the command read it.
 fn moment(micros: i64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_micros(micros.unsigned_abs());
-    let at = wal::Timestamp::from_system_time(time).unwrap();
-    let seconds = archive::rfc3339(at.to_system_time().unwrap());
+    let seconds = archive::rfc3339(time);
     format!(
         "{}.{:06}+00",
         seconds.trim_end_matches('Z'),
