@@ -142,10 +142,8 @@ pub(crate) fn fetch(
         check.feed(now)?;
         staged.write_all(now).map_err(|cause| {
             let dir = parent.display();
-            Error::io(
-                format!("could not write file \"{name}\" in \"{dir}\""),
-                cause,
-            )
+            let what = format!("could not write file \"{name}\" in \"{dir}\"");
+            Error::io(what, cause)
         })?;
         early.wrote(bytes, || staged.sync_early())?;
         if bytes < CHUNK_BYTES {
