@@ -28,7 +28,7 @@ ALL_SERVERS  = 15 16 17 18
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo soak bench conformance book clean
+.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo fuzz soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -82,6 +82,9 @@ test-all: ## the same with 15, 16, 17 and 18
 
 demo: prerequisites build ## lose a server and get it back, told step by step
 	@$(release)/demo
+
+fuzz: prerequisites ## fuzz what reads bytes from outside (SECONDS=60 for each target)
+	@CARGO="$(CARGO)" scripts/fuzz $(or $(SECONDS),60)
 
 soak: prerequisites build ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
 	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/soak $(or $(MINUTES),15) $(SEED)

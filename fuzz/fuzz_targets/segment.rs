@@ -1,5 +1,4 @@
-//! `cargo +nightly fuzz run segment CORPUS`: any bytes as a segment, in pieces of any length. Segments of real servers make
-//! the best corpus; `cargo test -p walden-tests --test wal mutations` does the same with a seed and without a fuzzer.
+//! Any bytes as a segment, in pieces of any length.
 
 #![no_main]
 
