@@ -106,35 +106,47 @@ impl Gathering<'_> {
     }
 }
 
-/// What has to be read: what is not known, and segments of which it is not known what follows though that is there.
+/// What has to be read: what is not known, and segments of which it is no longer true what was learnt of the one behind.
 fn wanted(files: &BTreeMap<WalFileName, Stored>, index: &Index) -> BTreeSet<WalFileName> {
     let timelines: BTreeSet<TimelineId> = files.keys().map(WalFileName::timeline).collect();
     let facts_of = |name: &WalFileName| match &index.entries.get(&name.to_string())?.what {
         What::Segment(facts) => Some(facts),
         _ => None,
     };
-    let goes_on = |facts: &SegmentFacts| {
-        let next = facts.size().and_then(|size| facts.name.next(size));
-        next.is_some_and(|next| {
-            successors(next, &timelines).any(|next| {
-                let next = WalFileName::Segment(next);
-                let is_new = !index.entries.contains_key(&next.to_string());
-                let follows = || {
-                    facts_of(&next).is_some_and(|next| next.first_timeline == facts.name.timeline())
-                };
-                files.contains_key(&next) && (is_new || (!facts.following.is_known() && follows()))
-            })
-        })
+    let is_new = |name: &WalFileName| !index.entries.contains_key(&name.to_string());
+    let is_stale = |facts: &SegmentFacts, wanted: &BTreeSet<WalFileName>| {
+        let Some(next) = facts.size().and_then(|size| facts.name.next(size)) else {
+            return false;
+        };
+        let mut follows = false;
+        for next in successors(next, &timelines).map(WalFileName::Segment) {
+            if !files.contains_key(&next) {
+                continue;
+            }
+            let behind =
+                facts_of(&next).filter(|next| next.first_timeline == facts.name.timeline());
+            follows |= behind.is_some();
+            // A record that goes on through all of the next one ends behind that.
+            let goes_through = behind.is_some_and(|next| next.first.is_none());
+            if is_new(&next) || (goes_through && wanted.contains(&next)) {
+                return true;
+            }
+        }
+        // It has come, or it is gone.
+        follows != facts.following.is_known()
     };
-    let is_wanted = |name: &WalFileName| match facts_of(name) {
-        Some(facts) => !matches!(facts.end, End::Ended(_)) && goes_on(facts),
-        None => !index.entries.contains_key(&name.to_string()),
-    };
-    files
-        .keys()
-        .filter(|name| is_wanted(name))
-        .copied()
-        .collect()
+    let mut wanted = BTreeSet::new();
+    // What is behind a segment has a later name.
+    for name in files.keys().rev() {
+        let is_wanted = match facts_of(name) {
+            Some(facts) => !matches!(facts.end, End::Ended(_)) && is_stale(facts, &wanted),
+            None => is_new(name),
+        };
+        if is_wanted {
+            wanted.insert(*name);
+        }
+    }
+    wanted
 }
 
 /// The names that the segment in this place can have, the likeliest first.
@@ -289,7 +301,8 @@ impl Work<'_> {
                     chain = Some(self.join(before, segment, true));
                     continue;
                 } else {
-                    self.emit(before);
+                    // Another timeline may have it, too.
+                    self.finish(reading, before)?;
                 }
             }
             chain = segment.map(|segment| Chain::of(segment, true));
@@ -302,12 +315,7 @@ impl Work<'_> {
 
     /// Reads on behind a row until the last record that begins in it has ended.
     fn finish(&self, reading: &mut Reading<'_>, mut chain: Chain) -> Result<(), Error> {
-        loop {
-            let next = match self.successor(&chain.summary) {
-                Some(next) => self.segment(reading, &next, false)?,
-                None => None,
-            };
-            let Some(next) = next else { break };
+        while let Some(next) = self.behind(reading, &chain.summary)? {
             chain = self.join(chain, next, false);
             let waits = chain.pending.iter().any(|(_, is_ours)| *is_ours);
             if !waits || !chain.goes_through() {
@@ -362,9 +370,30 @@ impl Work<'_> {
 
     /// The segment behind this one, if it is in the archive.
     fn successor(&self, summary: &SegmentSummary) -> Option<SegmentName> {
-        let next = summary.name.next(summary.header.segment_size)?;
-        successors(next, &self.timelines)
-            .find(|name| self.files.contains_key(&WalFileName::Segment(*name)))
+        self.successors(summary).next()
+    }
+
+    /// The same of every timeline that has one.
+    fn successors(&self, summary: &SegmentSummary) -> impl Iterator<Item = SegmentName> + '_ {
+        let next = summary.name.next(summary.header.segment_size);
+        next.into_iter()
+            .flat_map(|next| successors(next, &self.timelines))
+            .filter(|name| self.files.contains_key(&WalFileName::Segment(*name)))
+    }
+
+    /// The first one behind this segment that can be read and is of its timeline.
+    fn behind(
+        &self,
+        reading: &mut Reading<'_>,
+        summary: &SegmentSummary,
+    ) -> Result<Option<Segment>, Error> {
+        for name in self.successors(summary) {
+            let segment = self.segment(reading, &name, false)?;
+            if let Some(segment) = segment.filter(|(_, next)| summary.precedes(next)) {
+                return Ok(Some(segment));
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a segment; `None` if it is gone or cannot be read, which is noted if it is ours.
@@ -403,3 +432,7 @@ impl Work<'_> {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod tests;

@@ -1,0 +1,121 @@
+//! What is learnt of an archive is the same with an index as without, whatever has come and gone meanwhile.
+
+use archive::{MemoryStore, Options, Store};
+use forge::{SEGMENT, Written};
+
+use super::*;
+
+fn name(timeline: u32, number: u64) -> String {
+    format!("{timeline:08X}00000000{number:08X}")
+}
+
+/// A commit so long that it goes on over the ends of segments.
+fn long_commit(wal: &mut Written, bytes: usize) {
+    let mut main = 800_000_000_000_000_i64.to_ne_bytes().to_vec();
+    main.resize(bytes, 0);
+    let mut rest = vec![254];
+    rest.extend_from_slice(&u32::try_from(bytes).unwrap().to_ne_bytes());
+    rest.extend_from_slice(&main);
+    wal.record(1, 0, &rest);
+}
+
+/// Segments 5 to 8; the commit at the end of 5 goes on through 6 to the beginning of 7.
+fn wal() -> Written {
+    let mut wal = Written::new();
+    wal.fill(SEGMENT - 100_000);
+    long_commit(&mut wal, SEGMENT + 300_000);
+    wal.fill(3 * SEGMENT + 500_000);
+    wal.switch();
+    wal
+}
+
+fn stored(wal: &Written, timeline: u32) -> MemoryStore {
+    let store = MemoryStore::new();
+    for (name, bytes) in wal.segments(timeline) {
+        store.overwrite(&name.to_string(), &bytes);
+    }
+    store
+}
+
+fn read(store: &MemoryStore, known: &Index) -> (Index, u64) {
+    let archive = Archive::with_store(Box::new(store.clone()), Options::default());
+    let gathering = Gathering {
+        archive: &archive,
+        jobs: 2,
+        listed: &|_| (),
+        read: &|_, _| (),
+        cancel: &Cancel::new(),
+    };
+    gathering.update(known).unwrap()
+}
+
+/// Reads what is there with what is known, which must be what is learnt without.
+#[track_caller]
+fn update(store: &MemoryStore, known: &Index) -> Index {
+    let (index, _) = read(store, known);
+    assert_eq!(index, read(store, &Index::default()).0);
+    assert_eq!(read(store, &index).1, 0, "files were read again");
+    index
+}
+
+fn facts<'a>(index: &'a Index, name: &str) -> &'a SegmentFacts {
+    match &index.entries[name].what {
+        What::Segment(facts) => facts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_learnt_of_a_segment_that_is_gone_is_forgotten() {
+    let store = stored(&wal(), 1);
+    let index = update(&store, &Index::default());
+    assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
+    // Where the record ends.
+    assert!(store.remove(&name(1, 7)).unwrap());
+    let index = update(&store, &index);
+    assert_eq!(facts(&index, &name(1, 5)).ends.commits, 0);
+    assert!(store.remove(&name(1, 6)).unwrap());
+    let index = update(&store, &index);
+    assert_eq!(facts(&index, &name(1, 5)).following, Following::Unknown);
+}
+
+#[test]
+fn a_record_over_several_segments_is_known_once_the_last_of_them_has_come() {
+    let all = stored(&wal(), 1);
+    let store = MemoryStore::new();
+    let mut index = Index::default();
+    for (name, bytes) in wal().segments(1) {
+        store.overwrite(&name.to_string(), &bytes);
+        index = update(&store, &index);
+    }
+    assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
+    let whole = read(&all, &Index::default()).0;
+    assert_eq!(
+        facts(&index, &name(1, 5)).over,
+        facts(&whole, &name(1, 5)).over
+    );
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_looked_for_on_the_timeline_that_left_there() {
+    let mut wal = Written::new();
+    wal.fill(SEGMENT - 100_000);
+    long_commit(&mut wal, 300_000);
+    wal.fill(SEGMENT + 600_000);
+    let first = wal.clone();
+    wal.promote(2);
+    wal.fill(2 * SEGMENT + 500_000);
+    wal.switch();
+    let store = stored(&first, 1);
+    for (name, bytes) in wal.segments(2).into_iter().skip(1) {
+        store.overwrite(&name.to_string(), &bytes);
+    }
+    store.overwrite(&name(1, 6), &[1; SEGMENT]);
+    let index = update(&store, &Index::default());
+    assert!(matches!(
+        index.entries[&name(1, 6)].what,
+        What::Unreadable(_)
+    ));
+    assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
+    assert_eq!(facts(&index, &name(1, 5)).following, Following::Joined);
+}
