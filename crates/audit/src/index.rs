@@ -94,6 +94,12 @@ pub enum Unusable {
         /// Why.
         cause: std::io::Error,
     },
+    /// It is a device, a pipe, a directory: nothing that another file could be put in the place of.
+    #[error("index \"{}\" is no regular file", path.display())]
+    NoFile {
+        /// What was named.
+        path: PathBuf,
+    },
     /// It is not what was written.
     #[error("index \"{}\" is damaged at line {line}", path.display())]
     Damaged {
@@ -137,13 +143,20 @@ impl Index {
             path: path.to_owned(),
             cause,
         };
-        let file = match File::open(path) {
-            Ok(file) => file,
+        match path.metadata() {
+            // A pipe would be waited for.
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(Unusable::NoFile {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(_) => {}
             Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Index::default());
             }
             Err(cause) => return Err(io(cause)),
-        };
+        }
+        let file = File::open(path).map_err(io)?;
         let mut lines = Lines::new(BufReader::new(file));
         let damaged = |line| Unusable::Damaged {
             path: path.to_owned(),
@@ -181,6 +194,10 @@ impl Index {
     /// # Errors
     /// When they cannot be written; the one that was there before stays then.
     pub fn save(&self, path: &Path, subject: &Subject) -> std::io::Result<()> {
+        // The file that is put there would take the place of a device, as "/dev/null" is one.
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -319,6 +336,19 @@ mod tests {
             subject().default_path(dir.path()),
             other.default_path(dir.path())
         );
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_neither_read_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for path in [socket.as_path(), dir.path(), Path::new("/dev/null")] {
+            let unusable = Index::load(path, &subject()).unwrap_err();
+            assert!(matches!(unusable, Unusable::NoFile { .. }), "{unusable}");
+        }
+        index().save(&socket, &subject()).unwrap_err();
+        assert!(!socket.metadata().unwrap().is_file());
     }
 
     #[test]

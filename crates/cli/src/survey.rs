@@ -9,7 +9,7 @@ use crate::say;
 use crate::settings;
 use archive::{Archive, Cancel, Error, ErrorKind, Location};
 use audit::gather::Gathering;
-use audit::index::{Index, Subject};
+use audit::index::{Index, Subject, Unusable};
 use audit::survey::Survey;
 use std::path::{Path, PathBuf};
 
@@ -27,9 +27,14 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         place: archive.place(),
         system: system.map(|system| system.to_string()),
     };
-    let path = place_of_index(flags, &subject, &chosen.settings.location)?;
+    let mut path = place_of_index(flags, &subject, &chosen.settings.location)?;
     let known = match path.as_deref().map(|path| Index::load(path, &subject)) {
         Some(Ok(index)) => index,
+        Some(Err(unusable @ Unusable::NoFile { .. })) => {
+            say::warning(&format!("{unusable}; nothing is kept"));
+            path = None;
+            Index::default()
+        }
         Some(Err(unusable)) => {
             say::warning(&format!("{unusable}; it is made anew"));
             Index::default()
