@@ -65,6 +65,8 @@ pub enum Ended {
 /// How far a base backup can be recovered along a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach<'l, 'a> {
+    /// The WAL before that, as far as it is contiguous.
+    pub before: &'l [&'a SegmentFacts],
     /// The WAL from the segment on where its replay begins.
     pub segments: &'l [&'a SegmentFacts],
     /// Which of these holds the end of the backup.
@@ -212,7 +214,10 @@ impl<'a> Line<'a> {
         let run = after.checked_sub(1).and_then(|at| self.runs.get(at));
         let run = run.ok_or(NoReach::StartMissing)?;
         let at = holding(&run.segments, backup.start).ok_or(NoReach::StartMissing)?;
-        let segments = run.segments.get(at..).ok_or(NoReach::StartMissing)?;
+        let (before, segments) = run
+            .segments
+            .split_at_checked(at)
+            .ok_or(NoReach::StartMissing)?;
         // The record that ends the backup begins before the place where it is consistent.
         let last = Lsn(backup.stop.0.saturating_sub(1));
         let end_at = holding(segments, last).filter(|at| {
@@ -222,6 +227,7 @@ impl<'a> Line<'a> {
         });
         match end_at {
             Some(end_at) => Ok(Reach {
+                before,
                 segments,
                 end_at,
                 ended: &run.ended,
@@ -298,10 +304,11 @@ impl<'a> Reach<'_, 'a> {
             && place <= self.until()
     }
 
-    /// The last end of a transaction before a segment.
+    /// The last end of a transaction before a segment; it may be one from before the backup.
     pub(crate) fn end_before(&self, at: usize, commits_only: bool) -> Option<TransactionEnd> {
-        let before = self.segments.get(..at)?;
-        before.iter().rev().find_map(|facts| match commits_only {
+        let replayed = self.segments.get(..at)?;
+        let mut before = self.before.iter().chain(replayed).rev();
+        before.find_map(|facts| match commits_only {
             true => facts.ends.last_commit,
             false => facts.ends.last,
         })

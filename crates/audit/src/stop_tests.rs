@@ -209,6 +209,24 @@ fn a_restore_points_name_leads_to_the_first_one_since_the_backup() {
 }
 
 #[test]
+fn the_last_commit_may_be_one_from_before_the_backup() {
+    let world = World::of([
+        segment(FIRST).with_end(10, 700),
+        segment(SECOND)
+            .with_backup_end(2 * MB + 40)
+            .with_point("goal", 21),
+        segment(THIRD).with_end(30, 701),
+    ])
+    .with_backup(1, 2 * MB + 40, 2 * MB + 40 + 1024);
+    for target in [Target::Name("goal".to_owned()), at(20)] {
+        let answers = ask(&world, target, true);
+        assert_eq!(found(&answers), Some((Some(700), Some(701))));
+        let timeline = &answers.timelines[0];
+        assert_eq!(timeline.backups[0].stop, timeline.found);
+    }
+}
+
+#[test]
 fn what_lies_behind_a_hole_is_found_and_not_reached() {
     let world = World::of([
         segment(FIRST).with_backup_end(MB + 40).with_end(10, 700),

@@ -176,6 +176,7 @@ pub fn answers(survey: &Survey, goal: &Goal, records: &mut dyn Records) -> Resul
 fn anywhere(line: &Line<'_>, goal: &Goal, records: &mut Kept<'_>) -> Result<Option<Stop>, Error> {
     for run in &line.runs {
         let reach = Reach {
+            before: &[],
             segments: &run.segments,
             end_at: 0,
             ended: &run.ended,
