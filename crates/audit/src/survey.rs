@@ -66,7 +66,8 @@ impl Survey {
                     }
                 }
                 (name @ WalFileName::BackupHistory { .. }, What::Text(text)) => {
-                    match BackupHistory::parse(text.as_bytes()) {
+                    let parsed = BackupHistory::parse(text.as_bytes());
+                    match parsed.and_then(|history| history.fits(&name).map(|()| history)) {
                         Ok(history) => survey.backups.push(Backup {
                             file: name.to_string(),
                             history,
@@ -126,5 +127,31 @@ impl Survey {
                     .flat_map(|history| history.entries().iter().map(|ancestor| ancestor.timeline)),
             )
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Entry;
+
+    #[test]
+    fn a_backup_history_file_under_another_ones_name_is_noted_and_not_believed() {
+        let text = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n\
+            STOP WAL LOCATION: 0/2000100 (file 000000010000000000000002)\nSTART TIMELINE: 1\n";
+        let survey = |name: &str| {
+            let entry = Entry {
+                key: name.to_owned(),
+                bytes: 5,
+                modified: 1,
+                what: What::Text(text.to_owned()),
+            };
+            let entries = [(name.to_owned(), entry)].into();
+            Survey::of("made".to_owned(), None, Index { entries })
+        };
+        let right = survey("000000010000000000000002.00000028.backup");
+        assert_eq!((right.backups.len(), right.notes.len()), (1, 0));
+        let wrong = survey("000000010000000000000002.00000060.backup");
+        assert_eq!((wrong.backups.len(), wrong.notes.len()), (0, 1));
     }
 }
