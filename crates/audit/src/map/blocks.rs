@@ -4,6 +4,8 @@
 
 use std::fmt::Write;
 
+use wal::Timestamp;
+
 use super::{Chart, Division, Lane, Mark};
 use crate::moment::readable;
 use crate::survey::Survey;
@@ -67,7 +69,10 @@ pub fn blocks(survey: &Survey, how: Blocks) -> String {
         let _ = writeln!(text, "no WAL in \"{}\"", chart.place);
         return text;
     }
-    let (from, until) = (readable(chart.from), readable(chart.until()));
+    // To the second: columns divide time as it comes.
+    let second =
+        |at: Timestamp| readable(Timestamp(at.0.saturating_sub(at.0.rem_euclid(1_000_000))));
+    let (from, until) = (second(chart.from), second(chart.until()));
     let gap = columns.saturating_sub(from.len() + until.len());
     let _ = writeln!(text, "{:label$}{from}{:gap$}{until}", "timeline", "");
     let highest = chart.highest();
@@ -78,7 +83,7 @@ pub fn blocks(survey: &Survey, how: Blocks) -> String {
             let _ = writeln!(text, "{:label$}{}", "", marks.trim_end());
         }
     }
-    legend(&mut text, &chart, signs, highest);
+    legend(&mut text, &chart, signs, (highest, how.width));
     for lane in &chart.lanes {
         notes(&mut text, lane, signs);
     }
@@ -136,19 +141,36 @@ fn lane_in_blocks(
     (wal.into_iter().collect(), below.into_iter().collect())
 }
 
-fn legend(text: &mut String, chart: &Chart, signs: &Signs, highest: u64) {
+fn legend(text: &mut String, chart: &Chart, signs: &Signs, (highest, width): (u64, usize)) {
     let most = crate::text::size(chart.per_hour(highest));
-    let _ = writeln!(
-        text,
-        "\n{} to {} WAL, at most {most} an hour   {} none   {} missing   {} base backup   {} restore point   {} begins",
-        signs.filled.first().unwrap_or(&' '),
-        signs.filled.last().unwrap_or(&' '),
-        signs.quiet,
-        signs.hole,
-        signs.backup,
-        signs.point,
-        signs.switch
-    );
+    let (least, full) = (signs.filled.first(), signs.filled.last());
+    let words = [
+        format!(
+            "{} to {} WAL, at most {most} an hour",
+            least.unwrap_or(&' '),
+            full.unwrap_or(&' ')
+        ),
+        format!("{} none", signs.quiet),
+        format!("{} missing", signs.hole),
+        format!("{} base backup", signs.backup),
+        format!("{} restore point", signs.point),
+        format!("{} begins", signs.switch),
+    ];
+    let mut line = 0;
+    for words in words {
+        let length = words.chars().count();
+        let between = match line {
+            0 => "\n",
+            line if line + 3 + length > width => "\n",
+            _ => "   ",
+        };
+        line = match between {
+            "\n" => length,
+            _ => line + 3 + length,
+        };
+        let _ = write!(text, "{between}{words}");
+    }
+    let _ = writeln!(text);
     if chart.left_out > 0 {
         let _ = writeln!(text, "{} older timelines are left out", chart.left_out);
     }

@@ -127,8 +127,8 @@ pub(super) fn lane(
         history_missing: line.history.is_none() && line.timeline != TimelineId::FIRST,
         spans: spans(clock),
         holes: chart.merged(holes(line, clock)),
-        points: chart.merged(points(clock)),
-        backups: chart.merged(backups(survey, clock)),
+        points: chart.spread(points(clock)),
+        backups: chart.spread(backups(survey, clock)),
         columns,
     }
 }

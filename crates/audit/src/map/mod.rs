@@ -25,8 +25,11 @@ pub const LANES_MAX: usize = 60;
 /// The most columns of a page.
 const COLUMNS_MAX: u64 = 120;
 
-/// How finely marks are told apart: as parts of the chart's width.
-const MARKS_MAX: u64 = 240;
+/// How finely holes are told apart: as parts of the chart's width.
+const HOLES_MAX: u64 = 240;
+
+/// How many signs have room beside one another: one with its count is some 24 units wide, the chart 976.
+const SIGNS_MAX: f64 = 40.0;
 
 const MINUTE: u64 = 60 * 1_000_000;
 const HOUR: u64 = 60 * MINUTE;
@@ -259,14 +262,14 @@ impl Chart {
             .unwrap_or_default()
     }
 
-    /// Marks that lie on one another become one.
+    /// Holes that lie on one another become one.
     fn merged(&self, mut marks: Vec<Mark>) -> Vec<Mark> {
         marks.sort_by_key(|mark| mark.from);
         let mut merged: Vec<Mark> = Vec::new();
         for mark in marks {
-            let part = self.part(mark.from, MARKS_MAX);
+            let part = self.part(mark.from, HOLES_MAX);
             match merged.last_mut() {
-                Some(last) if self.part(last.until, MARKS_MAX) == part => {
+                Some(last) if self.part(last.until, HOLES_MAX) == part => {
                     last.count += mark.count;
                     last.until = last.until.max(mark.until);
                 }
@@ -274,6 +277,22 @@ impl Chart {
             }
         }
         merged
+    }
+
+    /// Signs that would cover one another, each drawn where it ends, become the first of them.
+    fn spread(&self, mut marks: Vec<Mark>) -> Vec<Mark> {
+        marks.sort_by_key(|mark| mark.until);
+        let mut spread: Vec<Mark> = Vec::new();
+        for mark in marks {
+            let at = self.position(mark.until);
+            match spread.last_mut() {
+                Some(last) if at < self.position(last.until) + 1.0 / SIGNS_MAX => {
+                    last.count += mark.count;
+                }
+                _ => spread.push(mark),
+            }
+        }
+        spread
     }
 }
 

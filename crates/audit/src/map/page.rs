@@ -24,7 +24,7 @@ const WIDTH: f64 = 1100.0;
 const LEFT: f64 = 104.0;
 const RIGHT: f64 = 20.0;
 const TOP: f64 = 34.0;
-const LANE: f64 = 92.0;
+const LANE: f64 = 118.0;
 /// From a lane's top to its bar of WAL, which the columns stand on and the marks hang below.
 const BAR: f64 = 54.0;
 const BAR_HEIGHT: f64 = 8.0;
@@ -78,7 +78,8 @@ fn head(text: &mut String, chart: &Chart, report: &Report) {
             escaped(system)
         ),
     };
-    let holes: usize = chart.lanes.iter().map(|lane| lane.holes.len()).sum();
+    let timelines = report.timelines.iter();
+    let holes: usize = timelines.map(|timeline| timeline.holes.len()).sum();
     if holes > 0 {
         let what = if holes == 1 { "a hole" } else { "holes" };
         let _ = writeln!(
@@ -126,7 +127,8 @@ fn figure(text: &mut String, chart: &Chart) {
     }
     let _ = writeln!(
         text,
-        "</svg>\n</div>\n<div id=\"told\" class=\"dim\" role=\"status\" aria-live=\"polite\"></div>"
+        "</svg>\n</div>\n<div id=\"told\" class=\"dim\" role=\"status\" aria-live=\"polite\">\
+         Point at something, or press Tab, and it is named here.</div>"
     );
     legend(text, chart, highest);
     let _ = writeln!(text, "</figure>");
@@ -188,6 +190,13 @@ fn lane_in_svg(text: &mut String, chart: &Chart, lane: &Lane, top: f64, highest:
         top + BAR + 2.0,
         lane.timeline
     );
+    if lane.history_missing {
+        let _ = writeln!(
+            text,
+            "<text class=\"missing\" x=\"8\" y=\"{:.1}\">no history file</text>",
+            top + BAR + 17.0
+        );
+    }
     columns_in_svg(text, chart, lane, top, highest);
     for span in &lane.spans {
         let label = format!(
@@ -225,7 +234,8 @@ fn lane_in_svg(text: &mut String, chart: &Chart, lane: &Lane, top: f64, highest:
         mark_in_svg(text, lane, backup, &shape, (at, y, 13.0));
     }
     for point in &lane.points {
-        let (at, y) = (x(chart, point.from), top + BAR + BAR_HEIGHT + 2.0);
+        // Below the backups and their counts.
+        let (at, y) = (x(chart, point.from), top + BAR + BAR_HEIGHT + 26.0);
         let shape = format!("<path class=\"point\" d=\"M{at:.1} {y:.1}l7 7l-7 7l-7 -7z\"/>");
         mark_in_svg(text, lane, point, &shape, (at, y, 14.0));
     }
@@ -300,13 +310,14 @@ fn mark_in_svg(
     let label = format!("timeline {}: {}", lane.timeline, mark.in_words());
     let count = match mark.count {
         0 | 1 => String::new(),
-        count if count < 100 => format!(
-            "<text class=\"count\" x=\"{at:.1}\" y=\"{:.1}\">{count}</text>",
-            y + 10.5
-        ),
-        _ => format!(
-            "<text class=\"count\" x=\"{at:.1}\" y=\"{:.1}\">+</text>",
-            y + 10.5
+        count => format!(
+            "<text class=\"count\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>",
+            y + height + 9.0,
+            if count < 1000 {
+                count.to_string()
+            } else {
+                "999+".to_owned()
+            }
         ),
     };
     seen(

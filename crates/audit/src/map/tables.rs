@@ -104,6 +104,9 @@ fn timelines(text: &mut String, all: &[TimelineReport]) {
         if timeline.history_missing {
             first.push_str(" <span class=\"alarm\">without its timeline history file</span>");
         }
+        // That once: it can be long.
+        let number = timeline.timeline.to_string();
+        let mut first = || std::mem::replace(&mut first, number.clone());
         let (ranges, holes) = (
             newest(&timeline.ranges, ROWS_MAX),
             newest(&timeline.holes, ROWS_MAX),
@@ -112,17 +115,18 @@ fn timelines(text: &mut String, all: &[TimelineReport]) {
         for range in ranges {
             let is_before = |hole: &&Hole| hole.first_segment < range.first_segment.to_string();
             while let Some(hole) = holes.next_if(is_before) {
-                hole_row(text, &first, hole);
+                hole_row(text, &first(), hole);
             }
-            range_row(text, &first, range);
+            range_row(text, &first(), range);
         }
         for hole in holes {
-            hole_row(text, &first, hole);
+            hole_row(text, &first(), hole);
         }
         if ranges.is_empty() {
             let _ = writeln!(
                 text,
-                "<tr><td>{first}</td><td colspan=\"6\">no WAL</td></tr>"
+                "<tr><td>{}</td><td colspan=\"6\">no WAL</td></tr>",
+                first()
             );
         }
     }
@@ -192,7 +196,7 @@ fn backups(text: &mut String, all: &[BackupReport]) {
             text,
             "<tr><td>{}</td><td><code>{}</code></td><td>{}</td><td class=\"place\">{}</td><td>{}</td><td>{}</td></tr>",
             escaped(&backup.label),
-            escaped(&backup.file),
+            file(&backup.file),
             backup.timeline,
             backup.stop_lsn,
             escaped(backup.stop_time.as_deref().unwrap_or_default()),
@@ -200,6 +204,11 @@ fn backups(text: &mut String, all: &[BackupReport]) {
         );
     }
     end(text);
+}
+
+/// The name of a file, which may go on in another line behind that of the segment.
+fn file(name: &str) -> String {
+    escaped(name).replacen('.', "<wbr>.", 1)
 }
 
 fn reach(reach: &ReachReport) -> String {
@@ -242,7 +251,7 @@ fn points(text: &mut String, all: &[PointReport]) {
         let reaches: Vec<String> = reaches
             .map(|reach| {
                 let (count, last) = (reach.backup_count, reach.backups.last());
-                let last = last.map(|last| escaped(last)).unwrap_or_default();
+                let last = last.map(|last| file(last)).unwrap_or_default();
                 let others = match count {
                     0 | 1 => String::new(),
                     count => format!(" and {} before it", count - 1),

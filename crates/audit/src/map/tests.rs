@@ -105,6 +105,69 @@ fn blocks_fit_the_terminal_and_show_the_same() {
 }
 
 #[test]
+fn the_head_of_the_blocks_is_told_to_the_second_and_the_legend_fits() {
+    for width in [40, 60, 80, 200] {
+        let how = Blocks {
+            width,
+            ascii: false,
+        };
+        let text = blocks(&world().survey, how);
+        assert!(
+            text.lines().next().unwrap().len() <= width.max(62),
+            "{text}"
+        );
+        let legend = text.lines().skip_while(|line| !line.is_empty()).skip(1);
+        let legend: Vec<&str> = legend.take_while(|line| !line.starts_with("╳ t")).collect();
+        let length = |line: &&str| line.chars().count();
+        assert!(legend.iter().map(length).max() <= Some(width), "{text}");
+    }
+    let text = blocks(
+        &world().survey,
+        Blocks {
+            width: 77,
+            ascii: false,
+        },
+    );
+    assert!(!text.lines().next().unwrap().contains('.'), "{text}");
+}
+
+#[test]
+fn signs_do_not_cover_one_another_and_are_counted() {
+    let mut made = vec![segment(&name(1, 1)).with_end(0, 700)];
+    for number in 2..=200_u64 {
+        let second = i64::try_from(number).unwrap() * 60;
+        made.push(segment(&name(1, number)).with_point("again", second));
+    }
+    let chart = Chart::of(&World::of(made).survey, Division::Round);
+    let points = &chart.lanes[0].points;
+    let places: Vec<f64> = points
+        .iter()
+        .map(|point| chart.position(point.until))
+        .collect();
+    assert!(points.len() > 20, "{points:?}");
+    assert!(
+        places.windows(2).all(|two| two[1] - two[0] >= 24.0 / 976.0),
+        "{places:?}"
+    );
+    assert_eq!(points.iter().map(|point| point.count).sum::<u64>(), 199);
+}
+
+#[test]
+fn holes_are_counted_and_a_reason_is_told_once() {
+    let mut world =
+        World::of((1..=9).map(|number| {
+            segment(&name(2, 2 * number)).with_end(i64::try_from(number).unwrap(), 700)
+        }));
+    world = world.with_history(2, "1\t0/200000\tbecause of it\n");
+    // All at once, so that they are drawn as one.
+    let page = page_of(&world);
+    assert!(page.contains("There are holes in it"), "{page}");
+    let (picture, tables) = page.split_once("<h2>Timelines").unwrap();
+    assert_eq!(picture.matches("because of it").count(), 2, "{picture}");
+    assert_eq!(tables.matches("because of it").count(), 1, "{tables}");
+}
+
+#[test]
 fn an_empty_archive_is_drawn_as_such() {
     let world = World::of([]);
     assert!(page_of(&world).contains("It holds no WAL."));
