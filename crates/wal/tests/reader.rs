@@ -340,6 +340,35 @@ fn a_record_that_was_given_up_needs_the_record_that_says_so() {
 }
 
 #[test]
+fn a_record_over_whole_segments_may_be_given_up_and_each_boundary_be_looked_at_alone() {
+    for pages in [0, 5] {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT / 2);
+        let before = wal.previous;
+        let given_up = wal.data(2 * SEGMENT);
+        // The server crashed here, and begins this page anew.
+        wal.end = 2 * SEGMENT + pages * 8192;
+        wal.previous = before;
+        let end = wal.end;
+        wal.bytes[end..].fill(0);
+        wal.next_page_flags = 0x0008;
+        let mut main = given_up.0.to_ne_bytes().to_vec();
+        main.extend_from_slice(&0_i64.to_ne_bytes());
+        wal.short(0, 0xD0, &main);
+        wal.fill(3 * SEGMENT);
+        let segments = wal.segments(1);
+        assert!(read_all(&segments).is_ok());
+        let [mut second, mut third] =
+            [1, 2].map(|at| summary(segments[at].0, &segments[at].1).unwrap());
+        let joined = second.join(&mut third, |_| ());
+        assert!(joined.is_ok(), "{joined:?}");
+        let mut first = summary(segments[0].0, &segments[0].1).unwrap();
+        assert!(first.join(&mut second, |_| ()).is_ok());
+        assert!(second.join(&mut first, |_| ()).is_err());
+    }
+}
+
+#[test]
 fn what_records_say_is_read() {
     let mut wal = Written::new();
     let at = 812_345_678_901_234_i64;

@@ -96,7 +96,7 @@ impl SegmentSummary {
         self.check_place(next).map_err(wrong)?;
         // A record that was given up at the boundary has no end.
         let expected = match &self.tail {
-            Tail::Open(_) if next.gives_up => 0,
+            Tail::Open(_) | Tail::Through if next.gives_up => 0,
             Tail::Open(open) => open.remaining(),
             Tail::Through => self.head.remaining(),
             _ => 0,
