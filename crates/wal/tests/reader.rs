@@ -369,6 +369,47 @@ fn a_record_over_whole_segments_may_be_given_up_and_each_boundary_be_looked_at_a
 }
 
 #[test]
+fn a_timeline_may_begin_at_a_boundary_and_be_left_before_the_next() {
+    let mut wal = Written::new();
+    wal.fill(300_000);
+    wal.switch();
+    let mut segments = wal.segments(1);
+    wal.promote(2);
+    wal.fill(SEGMENT + 100_000);
+    wal.promote(3);
+    wal.fill(2 * SEGMENT);
+    segments.truncate(1);
+    segments.extend(wal.segments(3).into_iter().skip(1));
+    assert!(read_all(&segments).is_ok(), "{:?}", read_all(&segments));
+    // Never on a later one than its name says.
+    let [one, mut two] = [0, 1].map(|at| summary(segments[at].0, &segments[at].1).unwrap());
+    two.header.timeline = wal::TimelineId::new(4).unwrap();
+    assert!(one.join(&mut two, |_| ()).is_err());
+}
+
+#[test]
+fn the_record_that_begins_a_timeline_may_go_over_a_boundary() {
+    for is_promotion in [true, false] {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT - 1000);
+        let rest = SEGMENT - 40 - wal.end;
+        wal.data(rest);
+        assert!(wal.end > SEGMENT - 56, "{}", wal.end);
+        match is_promotion {
+            true => drop(wal.promote(2)),
+            false => {
+                // Something else, on pages of the timeline.
+                wal.timeline = 2;
+                wal.data(80);
+            }
+        }
+        wal.fill(2 * SEGMENT);
+        let read = read_all(&wal.segments(2));
+        assert_eq!(read.is_ok(), is_promotion, "{read:?}");
+    }
+}
+
+#[test]
 fn what_records_say_is_read() {
     let mut wal = Written::new();
     let at = 812_345_678_901_234_i64;

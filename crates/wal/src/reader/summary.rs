@@ -7,7 +7,7 @@ use super::head::Head;
 use super::open::Open;
 use crate::damage::{Damage, JoinProblem};
 use crate::record_header::RecordProblem;
-use crate::{LongPageHeader, Lsn, Record, SegmentName, TimelineId};
+use crate::{LongPageHeader, Lsn, Record, ResourceManager, SegmentName, TimelineId};
 
 /// A segment that was read to its end without finding damage. About 200 bytes, and up to 2 kB
 /// for each of the two records that may go over its ends.
@@ -121,11 +121,15 @@ impl SegmentSummary {
         }
         check_whole(&whole, self.last)?;
         check_previous(Some(whole.lsn), next)?;
+        if self.begins_over_boundary(next) && !is_about_wal(&whole) {
+            return Err(wrong(self.other_timeline(next)));
+        }
         if next.first.is_none() {
             next.last = Some(whole.lsn);
         }
         if let Some(header) = whole.header() {
-            let end = Lsn(at.0 + page_bytes(next, u64::from(next.head.total)));
+            let bytes = page_bytes(next, u64::from(next.head.total));
+            let end = Lsn(at.0.saturating_add(bytes));
             visit(&Record {
                 lsn: whole.lsn,
                 end,
@@ -159,16 +163,33 @@ impl SegmentSummary {
             return Err(JoinProblem::Ended);
         }
         let found = next.header.timeline;
-        // A timeline may begin at the boundary.
-        let begins = found == next.name.timeline() && found > self.name.timeline();
-        match found == self.timeline || begins {
+        // A timeline may begin at the boundary, and be left for another in the same segment.
+        let begins = found <= next.name.timeline() && found > self.name.timeline();
+        match found == self.timeline || begins || self.begins_over_boundary(next) {
             true => Ok(()),
-            false => Err(JoinProblem::Timeline {
-                found,
-                expected: self.timeline,
-            }),
+            false => Err(self.other_timeline(next)),
         }
     }
+
+    /// Whether the record that goes over the boundary is the one that begins this segment's timeline, or comes just before it:
+    /// pages of that timeline are those of the next segment.
+    fn begins_over_boundary(&self, next: &SegmentSummary) -> bool {
+        let found = next.header.timeline;
+        found == self.name.timeline() && found > self.timeline && matches!(self.tail, Tail::Open(_))
+    }
+
+    fn other_timeline(&self, next: &SegmentSummary) -> JoinProblem {
+        JoinProblem::Timeline {
+            found: next.header.timeline,
+            expected: self.timeline,
+        }
+    }
+}
+
+/// Whether a record is about WAL itself, as all are that begin a timeline (`StartupXLOG`, 15 to 18).
+fn is_about_wal(whole: &Open) -> bool {
+    let header = whole.header();
+    header.is_some_and(|header| header.manager == ResourceManager::XLOG)
 }
 
 /// Whether a record that went over the boundary is what was written.
