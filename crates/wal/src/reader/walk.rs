@@ -209,7 +209,7 @@ impl Walk {
             return Ok(None);
         }
         let next = self.padding(rest, taken, at)?;
-        let end = Lsn(at.0 + header_bytes(is_first) as u64 + next as u64);
+        let end = Lsn(at.0.saturating_add((header_bytes(is_first) + next) as u64));
         self.close(&open, end, visit)?;
         self.spare = open.kept;
         Ok(Some(next))
@@ -324,7 +324,7 @@ impl Walk {
                 .address
                 .0
                 .saturating_add(self.header.segment_size.bytes())),
-            false => Lsn(lsn.0 + next as u64),
+            false => Lsn(lsn.0.saturating_add(next as u64)),
         };
         self.done(
             &Record {
