@@ -314,10 +314,11 @@ fn in_words(summary: &Summary) -> String {
         .as_ref()
         .zip(summary.last_segment.as_ref())
     {
-        words.push(format!(
-            "{} ({first} to {last})",
-            counted(summary.segments, "segment")
-        ));
+        let which = match first == last {
+            true => first.clone(),
+            false => format!("{first} to {last}"),
+        };
+        words.push(format!("{} ({which})", counted(summary.segments, "segment")));
     }
     for (count, what) in [
         (summary.partial_segments, "partial segment"),
