@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use archive::{Archive, CompressionKind, Error, Found, Stored};
-use wal::{SegmentName, TimelineId, WalFileName};
+use wal::{SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use crate::positions::Positions;
 
@@ -191,6 +191,21 @@ impl Inventory {
         }
     }
 
+    /// How long segments are as far as names tell: before the digits in the middle change, the last ones go up to what the
+    /// size allows. Where they do not change it does not matter.
+    pub(crate) fn likely_size(&self) -> SegmentSize {
+        let files = self.timelines.values();
+        let all = files.flat_map(|files| files.segments.values());
+        let (has_changed, last) = Positions::spread(all);
+        let per_log_id = (last + 1).next_power_of_two();
+        let bytes = (1_u64 << 32) / per_log_id.max(4);
+        let likely = SegmentSize::new(bytes).unwrap_or(SegmentSize::DEFAULT);
+        match has_changed {
+            true => likely,
+            false => likely.min(SegmentSize::DEFAULT),
+        }
+    }
+
     /// Whether there is no file of WAL at all.
     pub fn is_empty(&self) -> bool {
         self.total.objects == 0
@@ -201,7 +216,7 @@ impl Inventory {
         &self,
         timeline: TimelineId,
         number: u64,
-        size: wal::SegmentSize,
+        size: SegmentSize,
     ) -> Vec<Form> {
         let files = self.timelines.get(&timeline);
         let forms = files.iter().flat_map(|files| files.segments.iter());
@@ -231,9 +246,23 @@ fn begins_like_wal(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use archive::{MemoryStore, Options};
-    use wal::SegmentSize;
 
     use super::*;
+
+    #[test]
+    fn names_tell_how_long_segments_are_unless_that_makes_no_difference() {
+        let size = |names: &[&str]| {
+            let keys: Vec<String> = names.iter().map(|it| format!("00000001{it}")).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            inventory(&keys).likely_size().bytes() >> 20
+        };
+        assert_eq!(size(&[]), 16);
+        assert_eq!(size(&["0000000000000001", "0000000000000002"]), 16);
+        assert_eq!(size(&["00000000000000FF", "0000000100000000"]), 16);
+        assert_eq!(size(&["0000000000000003", "0000000100000000"]), 1024);
+        assert_eq!(size(&["0000000000000FFF", "0000000100000000"]), 1);
+        assert_eq!(size(&["0000000000000234"]), 4);
+    }
 
     fn inventory(keys: &[&str]) -> Inventory {
         let store = MemoryStore::new();

@@ -75,6 +75,19 @@ impl Positions {
         })
     }
 
+    /// Whether the middle digits in the names of all of these differ, and the highest number in their last eight.
+    pub(crate) fn spread<'a>(all: impl Iterator<Item = &'a Positions>) -> (bool, u64) {
+        let low_max = u64::from(LOW_MAX);
+        let (mut first, mut has_changed, mut highest) = (None, false, 0);
+        for (block, bits) in all.flat_map(|positions| &positions.blocks) {
+            let last = block * 64 + u64::from(bits.checked_ilog2().unwrap_or_default());
+            let (high, low) = (last / low_max, last % low_max);
+            has_changed |= *first.get_or_insert(high) != high;
+            highest = highest.max(low);
+        }
+        (has_changed, highest)
+    }
+
     /// Where they follow one another, in order, for segments of this size. Names that it does not have are left out.
     pub fn runs(&self, size: SegmentSize) -> Vec<Run> {
         let per_log_id = size.segments_per_log_id();

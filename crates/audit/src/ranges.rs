@@ -82,17 +82,18 @@ pub fn ranges(
     let mut looker = Looker {
         archive,
         cancel,
-        size: SegmentSize::DEFAULT,
+        size: inventory.likely_size(),
         ranges: Ranges::default(),
     };
     let has_wal = inventory.timelines.values().any(TimelineFiles::has_wal);
     if has_wal {
         match measure(archive, inventory, None, Voters::One, cancel) {
-            Ok(measure) => {
+            Ok(measure) if measure.system.is_some() => {
                 looker.size = measure.size;
-                // One that was guessed is no measure.
-                looker.ranges.measure = measure.system.map(|_| measure);
+                looker.ranges.measure = Some(measure);
             }
+            // One that was guessed is no measure.
+            Ok(_) => {}
             Err(error) => looker.tell(error)?,
         }
     }
@@ -296,5 +297,29 @@ fn time_of(record: &Record<'_>) -> Option<Timestamp> {
         | Meaning::EndOfRecovery { at, .. } => Some(at),
         Meaning::Checkpoint { at, .. } => at,
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use archive::{MemoryStore, Options};
+
+    use super::*;
+
+    #[test]
+    fn where_no_segment_can_be_read_their_names_tell_how_long_they_are() {
+        let store = MemoryStore::new();
+        // Of 1 GB.
+        for key in ["0000000000000002", "0000000000000003", "0000000100000000"] {
+            store.overwrite(&format!("00000001{key}.zst.age"), b"nobody can read this");
+        }
+        let archive = Archive::with_store(Box::new(store), Options::default());
+        let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();
+        let found = ranges(&archive, &inventory, Depth::Names, &Cancel::new()).unwrap();
+        assert!(found.measure.is_none());
+        let first = &found.timelines[&TimelineId::FIRST];
+        assert_eq!(first.holes, []);
+        let segments: Vec<u64> = first.spans.iter().map(|span| span.segments).collect();
+        assert_eq!(segments, [3]);
     }
 }
