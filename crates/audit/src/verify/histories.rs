@@ -23,7 +23,7 @@ pub(crate) fn check(
     scope: Scope,
     size: SegmentSize,
 ) -> Vec<Finding> {
-    let mut findings = missing(inventory, lineage);
+    let mut findings = without_history(inventory, lineage);
     for history in lineage.histories() {
         findings.extend(contradiction(history, lineage));
         findings.extend(before_beginning(history, within, size));
@@ -33,9 +33,12 @@ pub(crate) fn check(
         .iter()
         .filter_map(|gap| scope.cut_gap(gap, lineage, size));
     findings.extend(asked_for.map(|gap| hole(&gap, size, Severity::Error)));
-    if scope == Scope::default() {
-        findings.extend(unreached(lineage, runs, size, &holes));
-    }
+    let unreached = unreached(lineage, runs, size, &holes);
+    let asked_for = unreached
+        .iter()
+        .filter_map(|gap| scope.cut_gap(gap, lineage, size));
+    findings.extend(asked_for.map(|gap| hole(&gap, size, Severity::Warning)));
+    findings.extend(no_such_timeline(inventory, scope));
     findings.extend(outside(within, scope, size));
     findings
 }
@@ -64,9 +67,25 @@ fn outside(within: &Runs, scope: Scope, size: SegmentSize) -> Vec<Finding> {
     findings
 }
 
-/// Histories that should be there. A server that looks for the newest timeline takes the first one without a history file for
+/// A timeline of which there is nothing: to have found nothing wrong with it would say that it can be recovered to.
+fn no_such_timeline(inventory: &Inventory, scope: Scope) -> Option<Finding> {
+    let timeline = scope.timeline?;
+    let files = inventory.timelines.get(&timeline);
+    if files.is_some_and(|files| files.has_wal() || !files.history.is_empty()) {
+        return None;
+    }
+    let message = format!("WAL of timeline {timeline} was asked for, and there is none");
+    let finding = Finding::error(Kind::Missing, "", message);
+    Some(finding.hint("Look with walden list at what there is."))
+}
+
+/// The oldest timeline that has WAL, and those whose histories should be there and are not. A server that looks for the
+/// newest timeline takes the first one without a history file for
 /// the end of them (`findNewestTimeLine`, timeline.c, 15 to 18).
-fn missing(inventory: &Inventory, lineage: &Lineage) -> Vec<Finding> {
+pub(crate) fn missing(
+    inventory: &Inventory,
+    lineage: &Lineage,
+) -> (Option<TimelineId>, Vec<TimelineId>) {
     let with_history = |timeline: &TimelineId| {
         let files = inventory.timelines.get(timeline);
         files.is_some_and(|files| !files.history.is_empty())
@@ -85,6 +104,11 @@ fn missing(inventory: &Inventory, lineage: &Lineage) -> Vec<Finding> {
     let wanted = needed
         .into_iter()
         .filter(|timeline| *timeline != TimelineId::FIRST && !with_history(timeline));
+    (oldest, wanted.collect())
+}
+
+fn without_history(inventory: &Inventory, lineage: &Lineage) -> Vec<Finding> {
+    let (oldest, wanted) = missing(inventory, lineage);
     let finding = |timeline: TimelineId| {
         let name = WalFileName::TimelineHistory(timeline).to_string();
         if Some(timeline) == oldest {
@@ -103,7 +127,7 @@ fn missing(inventory: &Inventory, lineage: &Lineage) -> Vec<Finding> {
             "{FROM_A_SERVER} Without it no recovery finds timeline {timeline}, or a later one that it looks for."
         ))
     };
-    wanted.map(finding).collect()
+    wanted.into_iter().map(finding).collect()
 }
 
 /// A history has to begin with that of the timeline it left.
@@ -159,9 +183,9 @@ fn before_beginning(history: &TimelineHistory, runs: &Runs, size: SegmentSize) -
     early.map(finding).collect()
 }
 
-/// Timelines without segments, that no WAL leads to.
-fn unreached(lineage: &Lineage, runs: &Runs, size: SegmentSize, holes: &[Gap]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// What is missing on the way to timelines without segments.
+fn unreached(lineage: &Lineage, runs: &Runs, size: SegmentSize, holes: &[Gap]) -> Vec<Gap> {
+    let mut unreached = Vec::new();
     for history in lineage.histories() {
         let has_segments = runs
             .get(&history.timeline())
@@ -181,10 +205,9 @@ fn unreached(lineage: &Lineage, runs: &Runs, size: SegmentSize, holes: &[Gap]) -
                 .iter()
                 .any(|hole| hole.timeline == gap.timeline && hole.segments == gap.segments)
         };
-        let new = gaps.iter().filter(|gap| is_new(gap));
-        findings.extend(new.map(|gap| hole(gap, size, Severity::Warning)));
+        unreached.extend(gaps.into_iter().filter(is_new));
     }
-    findings
+    unreached
 }
 
 fn hole(gap: &Gap, size: SegmentSize, severity: Severity) -> Finding {

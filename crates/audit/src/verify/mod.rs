@@ -116,6 +116,10 @@ pub fn verify(
     }
     let bound = binding.as_ref().map(|binding| binding.system);
     let measure = measure(archive, &inventory, bound, Voters::Many, cancel)?;
+    if request.scope.is_backwards(measure.size) {
+        let message = "the last segment that was asked for lies before the first one";
+        return Err(Error::new(ErrorKind::Unusable, message));
+    }
     let (lineage, small) = small::read(archive, &inventory, cancel);
     let all = runs(&inventory, measure.size);
     let Some(within) = request.scope.cut(&all, &lineage, measure.size) else {

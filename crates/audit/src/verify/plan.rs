@@ -78,6 +78,11 @@ impl Scope {
         Some(from..=to)
     }
 
+    /// Whether it ends before it begins.
+    pub(crate) fn is_backwards(&self, size: SegmentSize) -> bool {
+        self.numbers(size).is_some_and(|run| run.is_empty())
+    }
+
     /// What of the runs lies in it.
     pub(crate) fn cut(&self, runs: &Runs, lineage: &Lineage, size: SegmentSize) -> Option<Runs> {
         self.numbers(size)?;

@@ -72,6 +72,43 @@ fn a_range_is_read_alone_and_has_to_be_there() {
 }
 
 #[test]
+fn what_is_not_there_is_never_found_to_be_in_order() {
+    let scene = Scene::new();
+    let along = |timeline| Request {
+        scope: Scope {
+            timeline: wal::TimelineId::new(timeline),
+            ..Scope::default()
+        },
+        ..readers(2)
+    };
+    assert_eq!(found(&scene.verify_with(&along(2))), []);
+    let report = scene.verify_with(&along(9));
+    assert_eq!(found(&report), [(Kind::Missing, String::new())]);
+    assert_eq!(report.worst(), Some(Severity::Error));
+    // One that has only just begun, behind what is there.
+    let text = format!("1\t0/{:X}\tx\n2\t0/E00028\tx\n", scene.switchpoint);
+    scene.store.overwrite("00000003.history", text.as_bytes());
+    let whole = found(&scene.verify());
+    assert_eq!(whole, [(Kind::Missing, name(2, 13))]);
+    assert_eq!(found(&scene.verify_with(&along(3))), whole);
+}
+
+#[test]
+fn a_range_that_ends_before_it_begins_is_no_range() {
+    let scene = Scene::new();
+    let request = Request {
+        scope: Scope {
+            from: Some(Edge::Segment(name(2, 9).parse().unwrap())),
+            to: Some(Edge::Segment(name(2, 8).parse().unwrap())),
+            timeline: None,
+        },
+        ..readers(2)
+    };
+    let error = verify(&scene.archive(), &request, &|_| (), &Cancel::new()).unwrap_err();
+    assert!(error.to_string().contains("before the first"), "{error}");
+}
+
+#[test]
 fn an_audit_that_was_interrupted_goes_on_where_it_was() {
     let scene = Scene::new();
     scene.change(&name(2, 9), |bytes| bytes[500_000] ^= 1);
