@@ -150,6 +150,27 @@ impl Inventory {
         Ok(inventory)
     }
 
+    /// Takes up what is there by now of what was `wanted` and not listed. True if something is.
+    ///
+    /// # Errors
+    /// When the archive cannot be listed to its end.
+    pub(crate) fn add_missed(
+        &mut self,
+        archive: &Archive,
+        wanted: &dyn Fn(&WalFileName) -> bool,
+    ) -> Result<bool, Error> {
+        let before = self.total.objects;
+        archive.each(&mut |found| {
+            if let Found::File(stored) = found
+                && wanted(&stored.name)
+            {
+                self.file(&stored);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(self.total.objects > before)
+    }
+
     /// That of files which somebody has listed.
     pub fn of(files: &[Stored]) -> Inventory {
         let mut inventory = Inventory::default();

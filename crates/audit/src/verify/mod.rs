@@ -11,6 +11,7 @@ mod histories;
 mod joints;
 mod journal;
 mod measure;
+mod missed;
 mod object;
 mod piece;
 mod plan;
@@ -105,7 +106,7 @@ pub fn verify(
     cancel: &Cancel,
 ) -> Result<Report, Error> {
     let binding = archive.binding()?;
-    let inventory = Inventory::take(archive, &mut |objects| told(Told::Listed(objects)))?;
+    let mut inventory = Inventory::take(archive, &mut |objects| told(Told::Listed(objects)))?;
     if binding.is_none() && inventory.is_empty() {
         let message = format!(
             "archive \"{}\" is empty and belongs to no system",
@@ -120,7 +121,8 @@ pub fn verify(
         let message = "the last segment that was asked for lies before the first one";
         return Err(Error::new(ErrorKind::Unusable, message));
     }
-    let (lineage, small) = small::read(archive, &inventory, cancel);
+    let read_first = small::read(archive, &inventory, cancel);
+    let (lineage, small) = missed::look(archive, &mut inventory, read_first, measure.size, cancel)?;
     let all = runs(&inventory, measure.size);
     let Some(within) = request.scope.cut(&all, &lineage, measure.size) else {
         let message = format!("there is no such segment, segments are of {}", measure.size);

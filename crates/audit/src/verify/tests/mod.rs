@@ -1,6 +1,7 @@
 //! Archives of made-up WAL, whole and damaged.
 
 mod damage;
+mod late;
 mod scene;
 
 use std::sync::atomic::{AtomicU64, Ordering};
