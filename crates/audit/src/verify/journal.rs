@@ -15,7 +15,7 @@ use wal::{SegmentName, TimelineId};
 
 use super::joints::Key;
 use super::measure::Measure;
-use crate::finding::{Finding, Findings};
+use crate::finding::{Finding, Findings, Severity};
 use crate::positions::Run;
 
 /// The only format there is so far.
@@ -54,7 +54,21 @@ enum Line {
     },
 }
 
-/// What earlier audits have read.
+impl Line {
+    /// Whether it tells of something that was wrong.
+    fn is_trouble(&self) -> bool {
+        let is_bad = |finding: &Finding| finding.severity > Severity::Note;
+        match self {
+            Line::Archive { .. } => false,
+            Line::Segments { findings, .. } | Line::Partial { findings, .. } => {
+                findings.iter().any(is_bad)
+            }
+            Line::Joined { finding, .. } => finding.as_ref().is_some_and(is_bad),
+        }
+    }
+}
+
+/// What earlier audits have read, and found in order.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     done: BTreeMap<TimelineId, Vec<Run>>,
@@ -62,7 +76,6 @@ pub(crate) struct Past {
     joined: BTreeSet<Key>,
     pub(crate) findings: Findings,
     pub(crate) segments: u64,
-    pub(crate) bytes: u64,
 }
 
 impl Past {
@@ -90,29 +103,26 @@ impl Past {
     fn take(&mut self, line: Line) {
         match line {
             Line::Archive { .. } => {}
+            // What was wrong is looked at again: by now it may have been brought back.
+            line if line.is_trouble() => {}
             Line::Segments {
                 timeline,
                 first,
                 last,
-                bytes,
                 findings,
+                ..
             } => {
                 if let Some(timeline) = TimelineId::new(timeline).filter(|_| first <= last) {
                     self.done.entry(timeline).or_default().push(first..=last);
-                    self.segments += last - first + 1;
-                    self.bytes += bytes;
+                    let count = (last - first).saturating_add(1);
+                    self.segments = self.segments.saturating_add(count);
                     self.found(findings);
                 }
             }
-            Line::Partial {
-                name,
-                bytes,
-                findings,
-            } => {
+            Line::Partial { name, findings, .. } => {
                 if let Ok(name) = name.parse() {
                     self.partials.insert(name);
-                    self.segments += 1;
-                    self.bytes += bytes;
+                    self.segments = self.segments.saturating_add(1);
                     self.found(findings);
                 }
             }

@@ -1,4 +1,4 @@
-//! Archives that change while they are looked at.
+//! Archives that change while they are looked at, and between one audit and the next.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,8 @@ use archive::{Archive, Cancel, Detail, Entry, Error, MemoryStore, Object, Option
 
 use super::readers;
 use super::scene::{Scene, found, name};
-use crate::verify::verify;
+use crate::finding::Kind;
+use crate::verify::{Request, verify};
 
 /// A store whose first listing does not see some objects: they came while it went on.
 struct Late {
@@ -86,4 +87,63 @@ fn what_came_while_the_archive_was_listed_is_not_missing() {
     };
     let archive = Archive::with_store(Box::new(store), Options::default());
     assert!(verify(&archive, &readers(2), &|_| (), &Cancel::new()).is_ok());
+}
+
+#[test]
+fn what_was_brought_back_is_not_told_by_the_next_audit() {
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let request = Request {
+        state: Some(dir.path().join("state")),
+        ..readers(2)
+    };
+    scene.change(&name(2, 7), |bytes| bytes[800_000] ^= 1);
+    // Told where it is joined with its neighbours.
+    scene.change(&name(2, 9), |bytes| bytes[500_000] ^= 1);
+    let partial = format!("{}.partial", name(1, 7));
+    let mut of_partial = Vec::new();
+    let read = scene
+        .archive()
+        .reading()
+        .read(&partial, &Cancel::new(), &mut |piece| {
+            of_partial.extend_from_slice(piece);
+            ControlFlow::Continue(())
+        });
+    assert!(read.unwrap().is_some());
+    scene.store.overwrite(&partial, b"rubbish");
+    for _ in 0..2 {
+        let report = scene.verify_with(&request);
+        let kinds: Vec<Kind> = found(&report).iter().map(|(kind, _)| *kind).collect();
+        let expected = [Kind::Damaged, Kind::Damaged, Kind::DoesNotFollow];
+        assert_eq!(kinds, expected, "{:#?}", report.findings.listed());
+        assert_eq!(report.findings.count(crate::Severity::Error), 3);
+    }
+    scene.change(&name(2, 7), |_| ());
+    scene.change(&name(2, 9), |_| ());
+    scene.store.overwrite(&partial, &of_partial);
+    assert_eq!(found(&scene.verify_with(&request)), []);
+    let last = scene.verify_with(&request);
+    assert_eq!((found(&last), last.segments), (vec![], 0));
+}
+
+#[test]
+fn a_state_with_absurd_numbers_costs_no_more_than_reading_again() {
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let request = Request {
+        state: Some(state.clone()),
+        ..readers(1)
+    };
+    scene.verify_with(&request);
+    let head = std::fs::read_to_string(&state).unwrap();
+    let head = head.lines().next().unwrap();
+    let most = u64::MAX;
+    let line = format!(
+        r#"{{"segments":{{"timeline":4,"first":0,"last":{most},"bytes":{most},"findings":[]}}}}"#
+    );
+    std::fs::write(&state, format!("{head}\n{line}\n{line}\n\0\0\0\n")).unwrap();
+    let report = scene.verify_with(&request);
+    assert_eq!(found(&report), []);
+    assert_eq!(report.segments, scene.segments.len() as u64 + 1);
 }
