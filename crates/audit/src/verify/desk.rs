@@ -75,9 +75,7 @@ impl<'a> Office<'a> {
 
     /// Works until there is nothing left to do.
     pub(crate) fn work(&self, reader: &mut Reader<'_>) {
-        while !self.is_over()
-            && let Some(task) = lock(&self.tasks).pop_front()
-        {
+        while let Some(task) = self.next() {
             let done = match &task {
                 Task::Segments {
                     timeline,
@@ -91,6 +89,14 @@ impl<'a> Office<'a> {
                 Task::Partial(name) => reader.partial(*name),
             };
             lock(&self.ledger).take(&task, done);
+        }
+    }
+
+    /// The next task. A function, for a lock taken in the head of a loop is held until the end of its body.
+    fn next(&self) -> Option<Task> {
+        match self.is_over() {
+            true => None,
+            false => lock(&self.tasks).pop_front(),
         }
     }
 

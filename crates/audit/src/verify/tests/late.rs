@@ -1,14 +1,18 @@
-//! Archives that change while they are looked at, and between one audit and the next.
+//! Archives that change while they are looked at, and between one audit and the next; and readers that wait for each other.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use archive::{Archive, Cancel, Detail, Entry, Error, MemoryStore, Object, Options, Staged, Store};
 
 use super::readers;
 use super::scene::{Scene, found, name};
 use crate::finding::Kind;
-use crate::verify::{Request, verify};
+use crate::verify::{Request, Told, verify};
 
 /// A store whose first listing does not see some objects: they came while it went on.
 struct Late {
@@ -146,4 +150,29 @@ fn a_state_with_absurd_numbers_costs_no_more_than_reading_again() {
     let report = scene.verify_with(&request);
     assert_eq!(found(&report), []);
     assert_eq!(report.segments, scene.segments.len() as u64 + 1);
+}
+
+#[test]
+fn several_readers_read_at_the_same_time() {
+    let scene = Scene::new();
+    let (seen, bell) = (Mutex::new(HashSet::new()), Condvar::new());
+    let late = AtomicU32::new(0);
+    // Each reader waits, in the middle of its work, for another one to be in the middle of its own.
+    let told = |told: Told| {
+        if let Told::Read(..) = told {
+            let mut readers = seen.lock().unwrap();
+            readers.insert(thread::current().id());
+            bell.notify_all();
+            let is_alone = |readers: &mut HashSet<_>| readers.len() < 2;
+            let deadline = Duration::from_secs(20);
+            let (readers, waited) = bell
+                .wait_timeout_while(readers, deadline, is_alone)
+                .unwrap();
+            drop(readers);
+            late.fetch_add(u32::from(waited.timed_out()), Ordering::AcqRel);
+        }
+    };
+    let report = verify(&scene.archive(), &readers(2), &told, &Cancel::new()).unwrap();
+    assert_eq!(found(&report), []);
+    assert_eq!(late.load(Ordering::Acquire), 0);
 }
