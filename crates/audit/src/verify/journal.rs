@@ -171,20 +171,26 @@ impl Journal {
         let mut text = String::new();
         file.read_to_string(&mut text)
             .map_err(|cause| could_not("read", cause))?;
-        let mut past = Past::default();
         let head = Line::Archive {
             format: FORMAT,
             place: place.to_owned(),
             system_identifier: measure.system.map(|system| system.to_string()),
             segment_bytes: measure.size.bytes(),
         };
+        let first_line = serde_json::to_string(&head).unwrap_or_default();
+        // The disk was full, say, when it was begun.
+        if first_line.len() > text.len() && first_line.starts_with(&text) {
+            file.set_len(0).map_err(|cause| could_not("write", cause))?;
+            text.clear();
+        }
+        let mut past = Past::default();
         let mut journal = Journal {
             path: path.to_owned(),
             file,
         };
         match text.lines().next() {
             None => journal.write(&head)?,
-            Some(first) if serde_json::to_string(&head).is_ok_and(|head| head == first) => {}
+            Some(first) if first == first_line => {}
             Some(_) => {
                 let message = format!(
                     "file \"{}\" is not the state of an audit of archive \"{place}\"",

@@ -142,6 +142,13 @@ fn a_state_with_absurd_numbers_costs_no_more_than_reading_again() {
     scene.verify_with(&request);
     let head = std::fs::read_to_string(&state).unwrap();
     let head = head.lines().next().unwrap();
+    // It was cut off when it had only just been begun.
+    for bytes in [0, 1, head.len() - 1, head.len()] {
+        std::fs::write(&state, &head[..bytes]).unwrap();
+        let report = scene.verify_with(&request);
+        assert_eq!(report.segments, scene.segments.len() as u64 + 1, "{bytes}");
+        assert_eq!(scene.verify_with(&request).segments, 0, "{bytes}");
+    }
     let most = u64::MAX;
     let line = format!(
         r#"{{"segments":{{"timeline":4,"first":0,"last":{most},"bytes":{most},"findings":[]}}}}"#
