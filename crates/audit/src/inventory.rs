@@ -212,6 +212,15 @@ impl Inventory {
         }
     }
 
+    /// All partial segments.
+    pub(crate) fn partials(&self) -> Vec<SegmentName> {
+        let files = self.timelines.values();
+        files
+            .flat_map(|files| files.partials.keys())
+            .copied()
+            .collect()
+    }
+
     /// How long segments are as far as names tell: before the digits in the middle change, the last ones go up to what the
     /// size allows. Where they do not change it does not matter.
     pub(crate) fn likely_size(&self) -> SegmentSize {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use wal::{Lsn, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
+use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::positions::{Run, gaps};
 
@@ -99,12 +99,25 @@ impl Lineage {
 
     /// The segments that are missing: between the oldest on a line, and the newest on its own timeline; each of them once.
     pub fn holes(&self, runs: &Runs, size: SegmentSize) -> Vec<Gap> {
+        self.holes_before(&[], runs, size)
+    }
+
+    /// The same with those before partial segments.
+    pub(crate) fn holes_before(
+        &self,
+        partials: &[SegmentName],
+        runs: &Runs,
+        size: SegmentSize,
+    ) -> Vec<Gap> {
+        let own = runs
+            .iter()
+            .filter_map(|(timeline, own)| Some((*timeline, *own.last()?.end())));
+        let of_partials = partials
+            .iter()
+            .filter_map(|name| Some((name.timeline(), name.number(size)?.0.checked_sub(1)?)));
         let mut holes = Holes::new();
-        for (timeline, own) in runs {
-            let Some(last) = own.last().map(|run| *run.end()) else {
-                continue;
-            };
-            for gap in self.gaps_up_to(*timeline, last, runs, size) {
+        for (timeline, last) in own.chain(of_partials) {
+            for gap in self.gaps_up_to(timeline, last, runs, size) {
                 add(&mut holes, &gap);
             }
         }

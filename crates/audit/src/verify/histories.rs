@@ -28,7 +28,7 @@ pub(crate) fn check(
         findings.extend(contradiction(history, lineage));
         findings.extend(before_beginning(history, within, size));
     }
-    let holes = lineage.holes(runs, size);
+    let holes = lineage.holes_before(&inventory.partials(), runs, size);
     let asked_for = holes
         .iter()
         .filter_map(|gap| scope.cut_gap(gap, lineage, size));

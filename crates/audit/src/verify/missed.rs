@@ -59,7 +59,7 @@ impl Missing {
     fn of(inventory: &Inventory, lineage: &Lineage, size: SegmentSize) -> Missing {
         let runs = super::runs(inventory, size);
         let mut missing = Missing::default();
-        for gap in lineage.holes(&runs, size) {
+        for gap in lineage.holes_before(&inventory.partials(), &runs, size) {
             let of = missing.segments.entry(gap.timeline).or_default();
             of.push(gap.segments);
         }

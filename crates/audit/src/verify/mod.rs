@@ -265,14 +265,14 @@ fn partials(
     lineage: &Lineage,
     size: SegmentSize,
 ) -> Vec<SegmentName> {
-    let is_wanted = |name: &&SegmentName| {
+    let is_wanted = |name: &SegmentName| {
         let allowed = scope.allowed(name.timeline(), lineage, size);
         match name.number(size) {
             Some(number) => allowed.is_some_and(|allowed| allowed.contains(&number.0)),
             None => scope == Scope::default(),
         }
     };
-    let files = inventory.timelines.values();
-    let all = files.flat_map(|files| files.partials.keys());
-    all.filter(is_wanted).copied().collect()
+    let mut partials = inventory.partials();
+    partials.retain(is_wanted);
+    partials
 }

@@ -30,6 +30,18 @@ fn the_segment_that_a_timeline_begins_in_is_missed_too() {
 }
 
 #[test]
+fn a_segment_is_missed_before_a_partial_one_too() {
+    let scene = Scene::new();
+    // As pg_receivewal leaves it.
+    let partial = format!("{}.partial", name(2, 12));
+    scene.store.overwrite(&partial, &scene.bytes(&name(2, 12)));
+    scene.remove(&name(2, 12));
+    assert_eq!(found(&scene.verify()), []);
+    scene.remove(&name(2, 11));
+    assert_eq!(found(&scene.verify()), [(Kind::Missing, name(2, 11))]);
+}
+
+#[test]
 fn what_was_cleaned_up_is_not_missed() {
     let scene = Scene::new();
     for key in [name(1, 5), name(1, 6), name(2, 7), name(2, 8)] {
