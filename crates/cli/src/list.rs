@@ -318,7 +318,10 @@ fn in_words(summary: &Summary) -> String {
             true => first.clone(),
             false => format!("{first} to {last}"),
         };
-        words.push(format!("{} ({which})", counted(summary.segments, "segment")));
+        words.push(format!(
+            "{} ({which})",
+            counted(summary.segments, "segment")
+        ));
     }
     for (count, what) in [
         (summary.partial_segments, "partial segment"),
