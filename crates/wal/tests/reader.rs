@@ -360,8 +360,7 @@ fn a_record_over_whole_segments_may_be_given_up_and_each_boundary_be_looked_at_a
         assert!(read_all(&segments).is_ok());
         let [mut second, mut third] =
             [1, 2].map(|at| summary(segments[at].0, &segments[at].1).unwrap());
-        let joined = second.join(&mut third, |_| ());
-        assert!(joined.is_ok(), "{joined:?}");
+        assert!(second.join(&mut third, |_| ()).is_ok());
         let mut first = summary(segments[0].0, &segments[0].1).unwrap();
         assert!(first.join(&mut second, |_| ()).is_ok());
         assert!(second.join(&mut first, |_| ()).is_err());
@@ -392,17 +391,15 @@ fn the_record_that_begins_a_timeline_may_go_over_a_boundary() {
     for is_promotion in [true, false] {
         let mut wal = Written::new();
         wal.fill(SEGMENT - 1000);
-        let rest = SEGMENT - 40 - wal.end;
-        wal.data(rest);
+        wal.data(SEGMENT - 40 - wal.end);
         assert!(wal.end > SEGMENT - 56, "{}", wal.end);
-        match is_promotion {
-            true => drop(wal.promote(2)),
-            false => {
-                // Something else, on pages of the timeline.
-                wal.timeline = 2;
-                wal.data(80);
-            }
-        }
+        // Or something else, on pages of the timeline.
+        wal.timeline = 2 - u32::from(is_promotion);
+        let _ = if is_promotion {
+            wal.promote(2)
+        } else {
+            wal.data(80)
+        };
         wal.fill(2 * SEGMENT);
         let read = read_all(&wal.segments(2));
         assert_eq!(read.is_ok(), is_promotion, "{read:?}");
@@ -413,8 +410,7 @@ fn the_record_that_begins_a_timeline_may_go_over_a_boundary() {
 fn the_last_segment_that_there_can_be_is_read_without_a_panic() {
     let mut wal = Written::behind(u64::MAX / SEGMENT as u64, 40);
     wal.fill(SEGMENT - 1000);
-    let rest = SEGMENT - wal.end;
-    wal.data(rest);
+    wal.data(SEGMENT - wal.end);
     let (name, bytes) = wal.segments(1).remove(0);
     assert!(name.to_string().ends_with("FFFFFFFF00000FFF"), "{name}");
     // Nobody gets that far: what counts is that there is an answer.

@@ -178,11 +178,6 @@ impl Journal {
             segment_bytes: measure.size.bytes(),
         };
         let first_line = serde_json::to_string(&head).unwrap_or_default();
-        // The disk was full, say, when it was begun.
-        if first_line.len() > text.len() && first_line.starts_with(&text) {
-            file.set_len(0).map_err(|cause| could_not("write", cause))?;
-            text.clear();
-        }
         let mut past = Past::default();
         let mut journal = Journal {
             path: path.to_owned(),
@@ -191,6 +186,10 @@ impl Journal {
         match text.lines().next() {
             None => journal.write(&head)?,
             Some(first) if first == first_line => {}
+            // The disk was full, say, when it was begun.
+            Some(_) if let Some(rest) = first_line.strip_prefix(&text) => {
+                journal.put(rest)?;
+            }
             Some(_) => {
                 let message = format!(
                     "file \"{}\" is not the state of an audit of archive \"{place}\"",

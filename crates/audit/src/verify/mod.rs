@@ -117,17 +117,10 @@ pub fn verify(
     }
     let bound = binding.as_ref().map(|binding| binding.system);
     let measure = measure(archive, &inventory, bound, Voters::Many, cancel)?;
-    if request.scope.is_backwards(measure.size) {
-        let message = "the last segment that was asked for lies before the first one";
-        return Err(Error::new(ErrorKind::Unusable, message));
-    }
     let read_first = small::read(archive, &inventory, cancel);
     let (lineage, small) = missed::look(archive, &mut inventory, read_first, measure.size, cancel)?;
     let all = runs(&inventory, measure.size);
-    let Some(within) = request.scope.cut(&all, &lineage, measure.size) else {
-        let message = format!("there is no such segment, segments are of {}", measure.size);
-        return Err(Error::new(ErrorKind::Unusable, message));
-    };
+    let within = cut(request.scope, &all, &lineage, measure.size)?;
     let (journal, mut past) = match &request.state {
         Some(path) => {
             let (journal, past) = Journal::open(path, &archive.place(), measure)?;
@@ -173,6 +166,17 @@ pub fn verify(
         read_before,
         stopped: tally.stopped,
     })
+}
+
+/// The segments that were asked for.
+fn cut(scope: Scope, all: &Runs, lineage: &Lineage, size: SegmentSize) -> Result<Runs, Error> {
+    let unusable = |message: String| Error::new(ErrorKind::Unusable, message);
+    if scope.is_backwards(size) {
+        let message = "the last segment that was asked for lies before the first one";
+        return Err(unusable(message.to_owned()));
+    }
+    let within = scope.cut(all, lineage, size);
+    within.ok_or_else(|| unusable(format!("there is no such segment, segments are of {size}")))
 }
 
 /// The runs of segments of every timeline that has WAL.
