@@ -257,7 +257,7 @@ fn table(read: &Read) -> String {
     let _ = writeln!(
         text,
         "total: {}, {} bytes{} in \"{place}\"",
-        counted(files.len() as u64, "file"),
+        say::counted(files.len() as u64, "file"),
         total_bytes(files),
         encrypted(files)
     );
@@ -320,7 +320,7 @@ fn in_words(summary: &Summary) -> String {
         };
         words.push(format!(
             "{} ({which})",
-            counted(summary.segments, "segment")
+            say::counted(summary.segments, "segment")
         ));
     }
     for (count, what) in [
@@ -329,18 +329,11 @@ fn in_words(summary: &Summary) -> String {
         (summary.backup_history_files, "backup history file"),
     ] {
         if count > 0 {
-            words.push(counted(count, what));
+            words.push(say::counted(count, what));
         }
     }
-    words.push(counted(summary.bytes, "byte"));
+    words.push(say::counted(summary.bytes, "byte"));
     words.join(", ")
-}
-
-fn counted(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 /// The JSON document. Its fields are a promise to programs: add, never rename.

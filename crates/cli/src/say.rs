@@ -47,6 +47,14 @@ fn line(kind: &str, message: &str) {
     });
 }
 
+/// `1 segment`, `2 segments`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
 /// Writes a whole result to standard output.
 pub(crate) fn output(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();

@@ -130,7 +130,7 @@ fn range_in_words(text: &mut String, range: &Range) {
         "  {} to {}, {}, {} of WAL in {}",
         range.first_lsn,
         range.until_lsn,
-        counted(range.segments, "segment"),
+        say::counted(range.segments, "segment"),
         size(range.wal_bytes),
         size(range.stored_bytes)
     );
@@ -140,7 +140,7 @@ fn range_in_words(text: &mut String, range: &Range) {
             "    {} to {}, {}",
             readable(first),
             readable(last),
-            counted(range.commits, "commit")
+            say::counted(range.commits, "commit")
         );
     }
 }
@@ -237,7 +237,7 @@ fn point_in_words(text: &mut String, point: &PointReport) {
             line!(
                 text,
                 "      and from {} before",
-                counted(others, "base backup")
+                say::counted(others, "base backup")
             );
         }
     }
@@ -324,12 +324,5 @@ fn answer_in_words(text: &mut String, answer: &Answer, found: Option<&Place>) {
         Kind::TooEarly => line!(text, "  {name}: too late: {why}"),
         Kind::NotReached => line!(text, "  {name}: does not get there: {why}"),
         Kind::Unusable => line!(text, "  {name}: cannot be recovered: {why}"),
-    }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
     }
 }

@@ -109,28 +109,21 @@ fn word(severity: Severity) -> &'static str {
 
 /// `9 segments, 1234 records, in "…": 0 errors, 0 not known, 0 warnings, 0 notes`.
 fn summary(report: &Report) -> String {
-    let count = |severity, what: &str| counted(report.findings.count(severity), what);
+    let count = |severity, what: &str| say::counted(report.findings.count(severity), what);
     let before = match report.read_before {
         0 => String::new(),
-        before => format!(" (and {} before)", counted(before, "segment")),
+        before => format!(" (and {} before)", say::counted(before, "segment")),
     };
     format!(
         "{}{before}, {}, in \"{}\": {}, {} not known, {}, {}",
-        counted(report.segments, "segment"),
-        counted(report.records, "record"),
+        say::counted(report.segments, "segment"),
+        say::counted(report.records, "record"),
         report.place,
         count(Severity::Error, "error"),
         report.findings.count(Severity::CouldNotTell),
         count(Severity::Warning, "warning"),
         count(Severity::Note, "note"),
     )
-}
-
-fn counted(count: u64, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
 }
 
 /// The JSON document. Its fields are a promise to programs: add, never rename.
