@@ -1,6 +1,16 @@
 //! The checksum of WAL records, computed in pieces.
 //!
-//! Guarantees the server's CRC-32C (`pg_crc32c.h`, 15 to 18), with the processor's own instruction where it has one.
+//! Guarantees the server's CRC-32C (`pg_crc32c.h`, 15 to 18), with the processor's own instructions where it has some.
+
+use crc_fast::{CrcAlgorithm, Digest, checksum_combine};
+
+const CRC_32C: CrcAlgorithm = CrcAlgorithm::Crc32Iscsi;
+
+/// Sums of 32 bits come as the low ones of 64.
+#[expect(clippy::cast_possible_truncation, reason = "documented above")]
+fn low_bits(sum: u64) -> u32 {
+    sum as u32
+}
 
 /// A CRC-32C of the bytes seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,12 +20,20 @@ impl Crc {
     /// With these bytes behind those seen so far.
     #[inline]
     pub(crate) fn and(self, bytes: &[u8]) -> Crc {
-        Crc(crc32c::crc32c_append(self.0, bytes))
+        let mut digest = Digest::new_with_init_state(CRC_32C, u64::from(!self.0));
+        digest.update(bytes);
+        Crc(low_bits(digest.finalize()))
     }
 
     /// With `count` bytes behind those seen so far, of which only their own CRC is known.
     pub(crate) fn and_those_of(self, later: Crc, count: usize) -> Crc {
-        Crc(crc32c::crc32c_combine(self.0, later.0, count))
+        let (own, later) = (u64::from(self.0), u64::from(later.0));
+        Crc(low_bits(checksum_combine(
+            CRC_32C,
+            own,
+            later,
+            count as u64,
+        )))
     }
 
     /// The number as it stands in a record.
