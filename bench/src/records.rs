@@ -3,7 +3,8 @@
 //! Measured twice. *Reading*: one thread goes through the backlog's segments, which are in the kernel's cache, in pieces of
 //! 256 kB: it computes one CRC-32C over each piece (the limit: nothing that looks at all bytes is faster), or reads the
 //! records as the engine does; the peer is `pg_waldump --stats`, a process of its own. *Archiving*: the backlog is drained with
-//! `walden.verify` at `header` and at `records`, taking turns, as in `drain.rs`; before each pair once more, which does not count.
+//! `walden.verify` at `header` and at `records`, taking turns, as in `drain.rs`; before each pair once more, which is not
+//! counted.
 
 use std::fs::File;
 use std::io::Read;
