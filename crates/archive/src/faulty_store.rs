@@ -101,6 +101,25 @@ impl FaultyStore {
     pub fn new(inner: Box<dyn Store>, faults: Faults) -> FaultyStore {
         FaultyStore { inner, faults }
     }
+
+    /// A listing that fails at once, midway or not at all.
+    fn listing(
+        &self,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+        list: impl FnOnce(&mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.faults.fail("could not list")?;
+        let mut fault = Ok(());
+        list(&mut |entry| {
+            fault = self.faults.fail("listing broke off");
+            if fault.is_err() {
+                ControlFlow::Break(())
+            } else {
+                visit(entry)
+            }
+        })?;
+        fault
+    }
 }
 
 impl Store for FaultyStore {
@@ -151,17 +170,19 @@ impl Store for FaultyStore {
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.faults.fail("could not list")?;
-        let mut fault = Ok(());
-        self.inner.list(prefix, detail, &mut |entry| {
-            fault = self.faults.fail("listing broke off");
-            if fault.is_err() {
-                ControlFlow::Break(())
-            } else {
-                visit(entry)
-            }
-        })?;
-        fault
+        self.listing(visit, |visit| self.inner.list(prefix, detail, visit))
+    }
+
+    fn list_after(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.listing(visit, |visit| {
+            self.inner.list_after(prefix, start_after, detail, visit)
+        })
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

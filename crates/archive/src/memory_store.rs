@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +58,32 @@ impl MemoryStore {
     /// Lets time pass by the store's clock. For tests.
     pub fn pass(&self, time: Duration) {
         self.lock().ticks += time.as_secs();
+    }
+
+    fn list_from(
+        &self,
+        from: Bound<&str>,
+        prefix: &str,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) {
+        let lock = self.lock();
+        let objects = lock.objects.range::<str, _>((from, Bound::Unbounded));
+        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
+            let (bytes, modified) = match detail {
+                Detail::Keys => (0, SystemTime::UNIX_EPOCH),
+                Detail::Full => (kept.bytes.len() as u64, kept.modified),
+            };
+            if visit(Entry {
+                key: key.clone(),
+                bytes,
+                modified,
+            })
+            .is_break()
+            {
+                break;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -122,23 +148,18 @@ impl Store for MemoryStore {
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let lock = self.lock();
-        let objects = lock.objects.iter();
-        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
-            let (bytes, modified) = match detail {
-                Detail::Keys => (0, SystemTime::UNIX_EPOCH),
-                Detail::Full => (kept.bytes.len() as u64, kept.modified),
-            };
-            if visit(Entry {
-                key: key.clone(),
-                bytes,
-                modified,
-            })
-            .is_break()
-            {
-                break;
-            }
-        }
+        self.list_from(Bound::Unbounded, prefix, detail, visit);
+        Ok(())
+    }
+
+    fn list_after(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.list_from(Bound::Excluded(start_after), prefix, detail, visit);
         Ok(())
     }
 

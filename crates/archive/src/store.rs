@@ -106,6 +106,23 @@ pub trait Store: Send + Sync {
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error>;
 
+    /// As [`Store::list`], for the keys behind `start_after` in byte order, which itself need be no key and is not shown.
+    /// A store that orders its keys shows them without reading those before.
+    fn list_after(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.list(prefix, detail, &mut |entry| {
+            if entry.key.as_str() > start_after {
+                return visit(entry);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
     /// Removes an object, durably, and tells whether it was there.
     fn remove(&self, key: &str) -> Result<bool, Error>;
 

@@ -17,7 +17,7 @@ use super::address::Address;
 use super::asking::limit_for;
 use super::failure::Meaning;
 use super::staged::{CloudStaged, SINGLE_BYTES_MAX};
-use super::store::{CloudStore, Shared};
+use super::store::{CloudStore, From, Shared};
 
 /// What the names of objects begin with that only serve to try something.
 pub(super) const PROBE_PREFIX: &str = "walden.probe.";
@@ -210,15 +210,15 @@ fn try_listing(shared: &Shared) -> Result<(), Error> {
 
 fn must_be_listed(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), Error> {
     let mut found = Vec::new();
-    let mut token = None;
+    let mut from = From::Start;
     // A store may give pages with nothing in them, but not for ever.
     for _ in 0..4 * LISTED {
-        let (entries, next) = shared.page(prefix, token, Some(1))?;
+        let (entries, next) = shared.page(prefix, &from, Some(1))?;
         found.extend(entries.into_iter().map(|entry| entry.key));
-        token = next;
-        if token.is_none() {
+        let Some(next) = next else {
             break;
-        }
+        };
+        from = next;
     }
     found.sort();
     if found == keys {

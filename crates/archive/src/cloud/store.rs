@@ -40,6 +40,15 @@ const LEFTOVER_PREFIXES: [&str; 2] = [STAGED_PREFIX, PROBE_PREFIX];
 /// Pages of unfinished uploads that are looked at, each of up to a thousand.
 const UPLOAD_PAGES_MAX: usize = 100;
 
+/// Where a page of a listing begins.
+pub(super) enum From {
+    Start,
+    /// Behind this key, in the store's order.
+    After(String),
+    /// Where the store said that the next one does.
+    Token(String),
+}
+
 /// An archive's place in an object store. Clones share connections.
 #[derive(Clone)]
 pub struct CloudStore {
@@ -135,6 +144,14 @@ impl Shared {
         }
     }
 
+    /// The same for what need not be a key.
+    fn name(&self, text: &str) -> String {
+        match self.address.prefix.as_str() {
+            "" => text.to_owned(),
+            root => format!("{root}/{text}"),
+        }
+    }
+
     pub(super) fn shown(&self, key: &str) -> String {
         format!("{}/{key}", self.address.place())
     }
@@ -211,23 +228,25 @@ impl Shared {
     pub(super) fn page(
         &self,
         prefix: &str,
-        token: Option<String>,
+        from: &From,
         most: Option<usize>,
-    ) -> Result<(Vec<Entry>, Option<String>), Error> {
+    ) -> Result<(Vec<Entry>, Option<From>), Error> {
         let asked = match self.address.service {
             // For Azure the client library leaves out an object that is named like the prefix itself.
             Service::Azure => prefix.get(..prefix.len().saturating_sub(1)),
             Service::S3 | Service::Gcs => Some(prefix),
         };
-        let asked = asked.unwrap_or_default();
-        let asked = match self.address.prefix.as_str() {
-            "" => asked.to_owned(),
-            root => format!("{root}/{asked}"),
+        let asked = self.name(asked.unwrap_or_default());
+        let (offset, token) = match from {
+            From::Start => (None, None),
+            From::After(key) => (Some(self.name(key)), None),
+            From::Token(token) => (None, Some(token.clone())),
         };
         let found = self.ask(limit_for(0), move |client| {
             let asked = asked.clone();
             let options = PaginatedListOptions {
                 delimiter: Some("/".into()),
+                offset: offset.clone(),
                 page_token: token.clone(),
                 max_keys: most,
                 ..PaginatedListOptions::default()
@@ -250,27 +269,27 @@ impl Shared {
                 modified: object.last_modified.into(),
             })
         });
-        Ok((entries.collect(), page.page_token))
+        Ok((entries.collect(), page.page_token.map(From::Token)))
     }
 
     /// Shows what [`Shared::page`] gives, page after page, until `visit` breaks.
     fn each(
         &self,
         prefix: &str,
+        mut from: From,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let mut token = None;
         loop {
-            let (entries, next) = self.page(prefix, token, None)?;
+            let (entries, next) = self.page(prefix, &from, None)?;
             for entry in entries {
                 if visit(entry).is_break() {
                     return Ok(());
                 }
             }
-            token = next;
-            if token.is_none() {
+            let Some(next) = next else {
                 return Ok(());
-            }
+            };
+            from = next;
         }
     }
 
@@ -296,7 +315,7 @@ impl Shared {
     /// Removes objects that have no archive's name yet and are older than this.
     fn remove_unfinished(&self, age: Duration) -> Result<u64, Error> {
         let mut old = Vec::new();
-        self.each("walden.", &mut |entry| {
+        self.each("walden.", From::Start, &mut |entry| {
             if is_leftover(&entry.key, entry.modified, age) {
                 old.push(entry.key);
             }
@@ -394,6 +413,11 @@ fn is_leftover(key: &str, begun: SystemTime, age: Duration) -> bool {
     is_meant && begun.elapsed().is_ok_and(|elapsed| elapsed > age)
 }
 
+/// Whether an entry may be shown: unfinished ones are nobody's yet.
+fn is_ours(entry: &Entry) -> bool {
+    store::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX)
+}
+
 impl Store for CloudStore {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         store::check_key(key)?;
@@ -431,11 +455,29 @@ impl Store for CloudStore {
         _: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.shared.each(prefix, &mut |entry| {
-            // Unfinished ones are nobody's yet.
-            let is_ours =
-                store::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX);
-            match is_ours {
+        self.shared
+            .each(prefix, From::Start, &mut |entry| match is_ours(&entry) {
+                true => visit(entry),
+                false => ControlFlow::Continue(()),
+            })
+    }
+
+    fn list_after(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        _: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let from = match self.shared.address.service {
+            Service::S3 | Service::Gcs if start_after.is_empty() => From::Start,
+            Service::S3 | Service::Gcs => From::After(start_after.to_owned()),
+            // It has no such question but in versions that not all of them speak.
+            Service::Azure => From::Start,
+        };
+        self.shared.each(prefix, from, &mut |entry| {
+            // A store that does not know the question shows all.
+            match is_ours(&entry) && entry.key.as_str() > start_after {
                 true => visit(entry),
                 false => ControlFlow::Continue(()),
             }

@@ -37,6 +37,10 @@ pub(super) const ALL: &[Promise] = &[
         listing_is_complete,
     ),
     ("a listing stops when it is told to", listing_stops),
+    (
+        "a listing behind a key shows what is behind it",
+        listing_behind_a_key,
+    ),
     ("a removed object is absent", removed_is_absent),
     ("what cannot be a key is refused", bad_keys_are_refused),
 ];
@@ -293,6 +297,56 @@ fn listing_stops(bench: &mut Bench<'_>) -> Result<String, Broken> {
     })?;
     must(seen == 1, format!("it went on for {seen} objects"))?;
     Ok("after the first of three".to_owned())
+}
+
+fn listing_behind_a_key(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let keys = [
+        "00000001.history",
+        "000000010000000000000001",
+        "000000010000000000000002",
+        "000000010000000000000002.gz",
+        "000000010000000000000002.partial",
+        "000000010000000000000003",
+        "00000001000000010000000A",
+        "000000020000000000000001",
+        "walden.json",
+    ];
+    for key in keys {
+        must(
+            create(&*store, key, b"x")?,
+            "creating a new object says that it exists",
+        )?;
+    }
+    let prefixes = ["", "00000001", "000000010000000000000002", "00000003"];
+    let starts = [
+        "",
+        "00000001.",
+        "000000010000000000000001",
+        "000000010000000000000002",
+        "000000010000000000000002.h",
+        "000000010000000000000009",
+        "00000002",
+        "zz",
+    ];
+    for prefix in prefixes {
+        for start in starts {
+            let mut found = Vec::new();
+            store.list_after(prefix, start, Detail::Full, &mut |entry| {
+                found.push(entry.key);
+                ControlFlow::Continue(())
+            })?;
+            found.sort();
+            let expected = keys
+                .into_iter()
+                .filter(|key| key.starts_with(prefix) && *key > start);
+            must(
+                found.iter().map(String::as_str).eq(expected),
+                format!("behind {start:?}, keys that begin with {prefix:?} are {found:?}"),
+            )?;
+        }
+    }
+    Ok(format!("{} listings", prefixes.len() * starts.len()))
 }
 
 fn removed_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
