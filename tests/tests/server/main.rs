@@ -7,6 +7,7 @@ mod archive_ahead;
 mod c_module;
 mod common;
 mod exclusive;
+mod faces;
 mod foreign;
 mod hanging;
 mod hole;
