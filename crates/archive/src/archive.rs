@@ -11,20 +11,18 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
-use crate::binding::Binding;
+use crate::binding::{Binding, Seen};
 use crate::cloud::CloudStore;
 use crate::codec::Decoded;
-use crate::compression::CompressionKind;
 use crate::crew::Spawn;
 use crate::dir_store::DirStore;
 use crate::durable::Disk;
 use crate::error::Error;
-use crate::forms::Forms;
-use crate::key::Form;
+use crate::form::Form;
 use crate::location::Location;
 use crate::neighbours::Neighbours;
 use crate::options::{Cancel, Options};
@@ -40,12 +38,10 @@ pub struct Archive {
     pub(crate) options: Options,
     /// What encrypted files are told apart by where they cannot be opened.
     pub(crate) secret: Option<ClusterSecret>,
-    /// The binding once seen. If it vanishes later, the archive's file system is gone, not its contents.
-    pub(crate) seen: Mutex<Option<(Binding, Instant)>>,
-    /// Which forms its files have, where looking for all would cost too much.
-    pub(crate) forms: Mutex<Forms>,
-    /// How the store is tried before the first file.
-    pub(crate) trial: Trial,
+    /// What has been seen of its binding.
+    pub(crate) seen: Mutex<Seen>,
+    /// How the store is tried before it is bound.
+    pub(crate) trial: Trial<'static>,
     /// What is known of the segments that passed by.
     pub(crate) neighbours: Arc<Neighbours>,
     /// How restored files are written.
@@ -112,16 +108,12 @@ pub struct Cleaned {
 pub struct Stored {
     /// The server's name for it.
     pub name: WalFileName,
-    /// The object's key: the name and a suffix.
+    /// The object's key, which is the name.
     pub key: String,
     /// Size as stored.
     pub bytes: u64,
     /// When it was stored, by the store's clock.
     pub modified: SystemTime,
-    /// How it is compressed, by its suffix.
-    pub compression: CompressionKind,
-    /// Whether it is encrypted, by its suffix.
-    pub encrypted: bool,
 }
 
 impl Archive {
@@ -147,8 +139,7 @@ impl Archive {
             store,
             options,
             secret: None,
-            seen: Mutex::new(None),
-            forms: Mutex::default(),
+            seen: Mutex::default(),
             trial: Trial::Thorough,
             neighbours: Arc::default(),
             disk: Disk::default(),
@@ -158,14 +149,6 @@ impl Archive {
     /// With what an archive of the same place has seen, which was opened before.
     pub(crate) fn remembering(self, neighbours: Arc<Neighbours>) -> Archive {
         Archive { neighbours, ..self }
-    }
-
-    /// With another time for believing which forms there are (`forms.rs`), for tests where all who use the archive have it.
-    pub(crate) fn believing_for(self, believed: Duration) -> Archive {
-        Archive {
-            forms: Mutex::new(Forms::believed_for(believed)),
-            ..self
-        }
     }
 
     /// The same archive, for whoever stores one file and goes: its store is tried briefly (see [`Trial`]).
@@ -190,11 +173,11 @@ impl Archive {
     /// the source. Fails with
     /// * [`crate::ErrorKind::Conflict`]: other bytes are stored under this name, or bytes that cannot be
     ///   read; nothing was changed;
-    /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system; nothing was
-    ///   written;
+    /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system, or the archive is one of segments of
+    ///   another size; nothing was written;
     /// * [`crate::ErrorKind::Damaged`]: the source fails its checks;
-    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or whose it is cannot be told; or it cannot be told
-    ///   whether an encrypted file that is there is the same;
+    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or is itself what is in the archive, or whose it is cannot be
+    ///   told; or it cannot be told whether an encrypted file that is there is the same;
     /// * [`crate::ErrorKind::Unavailable`], [`crate::ErrorKind::Cancelled`]: offer the file again.
     pub fn put_new(
         &self,
@@ -220,7 +203,8 @@ impl Archive {
     /// * [`crate::ErrorKind::Unavailable`]: could not tell, or could not write;
     /// * [`crate::ErrorKind::Damaged`]: what is stored fails its checks;
     /// * [`crate::ErrorKind::Foreign`]: the archive or the segment is another system's than `system`;
-    /// * [`crate::ErrorKind::Unusable`]: `dest` exists; or what is stored is encrypted, and not for our identities;
+    /// * [`crate::ErrorKind::Unusable`]: `dest` exists; or what is stored is encrypted, and not for our identities, or packed in
+    ///   another way than Walden reads;
     /// * [`crate::ErrorKind::Cancelled`].
     pub fn get(
         &self,
@@ -252,7 +236,7 @@ impl Archive {
         crate::branches::must_have_no_wal_of(self, timeline)
     }
 
-    /// Every WAL file, sorted by name and then by suffix; foreign names are left out.
+    /// Every WAL file, sorted by name; foreign names are left out.
     pub fn list(&self) -> Result<Vec<Stored>, Error> {
         self.list_with(&mut |_| ())
     }
@@ -260,6 +244,11 @@ impl Archive {
     /// The same, telling now and then how many files have been found so far.
     pub fn list_with(&self, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
         crate::list::list(self, told)
+    }
+
+    /// In which form a file is stored, by its first bytes; `None` if it is not there. In an object store this is a request.
+    pub fn form_of(&self, key: &str) -> Result<Option<Form>, Error> {
+        crate::reading::form_of(self, key)
     }
 
     /// Shows `visit` everything in the archive, in no particular order, page by page, until it breaks.
@@ -272,7 +261,7 @@ impl Archive {
         Reading::new(self)
     }
 
-    /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`, under any suffix.
+    /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`.
     ///
     /// `system` is the system identifier of whoever asks, when it is known: an archive of another system is
     /// refused with [`crate::ErrorKind::Foreign`] before anything is removed.
@@ -302,18 +291,8 @@ impl Archive {
     }
 
     /// Begins to read an object that was opened under this key.
-    pub(crate) fn decode<'a>(
-        &self,
-        object: Object,
-        key: &str,
-        form: Form,
-    ) -> Result<Decoded<'a>, Error> {
-        Decoded::new(
-            object,
-            form,
-            self.shown(key),
-            self.options.identity_file.as_ref(),
-        )
+    pub(crate) fn decode<'a>(&self, object: Object, key: &str) -> Result<Decoded<'a>, Error> {
+        Decoded::new(object, self.shown(key), self.options.identity_file.as_ref())
     }
 
     /// A key as messages name it.

@@ -1,25 +1,27 @@
-//! `walden.json`: whose WAL an archive holds. Written before the first WAL, create-if-absent, never changed.
+//! `walden.json`: whose WAL an archive holds, and how long its segments are. Written before the first WAL, create-if-absent,
+//! never changed.
 //!
 //! Guarantees: nothing is written into an archive of another system, not even by two that come first at
-//! once. An archive without the file that holds segments (made by `cp` or `basic_archive`) is bound only
-//! to the system those segments are from. A binding once seen that is gone means that the archive is gone.
+//! once, and no segment of another size (`pg_resetwal --wal-segsize` begins another archive). An archive without the file that
+//! holds segments (made by `cp` or `basic_archive`) is bound only to the system and the size of those segments. One whose
+//! binding does not say the size takes it from its segments. A binding once seen that is gone means that the archive is gone.
+//!
+//! That the store creates only what is absent is tried before the binding is written, and by whoever finds one: see [`Trial`].
 
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::sync::PoisonError;
-use std::time::{Instant, SystemTime};
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SystemIdentifier, WalFileName};
+use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::archive::Archive;
 use crate::codec::Contents;
-use crate::compression::CompressionKind;
 use crate::error::{Error, ErrorKind};
-use crate::forms;
-use crate::key::{Form, parse_key};
+use crate::key::parse_key;
 use crate::options::Verify;
-use crate::store::{Detail, Object};
+use crate::store::{Detail, Glance, Object, Trial};
 use crate::time::rfc3339;
 
 /// The binding's key.
@@ -31,6 +33,11 @@ const FORMAT: u32 = 1;
 /// The longest binding believed, in bytes.
 const BINDING_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a binding that was seen is believed, where looking again is a request.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+const ANOTHER_ARCHIVE: &str = "Every database cluster needs an archive of its own.";
+
 /// Whose WAL an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
@@ -38,6 +45,8 @@ pub struct Binding {
     pub format: u32,
     /// The one system whose WAL belongs here.
     pub system: SystemIdentifier,
+    /// How long its segments are; `None` if it was bound before that was written down, or by a file that does not tell.
+    pub segment_size: Option<SegmentSize>,
     /// When it was bound, RFC 3339, UTC.
     pub created: String,
 }
@@ -47,18 +56,52 @@ struct Json {
     format: u32,
     /// A text, because JSON's numbers are often read as doubles, which lose its last digits.
     system_identifier: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    segment_size: Option<u64>,
     created: String,
+}
+
+/// What an opened archive has seen of its binding.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The binding once seen, and when. If it vanishes later, the archive's file system is gone, not its contents.
+    binding: Option<(Binding, Instant)>,
+    /// The size of its segments, where only they tell; `None` inside if there were none.
+    size: Option<Option<SegmentSize>>,
+    /// Whether the store has been tried.
+    is_tried: bool,
+}
+
+/// Who offers a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
+    /// Whose WAL it is.
+    pub(crate) system: SystemIdentifier,
+    /// How long its segments are, where that is known.
+    pub(crate) segment_size: Option<SegmentSize>,
 }
 
 /// Reads the binding; see [`Archive::binding`].
 pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
-    let found = match archive.store.open(BINDING_KEY)? {
+    let bytes = read_bytes(archive)?;
+    Ok(bytes.map(|(binding, _)| binding))
+}
+
+/// The same, and the bytes that it is stored as.
+fn read_bytes(archive: &Archive) -> Result<Option<(Binding, Vec<u8>)>, Error> {
+    let found = archive.store.open(BINDING_KEY)?;
+    take(archive, found)
+}
+
+/// What an object found under the binding's key says, and that it is what was seen before.
+fn take(archive: &Archive, found: Option<Object>) -> Result<Option<(Binding, Vec<u8>)>, Error> {
+    let found = match found {
         None => None,
         Some(object) => Some(parse(archive, object)?),
     };
-    let mut seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
-    match (found, &*seen) {
-        (Some(binding), Some((before, _))) if binding.system != before.system => {
+    let mut seen = seen(archive);
+    match (found, &seen.binding) {
+        (Some((binding, _)), Some((before, _))) if binding.system != before.system => {
             Err(Error::foreign(format!(
                 "archive \"{}\" has become system identifier {}'s, and was {}'s",
                 archive.place(),
@@ -66,9 +109,9 @@ pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
                 before.system
             )))
         }
-        (Some(binding), _) => {
-            *seen = Some((binding.clone(), Instant::now()));
-            Ok(Some(binding))
+        (Some((binding, bytes)), _) => {
+            seen.binding = Some((binding.clone(), Instant::now()));
+            Ok(Some((binding, bytes)))
         }
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::unavailable(format!(
@@ -81,15 +124,23 @@ pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
 
 /// The binding as it was seen a moment ago, where reading it again is a request; else as it is now.
 pub(crate) fn known(archive: &Archive) -> Result<Option<Binding>, Error> {
-    if archive.store.is_remote() {
-        let seen = archive.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((binding, at)) = &*seen
-            && at.elapsed() < forms::BELIEVED
-        {
-            return Ok(Some(binding.clone()));
+    let found = match archive.store.glance(BINDING_KEY)? {
+        Glance::Object(object) => Some(object),
+        Glance::Absent => None,
+        Glance::NotLooked => {
+            if let Some((binding, at)) = &seen(archive).binding
+                && at.elapsed() < BELIEVED
+            {
+                return Ok(Some(binding.clone()));
+            }
+            archive.store.open(BINDING_KEY)?
         }
-    }
-    read(archive)
+    };
+    Ok(take(archive, found)?.map(|(binding, _)| binding))
+}
+
+fn seen(archive: &Archive) -> MutexGuard<'_, Seen> {
+    archive.seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Refuses if the archive is known to be another system's.
@@ -106,32 +157,54 @@ pub(crate) fn check(
         archive.place(),
         binding.system
     ))
-    .with_hint("Every database cluster needs an archive of its own."))
+    .with_hint(ANOTHER_ARCHIVE))
+}
+
+/// Refuses if the archive's segments are known to be of another size.
+fn check_size(archive: &Archive, size: SegmentSize, own: SegmentSize) -> Result<(), Error> {
+    if size == own {
+        return Ok(());
+    }
+    Err(Error::foreign(format!(
+        "archive \"{}\" holds segments of {size}, and this server's are of {own}",
+        archive.place()
+    ))
+    .with_hint("WAL from after pg_resetwal --wal-segsize belongs into an archive of its own, with a new base backup."))
 }
 
 /// Makes sure that the archive is this system's, and binds it if it is nobody's yet.
-pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), Error> {
-    let is_bound = known(archive)?;
-    if let Some(binding) = &is_bound {
-        check(archive, binding, system)?;
-    }
-    archive.store.prove_creation(archive.trial)?;
-    if is_bound.is_some() {
+pub(crate) fn claim(archive: &Archive, owner: Owner) -> Result<(), Error> {
+    let is_tried = seen(archive).is_tried;
+    if is_tried {
+        if let Some(binding) = known(archive)? {
+            return must_be_of(archive, &binding, owner);
+        }
+    } else if let Some((binding, bytes)) = read_bytes(archive)? {
+        must_be_of(archive, &binding, owner)?;
+        let again = Trial::Again {
+            key: BINDING_KEY,
+            bytes: &bytes,
+        };
+        archive.store.prove_creation(again)?;
+        seen(archive).is_tried = true;
         return Ok(());
     }
-    let evidence = check_evidence(archive, system);
-    if !matches!(evidence, Ok(false))
+    archive.store.prove_creation(archive.trial)?;
+    let evidence = check_evidence(archive, owner);
+    if !matches!(evidence, Ok(Evidence::None))
         && let Some(binding) = read(archive)?
     {
         // Bound meanwhile, perhaps by a neighbour of ours, whose file was the evidence.
-        return check(archive, &binding, system);
+        return must_be_of(archive, &binding, owner);
     }
-    if !evidence? {
-        forms::begin(archive)?;
-    }
+    let segment_size = match evidence? {
+        Evidence::Size(size) => Some(size),
+        Evidence::None | Evidence::Wal => owner.segment_size,
+    };
     let json = Json {
         format: FORMAT,
-        system_identifier: system.to_string(),
+        system_identifier: owner.system.to_string(),
+        segment_size: segment_size.map(SegmentSize::bytes),
         created: rfc3339(SystemTime::now()),
     };
     let text = serde_json::to_string(&json)
@@ -148,7 +221,10 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     staged.publish()?;
     // Ours or that of somebody who came first at the same time: what is there now decides.
     match read(archive)? {
-        Some(binding) => check(archive, &binding, system),
+        Some(binding) => {
+            seen(archive).is_tried = true;
+            must_be_of(archive, &binding, owner)
+        }
         None => Err(Error::unavailable(format!(
             "\"{}\" vanished as soon as it was written",
             archive.shown(BINDING_KEY)
@@ -156,49 +232,107 @@ pub(crate) fn claim(archive: &Archive, system: SystemIdentifier) -> Result<(), E
     }
 }
 
+/// Refuses an owner that a binding is not for.
+fn must_be_of(archive: &Archive, binding: &Binding, owner: Owner) -> Result<(), Error> {
+    check(archive, binding, owner.system)?;
+    let Some(own) = owner.segment_size else {
+        return Ok(());
+    };
+    match binding.segment_size {
+        Some(size) => check_size(archive, size, own),
+        None => match size_by_evidence(archive, owner)? {
+            Some(size) => check_size(archive, size, own),
+            None => {
+                seen(archive).size = Some(Some(own));
+                Ok(())
+            }
+        },
+    }
+}
+
+/// How long the segments are of an archive whose binding does not say it: looked at once.
+fn size_by_evidence(archive: &Archive, owner: Owner) -> Result<Option<SegmentSize>, Error> {
+    if let Some(size) = seen(archive).size {
+        return Ok(size);
+    }
+    let unsized_owner = Owner {
+        segment_size: None,
+        ..owner
+    };
+    let size = match check_evidence(archive, unsized_owner) {
+        Ok(Evidence::Size(size)) => Some(size),
+        Err(error) if error.kind().may_work_later() => return Err(error),
+        // The binding says whose it is. What is wrong with single files is for an audit to say.
+        Ok(Evidence::None | Evidence::Wal) | Err(_) => None,
+    };
+    seen(archive).size = Some(size);
+    Ok(size)
+}
+
 /// Fails if the archive is known, or shows, to be another system's. Writes nothing.
 pub(crate) fn must_not_be_foreign(
     archive: &Archive,
     system: SystemIdentifier,
 ) -> Result<(), Error> {
+    let owner = Owner {
+        system,
+        segment_size: None,
+    };
     match read(archive)? {
         Some(binding) => check(archive, &binding, system),
-        None => check_evidence(archive, system).map(drop),
+        None => check_evidence(archive, owner).map(drop),
     }
 }
 
-/// An archive without a binding may hold WAL by other means; true if it does. Then that WAL says whose it is.
-fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<bool, Error> {
+/// What an archive holds that may be of another system.
+enum Evidence {
+    /// No segments.
+    None,
+    /// Segments that say nothing.
+    Wal,
+    /// Segments of the system that was asked for, so long.
+    Size(SegmentSize),
+}
+
+/// An archive without a binding may hold WAL by other means. Then that WAL says whose it is.
+fn check_evidence(archive: &Archive, owner: Owner) -> Result<Evidence, Error> {
     // The newest and the oldest: one of them may be a copy that was interrupted.
-    let mut newest: Option<(String, String)> = None;
-    let mut oldest: Option<(String, String)> = None;
+    let mut newest: Option<String> = None;
+    let mut oldest: Option<String> = None;
     archive.store.list("", Detail::Keys, &mut |entry| {
-        if let Some((WalFileName::Segment(name), _)) = parse_key(&entry.key) {
-            let candidate = (name.to_string(), entry.key);
-            if newest.as_ref().is_none_or(|newest| candidate > *newest) {
-                newest = Some(candidate.clone());
+        if let Some(WalFileName::Segment(_)) = parse_key(&entry.key) {
+            if newest.as_ref().is_none_or(|newest| entry.key > *newest) {
+                newest = Some(entry.key.clone());
             }
-            if oldest.as_ref().is_none_or(|oldest| candidate < *oldest) {
-                oldest = Some(candidate);
+            if oldest.as_ref().is_none_or(|oldest| entry.key < *oldest) {
+                oldest = Some(entry.key);
             }
         }
         ControlFlow::Continue(())
     })?;
     let holds_wal = newest.is_some();
     let mut unread = None;
-    for (_, key) in newest.into_iter().chain(oldest) {
+    for key in newest.into_iter().chain(oldest) {
         match header_of(archive, &key) {
-            Ok(Some(header)) if header.system == system => return Ok(true),
+            Ok(Some(header)) if header.system == owner.system => {
+                if let Some(own) = owner.segment_size {
+                    check_size(archive, header.segment_size, own)?;
+                }
+                return Ok(Evidence::Size(header.segment_size));
+            }
             Ok(Some(header)) => {
                 return Err(Error::foreign(format!(
-                    "archive \"{}\" holds WAL of system identifier {} (\"{key}\"), not of {system}",
+                    "archive \"{}\" holds WAL of system identifier {} (\"{key}\"), not of {}",
                     archive.place(),
-                    header.system
+                    header.system,
+                    owner.system
                 ))
-                .with_hint("Every database cluster needs an archive of its own."));
+                .with_hint(ANOTHER_ARCHIVE));
             }
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Damaged => unread = Some(error),
+            Err(error) if error.kind() == ErrorKind::Damaged || error.is_packed() => {
+                unread = Some(error);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -206,21 +340,19 @@ fn check_evidence(archive: &Archive, system: SystemIdentifier) -> Result<bool, E
         Some(error) if archive.options.verify != Verify::Off => {
             Err(error.with_hint("Whose WAL this archive holds cannot be told."))
         }
-        _ => Ok(holds_wal),
+        _ if holds_wal => Ok(Evidence::Wal),
+        _ => Ok(Evidence::None),
     }
 }
 
 /// The header of a stored segment; `None` if it has been removed meanwhile.
 pub(crate) fn header_of(archive: &Archive, key: &str) -> Result<Option<LongPageHeader>, Error> {
-    let Some((_, form)) = parse_key(key) else {
-        return Ok(None);
-    };
     let Some(object) = archive.store.open(key)? else {
         return Ok(None);
     };
     let shown = archive.shown(key);
     let mut head = [0; LONG_PAGE_HEADER_BYTES];
-    let bytes = archive.decode(object, key, form)?.fill(&mut head)?;
+    let bytes = archive.decode(object, key)?.fill(&mut head)?;
     match LongPageHeader::parse(head.get(..bytes).unwrap_or_default()) {
         Ok(header) => Ok(Some(header)),
         Err(cause) => Err(Error::damaged(format!(
@@ -229,15 +361,13 @@ pub(crate) fn header_of(archive: &Archive, key: &str) -> Result<Option<LongPageH
     }
 }
 
-fn parse(archive: &Archive, object: Object) -> Result<Binding, Error> {
+/// The binding, and the bytes that it is stored as.
+fn parse(archive: &Archive, object: Object) -> Result<(Binding, Vec<u8>), Error> {
     let shown = archive.shown(BINDING_KEY);
     let damaged = |why: String| Error::damaged(format!("\"{shown}\" is not valid: {why}"));
     let mut text = vec![0; BINDING_BYTES_MAX];
     // Never encrypted: whoever is refused must be able to say why.
-    let plain = Form::plain(CompressionKind::None);
-    let bytes = archive
-        .decode(object, BINDING_KEY, plain)?
-        .fill(&mut text)?;
+    let bytes = archive.decode(object, BINDING_KEY)?.fill(&mut text)?;
     text.truncate(bytes);
     let json: Json = serde_json::from_slice(&text).map_err(|cause| damaged(cause.to_string()))?;
     if json.format != FORMAT {
@@ -253,9 +383,13 @@ fn parse(archive: &Archive, object: Object) -> Result<Binding, Error> {
             json.system_identifier.escape_default()
         ))
     })?;
-    Ok(Binding {
+    let segment_size = json.segment_size.map(SegmentSize::new).transpose();
+    let segment_size = segment_size.map_err(|cause| damaged(cause.to_string()))?;
+    let binding = Binding {
         format: json.format,
         system,
+        segment_size,
         created: json.created,
-    })
+    };
+    Ok((binding, text))
 }

@@ -12,7 +12,7 @@ use wal::{LongPageHeader, SegmentName, TimelineHistory, TimelineId, WalFileName}
 use crate::archive::Archive;
 use crate::binding::header_of;
 use crate::error::{Error, ErrorKind};
-use crate::key::parse_key;
+use crate::key::{key_of, parse_key};
 use crate::options::Verify;
 use crate::store::Detail;
 
@@ -94,17 +94,8 @@ pub(crate) fn must_begin_here(
 }
 
 fn is_stored(archive: &Archive, segment: SegmentName) -> Result<bool, Error> {
-    let mut is_stored = false;
-    let name = segment.to_string();
-    archive.store.list(&name, Detail::Keys, &mut |entry| {
-        let parsed = parse_key(&entry.key).map(|(name, _)| name);
-        is_stored = parsed == Some(WalFileName::Segment(segment));
-        match is_stored {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })?;
-    Ok(is_stored)
+    let key = key_of(&WalFileName::Segment(segment));
+    Ok(archive.store.open(&key)?.is_some())
 }
 
 /// Whether there are segments of an older timeline. Without them the archive may have been begun on this one, by a server whose
@@ -112,7 +103,7 @@ fn is_stored(archive: &Archive, segment: SegmentName) -> Result<bool, Error> {
 fn has_older(archive: &Archive, timeline: TimelineId) -> Result<bool, Error> {
     let mut has_older = false;
     archive.store.list("", Detail::Keys, &mut |entry| {
-        let name = parse_key(&entry.key).map(|(name, _)| name);
+        let name = parse_key(&entry.key);
         has_older = matches!(name, Some(WalFileName::Segment(name)) if name.timeline() < timeline);
         match has_older {
             true => ControlFlow::Break(()),
@@ -127,13 +118,12 @@ fn lowest(archive: &Archive, timeline: TimelineId) -> Result<Option<(SegmentName
     let mut lowest: Option<(SegmentName, String)> = None;
     let prefix = format!("{:08X}", timeline.get());
     archive.store.list(&prefix, Detail::Keys, &mut |entry| {
-        if let Some((WalFileName::Segment(name), _)) = parse_key(&entry.key)
+        if let Some(WalFileName::Segment(name)) = parse_key(&entry.key)
             && lowest.as_ref().is_none_or(|(lowest, _)| name < *lowest)
         {
             lowest = Some((name, entry.key));
         }
-        // Object stores list in the order of names.
-        match lowest.is_some() && archive.store.is_remote() {
+        match lowest.is_some() && archive.store.lists_in_order() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
@@ -175,7 +165,7 @@ mod tests {
         let second = TimelineId::new(2).unwrap();
         // The archive may have been begun on it.
         assert!(archive.must_have_no_wal_of(second).is_ok());
-        store.overwrite("000000010000000000000004.zst", b"whatever");
+        store.overwrite("000000010000000000000004", b"whatever");
         let error = archive.must_have_no_wal_of(second).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         assert!(
@@ -201,7 +191,7 @@ mod tests {
             archive.get(&name, &dir.path().join("x"), None, &Cancel::new())
         };
         assert!(matches!(get(fifth), Ok(Got::Restored { .. })));
-        store.overwrite("000000020000000000000004.zst", b"whatever");
+        store.overwrite("000000020000000000000004", b"whatever");
         let error = get(fifth).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
         let expected =

@@ -3,8 +3,9 @@
 //!
 //! Guarantees, with [`Verify::Header`]: a segment or partial segment begins with a long page header of the
 //! named segment and the expected system, and is exactly as long as that header says; a timeline history
-//! file parses. With [`Verify::Records`] every record up to the end of WAL is right, too. In any case no file is empty or
-//! longer than the longest segment. How a segment fits those beside it is left to `neighbours`.
+//! file parses. With [`Verify::Records`] every record up to the end of WAL is right, too. In any case, [`Verify::Off`]
+//! included, no file is empty, and a segment has the size of a segment: that of its header, of the archive, or at least one
+//! that a server can have. How a segment fits those beside it is left to `neighbours`.
 
 use wal::{
     LONG_PAGE_HEADER_BYTES, LongPageHeader, ReadError, SegmentReader, SegmentSize, SegmentSummary,
@@ -22,6 +23,8 @@ pub(crate) struct Check<'a> {
     name: &'a WalFileName,
     verify: Verify,
     system: Option<SystemIdentifier>,
+    /// How long the archive's segments are, if that is known.
+    size: Option<SegmentSize>,
     /// The file as messages name it: `file "pg_wal/…"`, `archive file "…"`.
     pub(crate) shown: String,
     head: Vec<u8>,
@@ -50,12 +53,18 @@ impl<'a> Check<'a> {
             name,
             verify,
             system,
+            size: None,
             shown,
             head: Vec::new(),
             header: None,
             records: None,
             bytes: 0,
         }
+    }
+
+    /// The same where it is known how long the archive's segments are, for one whose header cannot be read.
+    pub(crate) fn of_size(self, size: Option<SegmentSize>) -> Check<'a> {
+        Check { size, ..self }
     }
 
     /// The next bytes of the file. Fails as soon as they are known to be wrong.
@@ -103,10 +112,13 @@ impl<'a> Check<'a> {
         if self.bytes == 0 {
             return Err(self.damaged("it is empty"));
         }
-        if self.verify == Verify::Off {
-            return Ok(self.bytes);
-        }
         match (self.name, &self.header) {
+            (WalFileName::Segment(_) | WalFileName::Partial(_), None)
+                if self.verify == Verify::Off =>
+            {
+                self.size(self.bytes)?;
+                Ok(self.bytes)
+            }
             (WalFileName::Segment(_) | WalFileName::Partial(_), None) => {
                 Err(self.damaged(&format!("it has only {} bytes", self.bytes)))
             }
@@ -114,6 +126,7 @@ impl<'a> Check<'a> {
                 self.size(self.bytes)?;
                 Ok(self.bytes)
             }
+            (WalFileName::TimelineHistory(_), _) if self.verify == Verify::Off => Ok(self.bytes),
             (WalFileName::TimelineHistory(timeline), _) => {
                 TimelineHistory::parse(*timeline, &self.head)
                     .map_err(|cause| self.damaged(&cause.to_string()))?;
@@ -125,15 +138,19 @@ impl<'a> Check<'a> {
 
     /// Whether a file of this size can be right, once its header is known.
     pub(crate) fn size(&self, bytes: u64) -> Result<(), Error> {
-        match &self.header {
-            Some(header) if self.verify != Verify::Off => {
-                let expected = header.segment_size.bytes();
-                if bytes == expected {
-                    return Ok(());
-                }
-                Err(self
-                    .damaged(&format!("it has {bytes} bytes instead of {expected}"))
-                    .with_hint("A copy may have been interrupted, or may still be running."))
+        let cut = "A copy may have been interrupted, or may still be running.";
+        let own = self.header.as_ref().map(|header| header.segment_size);
+        match own.or(self.size) {
+            Some(size) if bytes != size.bytes() => {
+                let why = format!("it has {bytes} bytes instead of {}", size.bytes());
+                Err(self.damaged(&why).with_hint(cut))
+            }
+            None if self.is_segment()
+                && self.verify == Verify::Off
+                && SegmentSize::new(bytes).is_err() =>
+            {
+                let why = format!("it has {bytes} bytes, which is no segment's size");
+                Err(self.damaged(&why).with_hint(cut))
             }
             _ => Ok(()),
         }

@@ -1,5 +1,4 @@
-//! Removing WAL that nobody needs any more: what `pg_archivecleanup` would, under any suffix, and nothing
-//! else.
+//! Removing WAL that nobody needs any more: what `pg_archivecleanup` would, and nothing else.
 //!
 //! Guarantees: only names that parse as segments or partial segments and lie before the oldest to keep are
 //! removed; which ones those are is decided by [`KeepFrom::may_remove`] alone. Memory is bounded: keys are
@@ -84,7 +83,7 @@ fn removable(
 ) -> Result<Vec<Entry>, Error> {
     let mut batch = Vec::new();
     archive.store.list("", Detail::Full, &mut |entry| {
-        let may_go = parse_key(&entry.key).is_some_and(|(name, _)| keep.may_remove(&name));
+        let may_go = parse_key(&entry.key).is_some_and(|name| keep.may_remove(&name));
         if may_go && !stuck.contains(&entry.key) {
             batch.push(entry);
         }

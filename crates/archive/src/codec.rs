@@ -1,23 +1,23 @@
 //! Compressing on the way in, decompressing and decrypting on the way out, in bounded memory, without ever calling a
 //! cut-off stream complete.
 //!
-//! Guarantees: every frame written carries a checksum of its contents and its size. [`Decoded`] tells
-//! apart the two things a failed read can mean: the store did not deliver
-//! ([`crate::ErrorKind::Unavailable`]) or what is stored is damaged ([`crate::ErrorKind::Damaged`]); and from both,
-//! that it is encrypted and cannot be opened.
+//! Guarantees: every frame written carries a checksum of its contents and its size. What is read is unpacked as its first
+//! bytes say (`form.rs`): age, then zstd or lz4 inside, else it is plain. [`Decoded`] tells apart what a failed read can
+//! mean: the store did not deliver ([`crate::ErrorKind::Unavailable`]); what is stored is damaged
+//! ([`crate::ErrorKind::Damaged`]); it is encrypted and cannot be opened; or it is packed as nobody here unpacks it, twice for
+//! example ([`crate::ErrorKind::Unusable`]).
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 use std::sync::Arc;
 
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
-use zstd::zstd_safe::{CCtx, CParameter, DCtx};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
 
 use crate::compression::Compression;
-use crate::compression::CompressionKind;
 use crate::delivery::{Delivered, Delivery};
 use crate::error::{Error, ErrorKind, Mark};
+use crate::form::{Form, HEAD_BYTES};
 use crate::identity::IdentityFile;
-use crate::key::Form;
 use crate::seal::{self, NotOpened, Opened};
 use crate::store::Object;
 
@@ -101,18 +101,32 @@ pub(crate) struct Decoded<'a> {
     delivery: Arc<Delivery>,
     /// The object as messages name it.
     shown: String,
+    /// Nothing has been read yet.
+    is_new: bool,
 }
 
 enum Decoder<'a> {
-    Raw(Unsealed),
-    Zstd(zstd::Decoder<'a, BufReader<Unsealed>>),
-    Lz4(Box<FrameDecoder<NeverEnds<BufReader<Unsealed>>>>),
+    Raw(Looked<Unsealed>),
+    Zstd(zstd::Decoder<'a, BufReader<Looked<Unsealed>>>),
+    Lz4(Box<FrameDecoder<NeverEnds<BufReader<Looked<Unsealed>>>>>),
+}
+
+/// A reader whose first bytes have been looked at, and come again.
+type Looked<R> = Chain<Cursor<Vec<u8>>, R>;
+
+/// The form of what a reader gives, and the reader as if nobody had looked.
+fn look<R: Read>(mut reader: R) -> io::Result<(Form, Looked<R>)> {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    (&mut reader)
+        .take(HEAD_BYTES as u64)
+        .read_to_end(&mut head)?;
+    Ok((Form::of(&head), Cursor::new(head).chain(reader)))
 }
 
 /// What is stored, decrypted if it was encrypted.
 enum Unsealed {
-    Plain(Delivered),
-    Sealed(Box<Opened<BufReader<Delivered>>>),
+    Plain(Looked<Delivered>),
+    Sealed(Box<Opened<BufReader<Looked<Delivered>>>>),
 }
 
 impl Read for Unsealed {
@@ -136,6 +150,13 @@ impl Contents for Decoded<'_> {
                 Err(cause) => return Err(self.failure(cause)),
             }
         }
+        if self.is_new {
+            self.is_new = false;
+            let form = Form::of(buffer.get(..filled).unwrap_or_default());
+            if !matches!(form, Form::Plain | Form::Empty) {
+                return Err(packed(&self.shown, form));
+            }
+        }
         Ok(filled)
     }
 }
@@ -147,48 +168,51 @@ impl<'a> Decoded<'a> {
     /// encrypted and cannot be opened.
     pub(crate) fn new(
         object: Object,
-        form: Form,
         shown: String,
         identity: Option<&IdentityFile>,
     ) -> Result<Decoded<'a>, Error> {
-        Decoded::begin(object, form, shown, identity, None)
+        Decoded::begin(object, shown, identity, None)
     }
 
     /// The same with a context that is made when there is none, and can be used for the next file.
     pub(crate) fn with_context(
         object: Object,
-        form: Form,
         shown: String,
         identity: Option<&IdentityFile>,
         context: &'a mut Option<DCtx<'static>>,
     ) -> Result<Decoded<'a>, Error> {
-        Decoded::begin(object, form, shown, identity, Some(context))
+        Decoded::begin(object, shown, identity, Some(context))
     }
 
     fn begin(
         object: Object,
-        form: Form,
         shown: String,
         identity: Option<&IdentityFile>,
         context: Option<&'a mut Option<DCtx<'static>>>,
     ) -> Result<Decoded<'a>, Error> {
         if object.bytes == 0 {
             // Neither a compressed file nor any WAL file is ever empty; an interrupted copy is.
-            return Err(Error::damaged(format!("archive file \"{shown}\" is empty")));
+            let error = Error::damaged(format!("archive file \"{shown}\" is empty"));
+            return Err(error.with_hint(
+                "A copy into the archive may have been interrupted. Move it away; if the server still has the file, it is \
+                 archived again.",
+            ));
         }
         let (delivered, delivery) = Delivered::of(object);
-        let stored = match form.sealed {
-            false => Unsealed::Plain(delivered),
-            true => {
-                let buffered = BufReader::with_capacity(CHUNK_BYTES, delivered);
+        let failed = |cause| failure(&delivery, cause, &shown);
+        let (form, looked) = look(delivered).map_err(failed)?;
+        let stored = match form {
+            Form::Age => {
+                let buffered = BufReader::with_capacity(CHUNK_BYTES, looked);
                 let opened = seal::open(buffered, identity)
                     .map_err(|why| not_opened(why, &shown, &delivery))?;
                 Unsealed::Sealed(Box::new(opened))
             }
+            _ => Unsealed::Plain(looked),
         };
-        let decoder = match form.compression {
-            CompressionKind::None => Decoder::Raw(stored),
-            CompressionKind::Zstd => {
+        let (form, stored) = look(stored).map_err(failed)?;
+        let decoder = match form {
+            Form::Zstd => {
                 let buffered = BufReader::with_capacity(CHUNK_BYTES, stored);
                 Decoder::Zstd(match context {
                     Some(context) => {
@@ -202,15 +226,17 @@ impl<'a> Decoded<'a> {
                     })?,
                 })
             }
-            CompressionKind::Lz4 => {
+            Form::Lz4 => {
                 let buffered = BufReader::with_capacity(CHUNK_BYTES, stored);
                 Decoder::Lz4(Box::new(FrameDecoder::new(NeverEnds(buffered))))
             }
+            Form::Plain | Form::Age | Form::Other(_) | Form::Empty => Decoder::Raw(stored),
         };
         Ok(Decoded {
             decoder,
             delivery,
             shown,
+            is_new: true,
         })
     }
 
@@ -229,14 +255,45 @@ impl<'a> Decoded<'a> {
     }
 
     fn failure(&self, cause: io::Error) -> Error {
-        self.delivery.failure(cause, &self.shown)
+        failure(&self.delivery, cause, &self.shown)
     }
+}
+
+/// What a failed read means; that a frame needs more memory than is given to one is no damage.
+fn failure(delivery: &Delivery, cause: io::Error, shown: &str) -> Error {
+    // The crate keeps the library's text of a code only, which is told back here: a frame whose window is too large.
+    let too_large = zstd_safe::get_error_name(0_usize.wrapping_sub(WINDOW_TOO_LARGE));
+    if delivery.is_sound() && cause.to_string() == too_large {
+        return Error::unusable(format!(
+            "archive file \"{shown}\" requires more memory to decompress than Walden takes"
+        ))
+        .with_hint(
+            "Its window is larger than 128 MB (zstd --long or --ultra): compress it again without.",
+        )
+        .marked(Mark::Packed);
+    }
+    delivery.failure(cause, shown)
+}
+
+/// `ZSTD_error_frameParameter_windowTooLarge` (zstd_errors.h, 1.5).
+const WINDOW_TOO_LARGE: usize = 16;
+
+/// For contents that are packed once more, or by something else: whether they are damaged nobody here can tell.
+fn packed(shown: &str, form: Form) -> Error {
+    Error::unusable(format!(
+        "archive file \"{shown}\" is packed as Walden does not read it: its contents are {form}"
+    ))
+    .with_hint(
+        "Unpack it by hand, and give the contents the same name. What is read is plain, zstd or lz4, and each of them \
+         encrypted with age.",
+    )
+    .marked(Mark::Packed)
 }
 
 /// Why an encrypted object cannot be read. Never that it is damaged because nobody has its key.
 fn not_opened(why: NotOpened, shown: &str, delivery: &Delivery) -> Error {
     match why {
-        NotOpened::Unsound(cause) => delivery.failure(cause, shown),
+        NotOpened::Unsound(cause) => failure(delivery, cause, shown),
         NotOpened::Unknown => Error::unusable(format!(
             "archive file \"{shown}\" is of a version of the age format that this version of Walden does not know"
         ))
@@ -302,11 +359,12 @@ mod tests {
             reader,
             bytes,
             modified: SystemTime::UNIX_EPOCH,
+            file: None,
         }
     }
 
-    fn decode(object: Object, kind: CompressionKind) -> Result<Vec<u8>, Error> {
-        let mut decoded = Decoded::new(object, Form::plain(kind), "x".to_owned(), None)?;
+    fn decode(object: Object) -> Result<Vec<u8>, Error> {
+        let mut decoded = Decoded::new(object, "x".to_owned(), None)?;
         let (mut all, mut buffer) = (Vec::new(), vec![0; 10_000]);
         loop {
             let read = decoded.fill(&mut buffer)?;
@@ -324,7 +382,7 @@ mod tests {
         let bytes = contents();
         for compression in [Compression::None, Compression::Zstd(3), Compression::Lz4] {
             let stored = encode(compression, &bytes);
-            assert_eq!(decode(object(stored), compression.kind()).unwrap(), bytes);
+            assert_eq!(decode(object(stored)).unwrap(), bytes);
         }
     }
 
@@ -332,10 +390,7 @@ mod tests {
     fn frames_that_follow_one_another_decode_to_all_their_contents() {
         for compression in COMPRESSED {
             let stored = [encode(compression, b"one"), encode(compression, b"two")].concat();
-            assert_eq!(
-                decode(object(stored), compression.kind()).unwrap(),
-                b"onetwo"
-            );
+            assert_eq!(decode(object(stored)).unwrap(), b"onetwo");
         }
     }
 
@@ -345,9 +400,10 @@ mod tests {
         let bytes = contents();
         for compression in COMPRESSED {
             let stored = encode(compression, &bytes);
-            let near_the_ends = (0..64).chain(stored.len() - 64..stored.len());
+            // Less than the four bytes that tell the form is no frame: that is for the file's own checks.
+            let near_the_ends = (4..64).chain(stored.len() - 64..stored.len());
             for cut in near_the_ends.chain((64..stored.len() - 64).step_by(4999)) {
-                let error = decode(object(stored[..cut].to_vec()), compression.kind()).unwrap_err();
+                let error = decode(object(stored[..cut].to_vec())).unwrap_err();
                 assert_eq!(
                     error.kind(),
                     ErrorKind::Damaged,
@@ -359,9 +415,9 @@ mod tests {
             encode(Compression::Lz4, &bytes[..300_000]),
             encode(COMPRESSED[0], b"abc"),
         ];
-        for (stored, compression) in small.iter().zip([Compression::Lz4, COMPRESSED[0]]) {
-            for cut in (0..stored.len()).step_by(stored.len() / 300 + 1) {
-                assert!(decode(object(stored[..cut].to_vec()), compression.kind()).is_err());
+        for stored in &small {
+            for cut in (4..stored.len()).step_by(stored.len() / 300 + 1) {
+                assert!(decode(object(stored[..cut].to_vec())).is_err());
             }
         }
     }
@@ -373,7 +429,7 @@ mod tests {
         let first = 15;
         let length = u32::from_le_bytes(stored[first..first + 4].try_into().unwrap()) & 0x7FFF_FFFF;
         let cut = first + 4 + length as usize;
-        let error = decode(object(stored[..cut].to_vec()), CompressionKind::Lz4).unwrap_err();
+        let error = decode(object(stored[..cut].to_vec())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Damaged);
     }
 
@@ -383,7 +439,7 @@ mod tests {
             let mut stored = encode(compression, &contents());
             let middle = stored.len() / 2;
             stored[middle] ^= 0x10;
-            let error = decode(object(stored), compression.kind()).unwrap_err();
+            let error = decode(object(stored)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged, "{compression}");
         }
     }
@@ -395,7 +451,7 @@ mod tests {
             let stored = encode(compression, &bytes);
             let mut short = object(stored[..stored.len() - 5].to_vec());
             short.bytes = stored.len() as u64;
-            let error = decode(short, compression.kind()).unwrap_err();
+            let error = decode(short).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{compression}");
         }
     }
@@ -405,15 +461,13 @@ mod tests {
         let (mut context, stored) = (None, encode(Compression::Zstd(1), &contents()));
         for cut in [1000, stored.len() / 2, stored.len() - 5, stored.len()] {
             let part = object(stored[..cut].to_vec());
-            let form = Form::plain(CompressionKind::Zstd);
             let shown = || "x".to_owned();
             let mut buffer = vec![0; 1_000_000];
-            let mut first = Decoded::with_context(part, form, shown(), None, &mut context).unwrap();
+            let mut first = Decoded::with_context(part, shown(), None, &mut context).unwrap();
             let _ = first.fill(&mut buffer);
             drop(first);
             let whole = object(stored.clone());
-            let mut second =
-                Decoded::with_context(whole, form, shown(), None, &mut context).unwrap();
+            let mut second = Decoded::with_context(whole, shown(), None, &mut context).unwrap();
             let read = second.fill(&mut buffer).unwrap();
             assert!(buffer[..read] == contents(), "after a cut at {cut}");
         }
@@ -424,7 +478,7 @@ mod tests {
         for compression in COMPRESSED {
             let mut stored = encode(compression, b"abc");
             stored.extend_from_slice(b"trailing rubbish");
-            let error = decode(object(stored), compression.kind()).unwrap_err();
+            let error = decode(object(stored)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Damaged, "{compression}");
         }
     }
@@ -438,14 +492,14 @@ mod tests {
         ) {
             for compression in COMPRESSED {
                 let stored = encode(compression, &bytes);
-                let kind = compression.kind();
-                proptest::prop_assert_eq!(&decode(object(stored.clone()), kind).unwrap(), &bytes);
-                let at = at % stored.len();
-                proptest::prop_assert!(decode(object(stored[..at].to_vec()), kind).is_err());
+                proptest::prop_assert_eq!(&decode(object(stored.clone())).unwrap(), &bytes);
+                // The first four bytes tell the form: without them it is plain, and not what its name says.
+                let at = 4 + at % (stored.len() - 4);
+                proptest::prop_assert!(decode(object(stored[..at].to_vec())).is_err());
                 let mut flipped = stored;
                 flipped[at] ^= 1 << bit;
                 // A flipped bit may fall where it changes nothing; it never changes the contents.
-                if let Ok(decoded) = decode(object(flipped), kind) {
+                if let Ok(decoded) = decode(object(flipped)) {
                     proptest::prop_assert_eq!(&decoded, &bytes);
                 }
             }

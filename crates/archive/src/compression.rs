@@ -1,7 +1,4 @@
-//! How objects are compressed: the value of `walden.compression`, and the suffixes of stored objects.
-//!
-//! Guarantees: [`CompressionKind`] knows every suffix the archive's layout allows, and the order in which
-//! they are looked for. The compressing itself is in `codec.rs`.
+//! How new objects are compressed: the value of `walden.compression`. The compressing itself is in `codec.rs`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,17 +21,6 @@ pub enum Compression {
     Zstd(i32),
     /// lz4 frames.
     Lz4,
-}
-
-impl Compression {
-    /// The kind without its level.
-    pub fn kind(self) -> CompressionKind {
-        match self {
-            Compression::None => CompressionKind::None,
-            Compression::Zstd(_) => CompressionKind::Zstd,
-            Compression::Lz4 => CompressionKind::Lz4,
-        }
-    }
 }
 
 impl Default for Compression {
@@ -80,45 +66,6 @@ impl fmt::Display for Compression {
             Compression::Zstd(level) => write!(f, "zstd:{level}"),
             Compression::Lz4 => f.write_str("lz4"),
         }
-    }
-}
-
-/// How one stored object is compressed, which its suffix tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum CompressionKind {
-    /// No suffix.
-    None,
-    /// `.zst`
-    Zstd,
-    /// `.lz4`
-    Lz4,
-}
-
-impl CompressionKind {
-    /// Every kind, in the order in which objects are looked for.
-    pub const ALL: [CompressionKind; 3] = [
-        CompressionKind::None,
-        CompressionKind::Zstd,
-        CompressionKind::Lz4,
-    ];
-
-    /// What follows the server's file name in the object's key.
-    pub fn suffix(self) -> &'static str {
-        match self {
-            CompressionKind::None => "",
-            CompressionKind::Zstd => ".zst",
-            CompressionKind::Lz4 => ".lz4",
-        }
-    }
-}
-
-impl fmt::Display for CompressionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CompressionKind::None => "none",
-            CompressionKind::Zstd => "zstd",
-            CompressionKind::Lz4 => "lz4",
-        })
     }
 }
 

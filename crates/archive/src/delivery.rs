@@ -24,6 +24,11 @@ impl Delivery {
         self.stored_bytes.saturating_sub(delivered)
     }
 
+    /// Whether the store has delivered so far what it said.
+    pub(crate) fn is_sound(&self) -> bool {
+        !self.ended_early.load(Ordering::Acquire) && !self.failed.load(Ordering::Acquire)
+    }
+
     /// What a failed read of a stored object means.
     pub(crate) fn failure(&self, cause: io::Error, shown: &str) -> Error {
         if self.ended_early.load(Ordering::Acquire) {

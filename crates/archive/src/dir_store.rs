@@ -12,6 +12,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, Stat};
@@ -21,10 +22,15 @@ use crate::directory::Directory;
 use crate::durable::{self, Disk, Outcome, Staging};
 use crate::early_writes::EarlyWrites;
 use crate::error::{Error, Mark};
-use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store};
+use crate::store::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
 /// What the names of staged files begin with.
 const STAGED_PREFIX: &str = "walden.staged.";
+
+/// How long to wait for another process that has linked a file and syncs its name: a second in all, a hundred times what that
+/// takes. One that hangs longer is reported, and the file is offered again.
+const SETTLE_PAUSE: Duration = Duration::from_millis(10);
+const SETTLE_TRIES_MAX: u32 = 100;
 
 /// How often a name is looked at that is there and cannot be opened: it may be linked or removed in between.
 const OPEN_TRIES_MAX: u32 = 3;
@@ -93,6 +99,7 @@ impl DirStore {
         Ok(Object {
             bytes: bytes_of(&stat),
             modified: modified_of(&stat),
+            file: Some((stat.st_dev, stat.st_ino)),
             reader: Box::new(file),
         })
     }
@@ -138,6 +145,10 @@ impl Store for DirStore {
         Err(self.could_not("open", key, Errno::NOENT))
     }
 
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        Ok(self.open(key)?.map_or(Glance::Absent, Glance::Object))
+    }
+
     fn settle(&self, key: &str) -> Result<(), Error> {
         store::check_key(key)?;
         if self.distrusted().contains(key) {
@@ -150,11 +161,13 @@ impl Store for DirStore {
             ));
         }
         let dir = self.directory()?;
-        self.disk.settle(&dir, key).inspect_err(|error| {
-            if error.mark() == Some(Mark::FailedSync) {
-                self.distrusted().insert(key.to_owned());
+        for _ in 1..SETTLE_TRIES_MAX {
+            match self.disk.settle(&dir, key) {
+                Err(error) if error.mark() == Some(Mark::Busy) => thread::sleep(SETTLE_PAUSE),
+                settled => return self.distrust(key, settled),
             }
-        })
+        }
+        self.distrust(key, self.disk.settle(&dir, key))
     }
 
     fn list(
@@ -207,6 +220,15 @@ impl Store for DirStore {
 }
 
 impl DirStore {
+    /// Remembers a failed sync.
+    fn distrust(&self, key: &str, settled: Result<(), Error>) -> Result<(), Error> {
+        settled.inspect_err(|error| {
+            if error.mark() == Some(Mark::FailedSync) {
+                self.distrusted().insert(key.to_owned());
+            }
+        })
+    }
+
     /// One listed name; `None` if it is no regular file, or gone by now.
     fn entry(
         &self,
@@ -259,15 +281,9 @@ impl Staged for DirStaged {
     fn publish(self: Box<Self>) -> Result<Published, Error> {
         let DirStaged { file, key, .. } = *self;
         Ok(match file.publish(&key)? {
-            Outcome::Created(fresh) => Published::Created(Some(Box::new(fresh))),
+            Outcome::Created => Published::Created,
             Outcome::Exists => Published::Exists,
         })
-    }
-}
-
-impl Fresh for durable::Fresh {
-    fn withdraw(self: Box<Self>) -> Result<(), Error> {
-        durable::Fresh::withdraw(*self)
     }
 }
 

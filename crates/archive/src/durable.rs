@@ -12,7 +12,7 @@
 //!
 //! Locks: a writer holds `flock` on its file from before it has a name until its handle is dropped. A lock
 //! that can be taken therefore belongs to no living writer. Where locks do not work nothing is ever taken
-//! for dead, and nothing is withdrawn under anybody's eyes but by the rules of `put.rs`.
+//! for dead. A name whose sync has failed is removed again under that lock, and whoever settles a file waits for it.
 //!
 //! A failed sync is a failure: the staged file is dropped and the next attempt starts with a fresh one, since
 //! the kernel may report a lost write only once and call the next sync a success.
@@ -86,7 +86,7 @@ pub(crate) struct Disk {
 
 /// The outcome of giving a staged file its name.
 pub(crate) enum Outcome {
-    Created(Fresh),
+    Created,
     Exists,
 }
 
@@ -99,13 +99,6 @@ pub(crate) struct Staged {
     staged_name: Option<String>,
     /// What a staged name of this file begins with.
     stem: String,
-}
-
-/// A file published by us, still locked. Dropping it keeps the file and releases the lock.
-pub(crate) struct Fresh {
-    /// It has no staged name any more, so dropping it removes nothing.
-    file: Staged,
-    name: String,
 }
 
 impl Disk {
@@ -151,7 +144,7 @@ impl Disk {
 
     /// Makes a file and its name durable again, whoever wrote it.
     ///
-    /// Fails while the file's creator holds its lock, because the creator may still take it back.
+    /// Fails while the file's creator holds its lock, because it is still syncing the name, and takes it back if that fails.
     pub(crate) fn settle(&self, dir: &Directory, name: &str) -> Result<(), Error> {
         let shown = dir.shown(name);
         let could_not =
@@ -259,19 +252,17 @@ impl Staged {
             return Ok(Outcome::Exists);
         }
         self.forget_staged_name();
-        let synced = self.disk.sync_directory(&self.dir);
-        let fresh = Fresh {
-            file: self,
-            name: name.to_owned(),
-        };
-        if let Err(error) = synced {
+        self.disk.sync_directory(&self.dir).inspect_err(|_| {
             // The next sync of this directory might claim success for a name that the disk has lost. So the
             // name goes, still under our lock and so acknowledged by nobody, and the next attempt makes a new
-            // one. If it cannot be removed either, the next attempt finds it and must settle it.
-            drop(fresh.withdraw());
-            return Err(error);
-        }
-        Ok(Outcome::Created(fresh))
+            // one. If it cannot be removed either, the next attempt finds it and must settle it. Between the look and
+            // the unlink the name could only change hands if somebody removed our file and created another in that
+            // instant, and nobody removes a file that has just been archived.
+            if same_file(&self.dir, name, &self.file) {
+                drop(self.disk.remove(&self.dir, name));
+            }
+        })?;
+        Ok(Outcome::Created)
     }
 
     /// Gives the file its name without any sync. Only for files that their reader syncs.
@@ -280,10 +271,7 @@ impl Staged {
             return Ok(Outcome::Exists);
         }
         self.forget_staged_name();
-        Ok(Outcome::Created(Fresh {
-            file: self,
-            name: name.to_owned(),
-        }))
+        Ok(Outcome::Created)
     }
 
     /// Brings what is written to disk early, to save whoever syncs the file under its name the wait. Promises nothing.
@@ -413,22 +401,6 @@ impl Write for Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         self.forget_staged_name();
-    }
-}
-
-impl Fresh {
-    /// Takes the file back. If its name has become another file's meanwhile, that one is left alone.
-    ///
-    /// Between the look and the unlink the name could only change hands if somebody removed our file and
-    /// created another in that instant, and nobody removes a file that has just been archived.
-    pub(crate) fn withdraw(self) -> Result<(), Error> {
-        let Staged {
-            disk, dir, file, ..
-        } = &self.file;
-        if same_file(dir, &self.name, file) {
-            disk.remove(dir, &self.name)?;
-        }
-        Ok(())
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Mark {
     NotReady,
     /// It is encrypted, and no identity at hand opens it; with the digest that its header holds.
     Locked(Option<Digest>),
+    /// It is packed as nobody here unpacks it.
+    Packed,
 }
 
 /// A failure, with its kind, its message, and sometimes a hint and the error that caused it.
@@ -122,6 +124,12 @@ impl Error {
     /// Advice for the person who reads the message, if there is any.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// Whether what is stored is packed in a way that Walden does not read: not damaged, as far as anybody can tell, and not
+    /// to be had before somebody unpacks it.
+    pub fn is_packed(&self) -> bool {
+        self.mark == Some(Mark::Packed)
     }
 
     pub(crate) fn mark(&self) -> Option<Mark> {

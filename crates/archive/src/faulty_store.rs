@@ -9,8 +9,8 @@
 //!   (legal);
 //! * settle: fails before, or after the work;
 //! * list: fails at once, or midway;
-//! * remove, withdraw: fail before, or after the work;
-//! * remove_leftovers, now: fail.
+//! * remove: fails before, or after the work;
+//! * remove_leftovers: fails.
 //!
 //! Guarantees: it never invents an answer. It does not corrupt bytes, lose objects or answer "absent" for an
 //! object that is there: a store that does these breaks its promises, and no archive could hold over it.
@@ -19,12 +19,11 @@ use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use fastrand::Rng;
 
 use crate::error::Error;
-use crate::store::{Detail, Entry, Fresh, Object, Published, Staged, Store, Trial};
+use crate::store::{Detail, Entry, Glance, Object, Published, Staged, Store, Trial};
 
 /// How often, and from which seed. Clones share one sequence of faults and one switch.
 #[derive(Clone)]
@@ -120,23 +119,8 @@ impl FaultyStore {
         })?;
         fault
     }
-}
 
-impl Store for FaultyStore {
-    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
-        self.faults.fail("could not stage")?;
-        let inner = self.inner.stage(key)?;
-        Ok(Box::new(FaultyStaged {
-            inner,
-            faults: self.faults.clone(),
-        }))
-    }
-
-    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
-        self.faults.fail("could not open")?;
-        let Some(object) = self.inner.open(key)? else {
-            return Ok(None);
-        };
+    fn with_faults(&self, object: Object) -> Object {
         let fault = if self.faults.strike() {
             let at = self.faults.below(object.bytes);
             if self.faults.below(2) == 0 {
@@ -152,10 +136,35 @@ impl Store for FaultyStore {
             fault,
             faults: self.faults.clone(),
         };
-        Ok(Some(Object {
+        Object {
             reader: Box::new(reader),
             ..object
+        }
+    }
+}
+
+impl Store for FaultyStore {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        self.faults.fail("could not stage")?;
+        let inner = self.inner.stage(key)?;
+        Ok(Box::new(FaultyStaged {
+            inner,
+            faults: self.faults.clone(),
         }))
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        self.faults.fail("could not open")?;
+        let opened = self.inner.open(key)?;
+        Ok(opened.map(|object| self.with_faults(object)))
+    }
+
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        self.faults.fail("could not look")?;
+        Ok(match self.inner.glance(key)? {
+            Glance::Object(object) => Glance::Object(self.with_faults(object)),
+            other => other,
+        })
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {
@@ -185,6 +194,10 @@ impl Store for FaultyStore {
         })
     }
 
+    fn lists_in_order(&self) -> bool {
+        self.inner.lists_in_order()
+    }
+
     fn remove(&self, key: &str) -> Result<bool, Error> {
         self.faults.fail("could not remove")?;
         let removed = self.inner.remove(key)?;
@@ -205,18 +218,9 @@ impl Store for FaultyStore {
         self.inner.opened_bytes()
     }
 
-    fn is_remote(&self) -> bool {
-        self.inner.is_remote()
-    }
-
-    fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
+    fn prove_creation(&self, trial: Trial<'_>) -> Result<(), Error> {
         self.faults.fail("could not try")?;
         self.inner.prove_creation(trial)
-    }
-
-    fn now(&self) -> Result<Option<SystemTime>, Error> {
-        self.faults.fail("could not tell the time")?;
-        self.inner.now()
     }
 
     fn place(&self) -> String {
@@ -250,27 +254,7 @@ impl Staged for FaultyStaged {
         self.faults.fail("could not publish")?;
         let published = self.inner.publish()?;
         self.faults.fail("published, but the answer was lost")?;
-        Ok(match published {
-            Published::Exists => Published::Exists,
-            Published::Created(None) => Published::Created(None),
-            Published::Created(Some(inner)) => Published::Created(Some(Box::new(FaultyFresh {
-                inner,
-                faults: self.faults,
-            }))),
-        })
-    }
-}
-
-struct FaultyFresh {
-    inner: Box<dyn Fresh>,
-    faults: Faults,
-}
-
-impl Fresh for FaultyFresh {
-    fn withdraw(self: Box<Self>) -> Result<(), Error> {
-        self.faults.fail("could not withdraw")?;
-        self.inner.withdraw()?;
-        self.faults.fail("withdrawn, but the answer was lost")
+        Ok(published)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Restoring one file: find it under any suffix, decrypt, decompress and check it into a file that has no name yet,
+//! Restoring one file: open it by its name, decrypt, decompress and check it into a file that has no name yet,
 //! and give it its name only when it is whole. The two halves may be far apart: see `prefetch`.
 //!
 //! Guarantees the three answers: restored; absent, which takes proof that the archive was there to be
@@ -17,16 +17,14 @@ use crate::binding::{self, BINDING_KEY};
 use crate::branches;
 use crate::check::Check;
 use crate::codec::{CHUNK_BYTES, Contents, Decoded};
-use crate::compare::{Comparison, Side, compare};
 use crate::directory::Directory;
 use crate::durable::{Disk, Outcome, Staged};
 use crate::early_sync::EarlySync;
 use crate::error::{Error, ErrorKind};
-use crate::forms;
-use crate::key::{self, Form, key_of, parse_key};
+use crate::key::{key_of, parse_key};
 use crate::neighbours;
 use crate::options::Cancel;
-use crate::store::{Detail, Object};
+use crate::store::Detail;
 use crate::workspace::{Parts, Workspace};
 
 /// What the names of staged files begin with, where they need names. pg_basebackup (`sendDir`) and pg_rewind
@@ -40,7 +38,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) parent: &'a Path,
     /// Whose WAL it must be, if that is known.
     pub(crate) system: Option<SystemIdentifier>,
-    /// Nobody waits for it yet: it is synced early, and a first look has to do.
+    /// Nobody waits for it yet: it is synced early.
     pub(crate) ahead: bool,
 }
 
@@ -74,7 +72,7 @@ pub(crate) fn get(
         system,
         ahead: false,
     };
-    if dest.is_taken() && find(archive, &wish, cancel)?.is_some() {
+    if dest.is_taken() && archive.store.open(&key_of(name))?.is_some() {
         // Only to fail before the work rather than after it; publishing is what cannot overwrite.
         return Err(dest.exists());
     }
@@ -116,24 +114,26 @@ pub(crate) fn fetch(
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
     }
-    let Some((key, form, object)) = find(archive, wish, cancel)? else {
+    let key = key_of(name);
+    let Some(object) = archive.store.open(&key)? else {
         return Ok(None);
     };
-    let system = system.or(bound.map(|bound| bound.system));
+    let system = system.or(bound.as_ref().map(|bound| bound.system));
     let shown = archive.shown(&key);
     let mut check = Check::new(
         name,
         archive.options.verify,
         system,
         format!("archive file \"{shown}\""),
-    );
+    )
+    .of_size(bound.and_then(|bound| bound.segment_size));
     let Parts {
         chunk,
         decompressor,
         ..
     } = workspace.parts();
     let identity = archive.options.identity_file.as_ref();
-    let mut contents = Decoded::with_context(object, form, shown, identity, decompressor)?;
+    let mut contents = Decoded::with_context(object, shown, identity, decompressor)?;
     let mut staged = stage(archive, name, parent)?;
     loop {
         cancel.check(&format!("restoring of \"{name}\""))?;
@@ -152,7 +152,7 @@ pub(crate) fn fetch(
     }
     let checked = check.finish()?;
     if let Some(summary) = checked.summary {
-        must_fit(archive, wish, &summary, &check.shown, cancel)?;
+        must_fit(archive, wish, &summary, &check.shown)?;
         archive.neighbours.remember(name, summary);
     }
     let history = check.history();
@@ -173,13 +173,15 @@ fn must_fit(
     wish: &Wish<'_>,
     summary: &SegmentSummary,
     shown: &str,
-    cancel: &Cancel,
 ) -> Result<(), Error> {
     if let (SegmentEnd::Ended(lsn), WalFileName::Segment(own)) = (summary.end(), wish.name)
         && let Some(next) = own.next(summary.header.segment_size)
-        && let Some(key) = is_begun(archive, wish, next, cancel)?
+        && is_begun(archive, next)?
     {
-        let there = format!("archive file \"{}\" is there", archive.shown(&key));
+        let there = format!(
+            "archive file \"{}\" is there",
+            archive.shown(&next.to_string())
+        );
         return Err(neighbours::ends_early(shown, lsn, &there));
     }
     if let WalFileName::Segment(own) = wish.name {
@@ -190,32 +192,18 @@ fn must_fit(
     archive.neighbours.check(summary, replayed, shown)
 }
 
-/// The key of a stored segment that begins as its name says, on the timeline in its name: a file that was copied by hand may
+/// Whether a segment is stored that begins as its name says, on the timeline in its name: a file that was copied by hand may
 /// hold what a recycled segment held before.
-fn is_begun(
-    archive: &Archive,
-    wish: &Wish<'_>,
-    segment: SegmentName,
-    cancel: &Cancel,
-) -> Result<Option<String>, Error> {
-    let name = WalFileName::Segment(segment);
-    let wish = Wish {
-        name: &name,
-        ahead: false,
-        ..*wish
-    };
-    let Some((key, ..)) = find(archive, &wish, cancel)? else {
-        return Ok(None);
-    };
+fn is_begun(archive: &Archive, segment: SegmentName) -> Result<bool, Error> {
+    let key = key_of(&WalFileName::Segment(segment));
     let header = match binding::header_of(archive, &key) {
         Ok(header) => header,
         Err(error) if error.kind() == ErrorKind::Damaged => None,
         Err(error) => return Err(error),
     };
-    let is_begun = header.is_some_and(|header| {
+    Ok(header.is_some_and(|header| {
         header.check_name(&segment).is_ok() && header.timeline == segment.timeline()
-    });
-    Ok(is_begun.then_some(key))
+    }))
 }
 
 /// Removes the restored files of dead processes that had names and did not come to be used, and tells how many there
@@ -248,85 +236,9 @@ impl Fetched {
             )));
         }
         match self.staged.publish_unsynced(&dest.name)? {
-            Outcome::Created(_) => Ok(()),
+            Outcome::Created => Ok(()),
             Outcome::Exists => Err(dest.exists()),
         }
-    }
-}
-
-/// The object that holds this file. Equal twins under two suffixes are fine; different ones are nobody's
-/// choice.
-fn find(
-    archive: &Archive,
-    wish: &Wish<'_>,
-    cancel: &Cancel,
-) -> Result<Option<(String, Form, Object)>, Error> {
-    let name = wish.name;
-    // One request, if that finds it.
-    if let Some(segments) = forms::only(archive)? {
-        let form = segments.for_file(name);
-        let key = key_of(name, form);
-        if let Some(object) = archive.store.open(&key)? {
-            return Ok(Some((key, form, object)));
-        }
-        if wish.ahead {
-            return Ok(None);
-        }
-    }
-    let mut found: Vec<(String, Form)> = Vec::new();
-    let mut first = None;
-    for form in key::candidates(archive, name)? {
-        let key = key_of(name, form);
-        match archive.store.open(&key)? {
-            Some(object) => {
-                found.push((key.clone(), form));
-                first.get_or_insert((key, form, object));
-            }
-            // It was listed a moment ago.
-            None if archive.store.is_remote() => {
-                return Err(Error::unavailable(format!(
-                    "object \"{}\" is listed and cannot be found",
-                    archive.shown(&key)
-                )));
-            }
-            None => {}
-        }
-    }
-    // The usual case: one object, opened once.
-    let Some((chosen, rivals)) = found.split_first() else {
-        return Ok(None);
-    };
-    for rival in rivals {
-        must_be_twins(archive, chosen, rival, cancel)?;
-    }
-    Ok(first)
-}
-
-fn must_be_twins(
-    archive: &Archive,
-    one: &(String, Form),
-    other: &(String, Form),
-    cancel: &Cancel,
-) -> Result<(), Error> {
-    let open = |(key, form): &(String, Form)| {
-        let object = archive.store.open(key)?.ok_or_else(|| {
-            Error::unavailable(format!(
-                "archive file \"{}\" was taken away",
-                archive.shown(key)
-            ))
-        })?;
-        archive.decode(object, key, *form)
-    };
-    let (mut left, mut right) = (open(one)?, open(other)?);
-    match compare(&mut left, &mut right, cancel, "comparing archive files") {
-        Ok(Comparison::Equal) => Ok(()),
-        Ok(Comparison::Differ { at, .. }) => Err(Error::damaged(format!(
-            "archive files \"{}\" and \"{}\" have different contents from byte {at} on",
-            archive.shown(&one.0),
-            archive.shown(&other.0)
-        ))
-        .with_hint("Find out which one is right and move the other away.")),
-        Err(Side::Left(error) | Side::Right(error) | Side::Neither(error)) => Err(error),
     }
 }
 

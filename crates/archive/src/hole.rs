@@ -24,7 +24,7 @@ use crate::binding::header_of;
 use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::Contents;
 use crate::error::{Error, ErrorKind};
-use crate::key::{Form, key_of, parse_key};
+use crate::key::{key_of, parse_key};
 use crate::store::Detail;
 
 /// How many names of later files are given, at most: enough for a message.
@@ -183,12 +183,7 @@ fn proof_stands(archive: &Archive, hole: &Hole) -> Result<bool, Error> {
 }
 
 fn is_stored(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
-    for form in Form::ALL {
-        if archive.store.open(&key_of(name, form))?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    Ok(archive.store.open(&key_of(name))?.is_some())
 }
 
 /// See [`Archive::hole_at`].
@@ -234,7 +229,7 @@ impl Line {
     fn read(archive: &Archive, segment: &SegmentName) -> Result<Line, Error> {
         let mut line = Line::default();
         archive.store.list("", Detail::Keys, &mut |entry| {
-            let Some((name, _)) = parse_key(&entry.key) else {
+            let Some(name) = parse_key(&entry.key) else {
                 return ControlFlow::Continue(());
             };
             match &name {
@@ -355,15 +350,12 @@ fn read_history(
     timeline: TimelineId,
     key: &str,
 ) -> Result<Option<TimelineHistory>, Error> {
-    let Some((_, form)) = parse_key(key) else {
-        return Ok(None);
-    };
     let Some(object) = archive.store.open(key)? else {
         return Ok(None);
     };
     let shown = archive.shown(key);
     let mut contents = vec![0; usize::try_from(HISTORY_BYTES_MAX).unwrap_or(usize::MAX)];
-    let bytes = archive.decode(object, key, form)?.fill(&mut contents)?;
+    let bytes = archive.decode(object, key)?.fill(&mut contents)?;
     TimelineHistory::parse(timeline, contents.get(..bytes).unwrap_or_default())
         .map(Some)
         .map_err(|cause| Error::damaged(format!("archive file \"{shown}\" is not valid: {cause}")))

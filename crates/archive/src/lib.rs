@@ -2,7 +2,7 @@
 //!
 //! Two storeys. Below, a [`Store`] keeps raw objects under flat keys: [`DirStore`] on a file system,
 //! [`MemoryStore`] as the model, [`FaultyStore`] around either. Above, [`Archive`] gives them WAL's meaning:
-//! names, compression, encryption, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
+//! names, forms, checks, equality, holes, cleanup. [`suite`] holds any store to its promises.
 //!
 //! Everything there blocks and starts no thread: the caller decides where and when. On top stand the two engines,
 //! which move files ahead of being asked, with threads that the caller starts for them ([`Spawn`]). Nothing logs.
@@ -29,7 +29,7 @@ mod error;
 mod faulty_store;
 #[cfg(test)]
 mod forks;
-mod forms;
+mod form;
 mod get;
 mod hole;
 mod identity;
@@ -59,16 +59,17 @@ mod workspace;
 pub use archive::{Archive, Cleaned, Got, Hole, Place, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
 pub use cloud::{Address, AddressOptions, CloudStore, Probed, Service};
-pub use compression::{Compression, CompressionKind, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
+pub use compression::{Compression, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 pub use conf::ServerConf;
 pub use crew::{Spawn, spawn_plainly};
 pub use dir_store::DirStore;
 pub use error::{Error, ErrorKind};
 pub use faulty_store::{Faults, FaultyStore};
+pub use form::Form;
 pub use get::remove_restore_leftovers;
 pub use hole::{Absence, HOLE_NAMES_MAX};
 pub use identity::IdentityFile;
-pub use key::stored_key;
+pub use key::{beside, rename_hint};
 pub use location::{LOCATION_BYTES_MAX, Location};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
@@ -79,6 +80,6 @@ pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use seal::round_trip;
 pub use secret::{CLUSTER_SECRET_BYTES, ClusterSecret};
 pub use settings::{MissingSegment, Settings};
-pub use store::{Detail, Entry, Fresh, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial};
+pub use store::{Detail, Entry, Glance, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial};
 pub use time::rfc3339;
 pub use uploads::{UploadLimits, UploadNote, Uploads};

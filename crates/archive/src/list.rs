@@ -14,14 +14,12 @@ const TOLD_EVERY: usize = 256;
 pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
     let mut files = Vec::new();
     archive.store.list("", Detail::Full, &mut |entry| {
-        if let Some((name, form)) = parse_key(&entry.key) {
+        if let Some(name) = parse_key(&entry.key) {
             files.push(Stored {
                 name,
                 key: entry.key,
                 bytes: entry.bytes,
                 modified: entry.modified,
-                compression: form.compression,
-                encrypted: form.sealed,
             });
             if files.len().is_multiple_of(TOLD_EVERY) {
                 told(files.len() as u64);
@@ -29,6 +27,6 @@ pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<S
         }
         ControlFlow::Continue(())
     })?;
-    files.sort_by(|a: &Stored, b: &Stored| a.name.cmp(&b.name).then_with(|| a.key.cmp(&b.key)));
+    files.sort_by(|a: &Stored, b: &Stored| a.name.cmp(&b.name));
     Ok(files)
 }

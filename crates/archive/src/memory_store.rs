@@ -10,14 +10,15 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Error, Mark};
-use crate::store::{self, Detail, Entry, Fresh, Object, Published, Staged, Store};
+use crate::error::Error;
+use crate::store::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
 /// Objects in memory.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,
-    is_remote: bool,
+    /// A look costs as much as anything else, as in an object store.
+    is_far: bool,
 }
 
 #[derive(Default)]
@@ -30,10 +31,6 @@ struct Shared {
 struct Kept {
     bytes: Arc<[u8]>,
     modified: SystemTime,
-    /// Tells objects of the same key apart, as a file's inode number does.
-    born: u64,
-    /// True while its creator may withdraw it.
-    fresh: bool,
 }
 
 impl MemoryStore {
@@ -42,17 +39,17 @@ impl MemoryStore {
         MemoryStore::default()
     }
 
-    /// An empty store that is as far away as an object store, and like one keeps what has been created.
+    /// An empty store that is as far away as an object store.
     pub fn remote() -> MemoryStore {
         MemoryStore {
-            is_remote: true,
+            is_far: true,
             ..MemoryStore::default()
         }
     }
 
     /// Puts an object there as somebody without manners would: `cp`, an editor, a bad disk. For tests.
     pub fn overwrite(&self, key: &str, bytes: &[u8]) {
-        self.lock().insert(key, bytes, false);
+        self.lock().insert(key, bytes);
     }
 
     /// Lets time pass by the store's clock. For tests.
@@ -93,20 +90,13 @@ impl MemoryStore {
 }
 
 impl Shared {
-    fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks)
-    }
-
-    fn insert(&mut self, key: &str, bytes: &[u8], fresh: bool) -> u64 {
+    fn insert(&mut self, key: &str, bytes: &[u8]) {
         self.ticks += 1;
         let kept = Kept {
             bytes: bytes.into(),
-            modified: self.now(),
-            born: self.ticks,
-            fresh,
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks),
         };
         self.objects.insert(key.to_owned(), kept);
-        self.ticks
     }
 }
 
@@ -127,18 +117,22 @@ impl Store for MemoryStore {
             bytes: kept.bytes.len() as u64,
             modified: kept.modified,
             reader: Box::new(SharedReader(Cursor::new(kept.bytes))),
+            file: None,
         }))
+    }
+
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        if self.is_far {
+            return Ok(Glance::NotLooked);
+        }
+        Ok(self.open(key)?.map_or(Glance::Absent, Glance::Object))
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {
         store::check_key(key)?;
-        match self.lock().objects.get(key) {
-            None => Err(Error::unavailable(format!("object \"{key}\" is not there"))),
-            Some(kept) if kept.fresh => Err(Error::unavailable(format!(
-                "object \"{key}\" is being published"
-            ))
-            .marked(Mark::Busy)),
-            Some(_) => Ok(()),
+        match self.lock().objects.contains_key(key) {
+            true => Ok(()),
+            false => Err(Error::unavailable(format!("object \"{key}\" is not there"))),
         }
     }
 
@@ -163,6 +157,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn remove(&self, key: &str) -> Result<bool, Error> {
         store::check_key(key)?;
         Ok(self.lock().objects.remove(key).is_some())
@@ -170,14 +168,6 @@ impl Store for MemoryStore {
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         Ok(0)
-    }
-
-    fn is_remote(&self) -> bool {
-        self.is_remote
-    }
-
-    fn now(&self) -> Result<Option<SystemTime>, Error> {
-        Ok(Some(self.lock().now()))
     }
 
     fn place(&self) -> String {
@@ -208,48 +198,8 @@ impl Staged for MemoryStaged {
         if shared.objects.contains_key(&key) {
             return Ok(Published::Exists);
         }
-        if store.is_remote {
-            shared.insert(&key, &bytes, false);
-            return Ok(Published::Created(None));
-        }
-        let born = shared.insert(&key, &bytes, true);
-        drop(shared);
-        Ok(Published::Created(Some(Box::new(MemoryFresh {
-            store,
-            key,
-            born,
-        }))))
-    }
-}
-
-struct MemoryFresh {
-    store: MemoryStore,
-    key: String,
-    born: u64,
-}
-
-impl Fresh for MemoryFresh {
-    fn withdraw(self: Box<Self>) -> Result<(), Error> {
-        let mut shared = self.store.lock();
-        if shared
-            .objects
-            .get(&self.key)
-            .is_some_and(|kept| kept.born == self.born)
-        {
-            shared.objects.remove(&self.key);
-        }
-        Ok(())
-    }
-}
-
-impl Drop for MemoryFresh {
-    fn drop(&mut self) {
-        let mut shared = self.store.lock();
-        if let Some(kept) = shared.objects.get_mut(&self.key)
-            && kept.born == self.born
-        {
-            kept.fresh = false;
-        }
+        shared.insert(&key, &bytes);
+        Ok(Published::Created)
     }
 }
 

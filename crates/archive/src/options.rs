@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crate::compression::Compression;
 use crate::error::{Error, ErrorKind};
 use crate::identity::IdentityFile;
-use crate::key::Form;
 use crate::recipients::Recipients;
 
 /// How thoroughly segments are checked before they are archived and before they are restored.
@@ -54,7 +53,7 @@ impl fmt::Display for Verify {
 /// How an archive does its work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
-    /// How new segments are stored. Whatever is stored already is read, however it is compressed.
+    /// How new segments are stored. Whatever is stored already is read as its first bytes say.
     pub compression: Compression,
     /// Whom new files are encrypted for.
     pub recipients: Recipients,
@@ -62,16 +61,6 @@ pub struct Options {
     pub identity_file: Option<IdentityFile>,
     /// How segments are checked, on the way in and on the way out.
     pub verify: Verify,
-}
-
-impl Options {
-    /// The form of new segments.
-    pub(crate) fn form(&self) -> Form {
-        Form {
-            compression: self.compression.kind(),
-            sealed: !self.recipients.is_empty(),
-        }
-    }
 }
 
 /// How long an operation stands still for another that goes first: longer than any deadline, which is an hour.

@@ -4,64 +4,39 @@
 //! is ever overwritten, and of several writers with different bytes for one name at most one is told that
 //! it succeeded.
 //!
-//! # Two writers, two settings, one name
+//! A file has one key, whatever its form, so creating it if it is absent decides between writers, whatever their settings
+//! are. Where a look at the key costs next to nothing (directories) it comes first, to spare the work; else the store's
+//! refusal tells. A file that is there is compared; the same bytes are made durable again before anything is acknowledged.
 //!
-//! Create-if-absent is per key, and one file may be stored under six: raw, `.zst`, `.lz4`, and each of them encrypted.
-//! So a writer that has just created its key looks at the others before it answers:
-//!
-//! * Each of two writers publishes first and looks afterwards, so at least one of them sees the other's
-//!   object. If the bytes differ, whoever sees that withdraws its own object and reports a conflict. Both
-//!   may; then nobody has been told "stored", and both are asked again. If the bytes are equal both
-//!   objects stay; restoring accepts equal twins.
-//! * An object can be withdrawn only while its creator holds the handle it was given for it, and as long
-//!   as that lives nobody else can settle the object ([`crate::Fresh`]). A third writer that finds equal
-//!   bytes there says "already stored" only after settling, that is only for objects that stay.
-//! * Whoever settles has looked at the other keys before; a rival published after that look sees this object.
-//!
-//! # Stores without a way back
-//!
-//! In an object store what has been created stays. The order is the same, and so is who may acknowledge: nobody, while
-//! different bytes are stored under another key of the name. Such objects then wait for a person; it takes two servers
-//! with different settings and different WAL that meet within one request's time. Looking at the other keys is left out
-//! where nobody can have used them (`forms.rs`).
 //! # Equal to what cannot be read
 //!
 //! Whoever encrypts needs no key to decrypt, and must still know the same bytes from others. What an identity at hand
 //! opens is compared byte by byte. Else the digest that the writer has put into the header decides, which only a server
 //! of the same cluster can make (`secret.rs`); it is made in a pass of its own before the header is written. What a
 //! digest does not show is damage of the stored bytes.
-//!
-//! What stays uncured: a writer that dies between publishing and looking may leave an object that nobody
-//! was told of beside a different acknowledged one. Restoring then refuses to choose and names both.
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use wal::{SegmentEnd, SegmentSummary, SystemIdentifier, WalFileName};
 
 use crate::archive::{Archive, Put};
-use crate::binding;
+use crate::binding::{self, Owner};
 use crate::check::Check;
 use crate::codec::{CHUNK_BYTES, Contents, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
-use crate::compression::{Compression, CompressionKind};
+use crate::compression::Compression;
 use crate::error::{Error, ErrorKind, Mark};
-use crate::forms;
-use crate::key::{self, Form, key_of};
+use crate::key::key_of;
 use crate::neighbours;
 use crate::options::Cancel;
 use crate::seal::Sealing;
 use crate::secret::Digest;
 use crate::source::{Identity, Source};
-use crate::store::{Fresh, Object, Published, Staged};
+use crate::store::{Glance, Object, Published, Staged};
 use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
-
-/// How long to wait for another writer to decide about an object: a second in all, a hundred times what the
-/// decision takes. A writer that hangs longer is reported, and the file is offered again.
-const SETTLE_PAUSE: Duration = Duration::from_millis(10);
-const SETTLE_TRIES_MAX: u32 = 100;
 
 const TWO_WRITERS: &str = "Two servers may be writing the same timeline into one archive. Nothing has been changed; find \
      out which file is right before moving one away.";
@@ -90,21 +65,28 @@ pub(crate) fn put_new(
     let mut offer = Offer {
         archive,
         name,
+        key: key_of(name),
         ready: offered.ready,
         source,
         owner,
         cancel,
     };
     let identity = offer.source.identity();
-    // Where only one key can hold it and looking there costs as much as creating, creating is tried at once.
-    if !forms::is_only_own(archive)? && offer.is_stored(None)? {
+    if let Glance::Object(object) = archive.store.glance(&offer.key)? {
+        offer.must_be_stored(object)?;
         return Ok((Put::AlreadyStored, identity));
     }
-    match offer.create(workspace)? {
-        Some(put) => Ok((put, identity)),
-        None if offer.is_stored(None)? => Ok((Put::AlreadyStored, identity)),
+    if let Some(put) = offer.create(workspace)? {
+        return Ok((put, identity));
+    }
+    match archive.store.open(&offer.key)? {
+        Some(object) => {
+            offer.must_be_stored(object)?;
+            Ok((Put::AlreadyStored, identity))
+        }
         None => Err(Error::unavailable(format!(
-            "archive file \"{name}\" was there and then was not: another process is at work"
+            "archive file \"{}\" disappeared while it was being compared",
+            archive.shown(&offer.key)
         ))),
     }
 }
@@ -115,7 +97,7 @@ fn owner_of(
     name: &WalFileName,
     source: &mut Source,
     system: Option<SystemIdentifier>,
-) -> Result<SystemIdentifier, Error> {
+) -> Result<Owner, Error> {
     let mut check = Check::new(name, archive.options.verify, system, source.shown.clone());
     let mut head = [0; wal::LONG_PAGE_HEADER_BYTES];
     let bytes = source.fill(&mut head)?;
@@ -127,9 +109,13 @@ fn owner_of(
     check.size(source.bytes)?;
     source.rewind()?;
     let own = check.header().map(|header| header.system);
-    system.or(own).ok_or_else(|| {
+    let system = system.or(own).ok_or_else(|| {
         let message = format!("{} does not say which system it is from", source.shown);
         Error::unusable(message).with_hint("Name the data directory it is from (-D).")
+    })?;
+    Ok(Owner {
+        system,
+        segment_size: check.header().map(|header| header.segment_size),
     })
 }
 
@@ -145,61 +131,39 @@ struct Encoded {
 struct Offer<'a> {
     archive: &'a Archive,
     name: &'a WalFileName,
+    /// Under which it is stored.
+    key: String,
     ready: Option<&'a Path>,
     source: Source,
-    owner: SystemIdentifier,
+    owner: Owner,
     cancel: &'a Cancel,
 }
 
 impl Offer<'_> {
-    /// Looks for the file under every suffix except `own`. Without `own`, what is found equal is also
-    /// settled.
-    ///
-    /// True if it is there with equal bytes; a conflict if it is there with others, or cannot be understood.
-    fn is_stored(&mut self, own: Option<Form>) -> Result<bool, Error> {
-        let mut equal = Vec::new();
-        for form in key::candidates(self.archive, self.name)? {
-            if Some(form) == own {
-                continue;
-            }
-            let key = key_of(self.name, form);
-            if let Some(object) = self.archive.store.open(&key)? {
-                self.must_equal(&key, form, object)?;
-                equal.push(key);
-            }
-        }
-        if own.is_none() && !equal.is_empty() {
-            self.must_hold_still()?;
-            for key in &equal {
-                self.settle(key)?;
-            }
-        }
-        Ok(!equal.is_empty())
-    }
-
-    /// Makes a stored object durable again, waiting a little for its creator to decide: it has only a look
-    /// at two keys left to do. On a shared archive (`archive_mode = always`) this meeting is common.
-    fn settle(&self, key: &str) -> Result<(), Error> {
-        let mut tries = 1;
-        loop {
-            match self.archive.store.settle(key) {
-                Err(error) if error.mark() == Some(Mark::Busy) && tries < SETTLE_TRIES_MAX => {
-                    self.cancel.wait(SETTLE_PAUSE);
-                    self.cancel.check(&self.what())?;
-                    tries += 1;
-                }
-                settled => return settled,
-            }
-        }
+    /// What was found under the key is this file, durably; else a conflict.
+    fn must_be_stored(&mut self, object: Object) -> Result<(), Error> {
+        self.must_equal(object)?;
+        self.must_hold_still()?;
+        self.archive.store.settle(&self.key)
     }
 
     /// A conflict unless the stored object holds the source's bytes.
-    fn must_equal(&mut self, key: &str, form: Form, object: Object) -> Result<(), Error> {
-        let shown = self.archive.shown(key);
+    fn must_equal(&mut self, object: Object) -> Result<(), Error> {
+        let shown = self.archive.shown(&self.key);
+        if object.file == Some(self.source.identity().file()) {
+            return Err(Error::unusable(format!(
+                "archive file \"{shown}\" is {} itself, and no copy of it",
+                self.source.shown
+            ))
+            .with_hint(
+                "An archive needs a directory of its own: the server removes from its WAL directory what it takes for \
+                 archived.",
+            ));
+        }
         let modified = object.modified;
         let what = self.what();
         self.source.rewind()?;
-        let comparison = match self.archive.decode(object, key, form) {
+        let comparison = match self.archive.decode(object, &self.key) {
             Ok(mut stored) => compare(&mut stored, &mut self.source, self.cancel, &what),
             Err(error) => match error.mark() {
                 Some(Mark::Locked(noted)) => {
@@ -221,12 +185,14 @@ impl Offer<'_> {
                 ))
                 .with_hint(TWO_WRITERS))
             }
-            Err(Side::Left(error)) if error.kind() == ErrorKind::Damaged => Err(Error::conflict(
-                format!("{error}; it already exists and is never overwritten"),
-            )
-            .with_hint(format!(
-                "Move \"{shown}\" away by hand; the file will then be archived again."
-            ))),
+            Err(Side::Left(error))
+                if error.kind() == ErrorKind::Damaged || error.mark() == Some(Mark::Packed) =>
+            {
+                let what = format!("{error}; it already exists and is never overwritten");
+                Err(Error::conflict(what).with_hint(format!(
+                    "Move \"{shown}\" away by hand; the file will then be archived again."
+                )))
+            }
             Err(Side::Left(error) | Side::Right(error) | Side::Neither(error)) => Err(error),
         }
     }
@@ -283,26 +249,27 @@ impl Offer<'_> {
         }
     }
 
-    /// Stores the file under a new key. `None` if somebody else has the key by now.
+    /// Stores the file. `None` if it is there already, or another one under its name.
     fn create(&mut self, workspace: &mut Workspace) -> Result<Option<Put>, Error> {
-        let form = self.archive.options.form().for_file(self.name);
-        let compression = match form.compression {
-            CompressionKind::None => Compression::None,
-            _ => self.archive.options.compression,
+        let options = &self.archive.options;
+        let compression = match self.name {
+            WalFileName::Segment(_) | WalFileName::Partial(_) => options.compression,
+            // Small, and read by people.
+            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {
+                Compression::None
+            }
         };
-        forms::use_own(self.archive)?;
-        let digest = match form.sealed {
-            true => self.digest(workspace.parts().chunk)?,
-            false => None,
+        let digest = match options.recipients.is_empty() {
+            false => self.digest(workspace.parts().chunk)?,
+            true => None,
         };
-        let key = key_of(self.name, form);
         self.source.rewind()?;
-        let staged = self.archive.store.stage(&key)?;
+        let staged = self.archive.store.stage(&self.key)?;
         let Encoded {
             staged,
             bytes: bytes_out,
             summary,
-        } = self.encode(compression, digest, staged, &key, workspace)?;
+        } = self.encode(compression, digest, staged, workspace)?;
         self.cancel.check(&self.what())?;
         self.must_hold_still()?;
         if let Some(summary) = &summary {
@@ -310,11 +277,7 @@ impl Offer<'_> {
         }
         match staged.publish()? {
             Published::Exists => Ok(None),
-            Published::Created(fresh) => {
-                match fresh {
-                    Some(fresh) => self.decide(form, fresh)?,
-                    None => self.look_for_others(form)?,
-                }
+            Published::Created => {
                 if let Some(summary) = summary {
                     self.archive.neighbours.remember(self.name, summary);
                 }
@@ -332,17 +295,16 @@ impl Offer<'_> {
         compression: Compression,
         digest: Option<Digest>,
         staged: Box<dyn Staged>,
-        key: &str,
         workspace: &mut Workspace,
     ) -> Result<Encoded, Error> {
-        let shown = self.archive.shown(key);
+        let shown = self.archive.shown(&self.key);
         let could_not =
             |cause| Error::io(format!("could not write archive file \"{shown}\""), cause);
         let verify = self.archive.options.verify;
         let mut check = Check::new(
             self.name,
             verify,
-            Some(self.owner),
+            Some(self.owner.system),
             self.source.shown.clone(),
         );
         let counted = Counted {
@@ -392,41 +354,6 @@ impl Offer<'_> {
         }
         let directory = self.source.directory();
         self.archive.neighbours.check(summary, directory, shown)
-    }
-
-    /// Keeps the object just created, or takes it back; the argument is in this file's header.
-    fn decide(&mut self, own: Form, fresh: Box<dyn Fresh>) -> Result<(), Error> {
-        let Err(error) = self.is_stored(Some(own)) else {
-            drop(fresh);
-            return Ok(());
-        };
-        // Also when the look itself failed: an object whose rivals are not known is not acknowledged, and
-        // kept unacknowledged it could one day stand beside a different, acknowledged one.
-        match fresh.withdraw() {
-            Ok(()) => Err(error),
-            Err(stuck) => {
-                let kind = error.kind();
-                Err(Error::new(
-                    kind,
-                    format!("{error}; and our own copy stays beside it: {stuck}"),
-                ))
-            }
-        }
-    }
-
-    /// Whether what has just been created, and stays, stands alone or beside the same bytes.
-    fn look_for_others(&mut self, own: Form) -> Result<(), Error> {
-        if forms::is_only_own(self.archive)? {
-            return Ok(());
-        }
-        match self.is_stored(Some(own)) {
-            Err(error) if error.kind() == ErrorKind::Conflict => Err(Error::conflict(format!(
-                "{error}; and our own copy stays beside it as \"{}\"",
-                self.archive.shown(&key_of(self.name, own))
-            ))
-            .with_hint("Nobody has been told that either is archived. Find out which file is right and move the other away.")),
-            looked => looked.map(drop),
-        }
     }
 
     /// What has been read counts only if the file was all the time what its name says, and still to be archived.

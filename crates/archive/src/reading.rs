@@ -3,11 +3,13 @@
 //! Guarantees contents as they were archived, decrypted and decompressed, in bounded memory; never a part of a file that
 //! passes for the whole. Whether the contents are right WAL is left to the reader.
 
+use std::io::Read;
 use std::ops::ControlFlow;
 
 use crate::archive::{Archive, Stored};
 use crate::codec::{CHUNK_BYTES, Contents, Decoded};
 use crate::error::{Error, ErrorKind};
+use crate::form::{Form, HEAD_BYTES};
 use crate::key::parse_key;
 use crate::options::Cancel;
 use crate::store::{Detail, Entry};
@@ -34,16 +36,29 @@ pub(crate) fn each(
 
 fn found(entry: Entry) -> Found {
     match parse_key(&entry.key) {
-        Some((name, form)) => Found::File(Stored {
+        Some(name) => Found::File(Stored {
             name,
             key: entry.key,
             bytes: entry.bytes,
             modified: entry.modified,
-            compression: form.compression,
-            encrypted: form.sealed,
         }),
         None => Found::Other(entry),
     }
+}
+
+/// See [`Archive::form_of`].
+pub(crate) fn form_of(archive: &Archive, key: &str) -> Result<Option<Form>, Error> {
+    let Some(object) = archive.store.open(key)? else {
+        return Ok(None);
+    };
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    let read = object.reader.take(HEAD_BYTES as u64).read_to_end(&mut head);
+    let could_not = || format!("could not read archive file \"{}\"", archive.shown(key));
+    read.map_err(|cause| Error::io(could_not(), cause))?;
+    if (head.len() as u64) < object.bytes.min(HEAD_BYTES as u64) {
+        return Err(Error::unavailable(could_not()));
+    }
+    Ok(Some(Form::of(&head)))
 }
 
 /// Reads one file after the other, with the same buffers. Each thread needs its own.
@@ -73,10 +88,10 @@ impl<'a> Reading<'a> {
         visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
     ) -> Result<Option<u64>, Error> {
         let shown = self.archive.shown(key);
-        let Some((_, form)) = parse_key(key) else {
+        if parse_key(key).is_none() {
             let what = format!("\"{shown}\" is not the name of a WAL file");
             return Err(Error::new(ErrorKind::Unusable, what));
-        };
+        }
         let Some(object) = self.archive.store.open(key)? else {
             return Ok(None);
         };
@@ -86,7 +101,7 @@ impl<'a> Reading<'a> {
             ..
         } = self.workspace.parts();
         let identity = self.archive.options.identity_file.as_ref();
-        let mut contents = Decoded::with_context(object, form, shown, identity, decompressor)?;
+        let mut contents = Decoded::with_context(object, shown, identity, decompressor)?;
         let mut total = 0;
         loop {
             cancel.check(&format!("reading of \"{key}\""))?;
@@ -128,10 +143,7 @@ mod tests {
         };
         archive.each(visit).unwrap();
         keys.sort();
-        assert_eq!(
-            keys,
-            [format!("{name}.zst"), "other: walden.json".to_owned()]
-        );
+        assert_eq!(keys, [name.to_string(), "other: walden.json".to_owned()]);
 
         let mut reading = archive.reading();
         let mut seen = Vec::new();
@@ -142,7 +154,9 @@ mod tests {
         assert_eq!(told.unwrap(), Some(bytes.len() as u64));
         assert_eq!(seen, bytes);
         let visit = &mut |_: &[u8]| ControlFlow::Continue(());
-        let other = format!("{name}.lz4");
-        assert_eq!(reading.read(&other, &Cancel::new(), visit).unwrap(), None);
+        assert_eq!(archive.form_of(&keys[0]).unwrap(), Some(Form::Zstd));
+        let other = "000000010000000000000008";
+        assert_eq!(archive.form_of(other).unwrap(), None);
+        assert_eq!(reading.read(other, &Cancel::new(), visit).unwrap(), None);
     }
 }

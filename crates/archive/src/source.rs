@@ -49,6 +49,11 @@ impl Identity {
         }
     }
 
+    /// Which file it is, whatever it holds.
+    pub(crate) fn file(self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// What the name stands for now; `None` if it cannot be told.
     pub(crate) fn at(path: &Path) -> Option<Identity> {
         path.metadata().ok().map(|stat| Identity::of(&stat))

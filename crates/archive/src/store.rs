@@ -7,7 +7,7 @@
 //! * `Created` is answered only for bytes and a name that survive a power cut;
 //! * only a store that is really there answers "absent"; any doubt is an error.
 //!
-//! Left to `crate::Archive`: names of WAL files, compression, checks, who may write, which bytes are equal.
+//! Left to `crate::Archive`: names of WAL files, forms, checks, who may write, which bytes are equal.
 
 use std::io::{Read, Write};
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use crate::error::Error;
 
-/// The longest key, in bytes. The server's names have at most 40, the rest is suffixes.
+/// The longest key, in bytes. The server's names have at most 40; people's names beside them may have more.
 pub const KEY_BYTES_MAX: usize = 100;
 
 /// One stored object, open for reading.
@@ -26,6 +26,18 @@ pub struct Object {
     pub bytes: u64,
     /// When it was stored, by the store's clock.
     pub modified: SystemTime,
+    /// Which file it is, where it is one: device and inode.
+    pub file: Option<(u64, u64)>,
+}
+
+/// What a look at a key shows, where looking costs next to nothing.
+pub enum Glance {
+    /// The object, open for reading.
+    Object(Object),
+    /// The store has looked and there is none.
+    Absent,
+    /// Nobody has looked: it would have been a request.
+    NotLooked,
 }
 
 /// What a listing tells of one object.
@@ -48,20 +60,28 @@ pub enum Detail {
     Full,
 }
 
-/// How thoroughly a store is tried before it is trusted.
+/// How a store is tried before it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trial {
+pub enum Trial<'a> {
     /// One writer after the other: for whoever stores one file and goes.
     Brief,
     /// Several at once, and that several times.
     Thorough,
+    /// One request, for whoever comes to a place that somebody has tried before: an object that is there is created once
+    /// more, with the bytes that it has, which has to be refused. A store that does it has changed nothing by that.
+    Again {
+        /// The object's key.
+        key: &'a str,
+        /// Its bytes.
+        bytes: &'a [u8],
+    },
 }
 
 /// The outcome of publishing a staged object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
-    /// It is there now, durably, and by our doing. With a handle it can be withdrawn until that is dropped; without, it
-    /// stays.
-    Created(Option<Box<dyn Fresh>>),
+    /// It is there now, durably, and by our doing.
+    Created,
     /// Somebody has the key already; the staged bytes are gone and nothing has changed.
     Exists,
 }
@@ -75,15 +95,6 @@ pub trait Staged: Write + Send {
     fn publish(self: Box<Self>) -> Result<Published, Error>;
 }
 
-/// An object that we have just created and have acknowledged to nobody. Dropping it keeps the object.
-///
-/// While the handle lives, [`Store::settle`] fails for everybody else, so nobody can acknowledge an object
-/// that its creator may still take back.
-pub trait Fresh: Send {
-    /// Removes the object again.
-    fn withdraw(self: Box<Self>) -> Result<(), Error>;
-}
-
 /// A place for raw objects under flat keys. All calls block; all may come from several threads at once.
 pub trait Store: Send + Sync {
     /// Begins an object that will be published under this key.
@@ -92,12 +103,19 @@ pub trait Store: Send + Sync {
     /// Opens an object. `None` means that the store has looked and there is none.
     fn open(&self, key: &str) -> Result<Option<Object>, Error>;
 
+    /// Looks at a key and opens the object, unless that is a request over a network: whoever means to create it learns as
+    /// much from the store's answer then.
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        let _ = key;
+        Ok(Glance::NotLooked)
+    }
+
     /// Makes an existing object durable again, whoever wrote it, name included.
     ///
-    /// Fails if the object is not there, or if its creator may still withdraw it.
+    /// Fails if the object is not there.
     fn settle(&self, key: &str) -> Result<(), Error>;
 
-    /// Shows every published object whose key begins with `prefix` to `visit`, in no order, until it breaks. Memory
+    /// Shows every published object whose key begins with `prefix` to `visit`, until it breaks. Memory
     /// used does not grow with the number of objects. `visit` must not call the store.
     fn list(
         &self,
@@ -123,17 +141,16 @@ pub trait Store: Send + Sync {
         })
     }
 
+    /// Whether [`Store::list`] shows keys in their order: then whoever looks for the first one may break off there.
+    fn lists_in_order(&self) -> bool {
+        false
+    }
+
     /// Removes an object, durably, and tells whether it was there.
     fn remove(&self, key: &str) -> Result<bool, Error>;
 
     /// Removes what dead writers left behind unpublished, and tells how many such things there were.
     fn remove_leftovers(&self) -> Result<u64, Error>;
-
-    /// Whether every call is a request over a network, which takes its time and costs its money: then the archive
-    /// makes as few as it can, and does not look where there cannot be anything.
-    fn is_remote(&self) -> bool {
-        false
-    }
 
     /// The most that a staged object of so many bytes takes in memory.
     fn staged_bytes(&self, bytes: u64) -> u64 {
@@ -146,18 +163,12 @@ pub trait Store: Send + Sync {
         0
     }
 
-    /// Finds out by trying, once and in this way, whether creating never overwrites, where that is not ours to guarantee.
+    /// Finds out by trying, once and in one way, whether creating never overwrites, where that is not ours to guarantee.
     ///
     /// Fails with [`crate::ErrorKind::Unusable`] if it does, [`crate::ErrorKind::Unavailable`] if that could not be found
     /// out.
-    fn prove_creation(&self, _: Trial) -> Result<(), Error> {
+    fn prove_creation(&self, _: Trial<'_>) -> Result<(), Error> {
         Ok(())
-    }
-
-    /// What time it is by the clock that [`Entry::modified`] is told by, to a second or so; `None` if that is not asked of
-    /// this store. It may take a few requests.
-    fn now(&self) -> Result<Option<SystemTime>, Error> {
-        Ok(None)
     }
 
     /// What to call this place in messages.

@@ -18,20 +18,21 @@ use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
 use wal::{SegmentSize, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Error, ErrorKind, Location, Options, Put, Verify, spawn_plainly,
+    Archive, Cancel, Compression, Error, ErrorKind, Form, Location, Options, Put, Verify,
+    spawn_plainly,
 };
 
 #[test]
-fn a_segment_is_stored_under_its_name_and_the_suffix_of_its_compression() {
-    for (compression, key) in [
-        (Compression::None, ONE.to_owned()),
-        (Compression::Zstd(3), format!("{ONE}.zst")),
-        (Compression::Lz4, format!("{ONE}.lz4")),
+fn a_segment_is_stored_under_its_own_name_in_any_form() {
+    for (compression, form) in [
+        (Compression::None, Form::Plain),
+        (Compression::Zstd(3), Form::Zstd),
+        (Compression::Lz4, Form::Lz4),
     ] {
         let place = Place::new();
         let archive = place.archive(compression);
         let put = place.put(&archive, ONE, &segment(ONE)).unwrap();
-        let bytes_out = fs::metadata(place.stored(&key)).unwrap().len();
+        let bytes_out = fs::metadata(place.stored(ONE)).unwrap().len();
         assert_eq!(
             put,
             Put::Stored {
@@ -39,6 +40,7 @@ fn a_segment_is_stored_under_its_name_and_the_suffix_of_its_compression() {
                 bytes_out
             }
         );
+        assert_eq!(archive.form_of(ONE).unwrap(), Some(form));
         let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
         place.put(&archive, "00000002.history", &history).unwrap();
         assert_eq!(fs::read(place.stored("00000002.history")).unwrap(), history);
@@ -47,8 +49,99 @@ fn a_segment_is_stored_under_its_name_and_the_suffix_of_its_compression() {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, [key.as_str(), "00000002.history", "walden.json"]);
+        assert_eq!(names, [ONE, "00000002.history", "walden.json"]);
     }
+}
+
+#[test]
+fn a_file_with_something_behind_its_name_is_none_of_the_archives() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    let beside = place.stored(&format!("{ONE}.zst"));
+    fs::write(&beside, b"old").unwrap();
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    assert_eq!(place.get(&archive, ONE).unwrap(), Some(segment(ONE)));
+    assert_eq!(fs::read(&beside).unwrap(), b"old");
+    let listed = archive.list().unwrap();
+    let keys: Vec<_> = listed.iter().map(|stored| stored.key.as_str()).collect();
+    assert_eq!(keys, [ONE]);
+}
+
+#[test]
+fn the_source_itself_is_never_taken_for_an_archived_copy() {
+    let place = Place::new();
+    let archive = place.archive(Compression::None);
+    // As where the server's WAL directory is given as the archive.
+    let path = place.stored(ONE);
+    fs::write(&path, segment(ONE)).unwrap();
+    let put = archive.put_new(&ONE.parse().unwrap(), &path, None, &Cancel::new());
+    let error = put.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(error.to_string().contains("itself"), "{error}");
+    assert!(error.hint().is_some());
+    // Another link to it is the same file.
+    let linked = place.scratch.path().join("linked");
+    fs::hard_link(&path, &linked).unwrap();
+    let put = archive.put_new(&ONE.parse().unwrap(), &linked, None, &Cancel::new());
+    assert_eq!(put.unwrap_err().kind(), ErrorKind::Unusable);
+}
+
+#[test]
+fn segments_of_another_size_are_refused_with_both_sizes() {
+    let place = Place::new();
+    let two = segment_of(TWO, OURS, SegmentSize::new(2 << 20).unwrap(), 1);
+    let refused = |place: &Place| {
+        let error = place.put(&place.archive(Compression::None), TWO, &two);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Foreign);
+        let said = "holds segments of 1MB, and this server's are of 2MB";
+        assert!(error.to_string().ends_with(said), "{error}");
+    };
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    refused(&place);
+    // One that was bound before the size was written down takes it from its segments.
+    let binding = place.stored("walden.json");
+    let old = format!("{{\"format\":1,\"system_identifier\":\"{OURS}\",\"created\":\"2026\"}}\n");
+    fs::write(&binding, &old).unwrap();
+    refused(&place);
+    place
+        .put(&place.archive(Compression::None), TWO, &segment(TWO))
+        .unwrap();
+    assert_eq!(fs::read_to_string(&binding).unwrap(), old);
+    // So does one that nobody has bound.
+    fs::remove_file(&binding).unwrap();
+    refused(&place);
+    // A timeline history file says nothing of it.
+    let place = Place::new();
+    let archive = place.archive(Compression::None);
+    let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
+    place.put(&archive, "00000002.history", &history).unwrap();
+    assert_eq!(archive.binding().unwrap().unwrap().segment_size, None);
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    refused(&place);
+}
+
+#[test]
+fn a_cut_segment_is_refused_even_where_nothing_is_verified() {
+    let place = Place::new();
+    let whole = segment(ONE);
+    place
+        .put(&place.archive(Compression::None), ONE, &whole)
+        .unwrap();
+    let options = Options {
+        verify: Verify::Off,
+        ..Options::default()
+    };
+    let location = Location::directory(place.dir.path()).unwrap();
+    let archive = Archive::open(&location, options, spawn_plainly).unwrap();
+    for cut in [&whole[..8192], &whole[..10], b"rubbish"] {
+        fs::write(place.stored(TWO), cut).unwrap();
+        let error = place.get(&archive, TWO).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    }
+    fs::write(place.stored(TWO), vec![7; 1 << 20]).unwrap();
+    assert!(place.get(&archive, TWO).unwrap().is_some());
 }
 
 #[test]
@@ -60,13 +153,14 @@ fn the_binding_reads_as_documented() {
     let text = fs::read_to_string(place.stored("walden.json")).unwrap();
     assert!(
         text.starts_with(
-            "{\"format\":1,\"system_identifier\":\"7000000000000000001\",\"created\":\"20"
+            "{\"format\":1,\"system_identifier\":\"7000000000000000001\",\"segment_size\":1048576,\"created\":\"20"
         ),
         "{text}"
     );
     assert!(text.ends_with("Z\"}\n"), "{text}");
     let binding = archive.binding().unwrap().unwrap();
     assert_eq!((binding.format, binding.system), (1, OURS));
+    assert_eq!(binding.segment_size, Some(SegmentSize::SMALLEST));
 }
 
 #[test]
@@ -79,7 +173,7 @@ fn a_conflict_says_whose_each_side_is_when_it_was_written_and_where_they_differ(
     let error = place.put(&archive, ONE, &other).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     let text = error.to_string();
-    let key = place.stored(&format!("{ONE}.zst"));
+    let key = place.stored(ONE);
     let begin = format!(
         "archive file \"{}\" already exists with different contents",
         key.display()
@@ -176,37 +270,6 @@ fn a_segment_of_another_name_or_system_is_never_handed_out() {
     let got = archive.get(&TWO.parse().unwrap(), &dest, Some(OURS), &Cancel::new());
     assert_eq!(got.unwrap_err().kind(), ErrorKind::Foreign);
     assert!(!dest.exists());
-}
-
-#[test]
-fn twins_under_two_suffixes_are_fine_and_rivals_are_not() {
-    let place = Place::new();
-    place
-        .put(&place.archive(Compression::Zstd(1)), ONE, &segment(ONE))
-        .unwrap();
-    fs::write(place.stored(ONE), segment(ONE)).unwrap();
-    let archive = place.archive(Compression::Lz4);
-    assert_eq!(place.get(&archive, ONE).unwrap(), Some(segment(ONE)));
-    assert_eq!(
-        place.put(&archive, ONE, &segment(ONE)).unwrap(),
-        Put::AlreadyStored
-    );
-    fs::write(
-        place.stored(ONE),
-        segment_of(ONE, OURS, SegmentSize::SMALLEST, 2),
-    )
-    .unwrap();
-    let error = place.get(&archive, ONE).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damaged);
-    let text = error.to_string();
-    assert!(
-        text.contains(&format!("{ONE}\"")) && text.contains(&format!("{ONE}.zst\"")),
-        "{text}"
-    );
-    assert_eq!(
-        place.put(&archive, ONE, &segment(ONE)).unwrap_err().kind(),
-        ErrorKind::Conflict
-    );
 }
 
 #[test]
@@ -379,11 +442,12 @@ fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
     };
     let location = Location::directory(place.dir.path()).unwrap();
     let archive = Archive::open(&location, options, spawn_plainly).unwrap();
-    place.put(&archive, ONE, b"no segment at all").unwrap();
-    assert_eq!(
-        place.get(&archive, ONE).unwrap().unwrap(),
-        b"no segment at all"
-    );
+    // But for its size.
+    let error = place.put(&archive, ONE, b"no segment at all").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged);
+    let contents = vec![7; 1 << 20];
+    place.put(&archive, ONE, &contents).unwrap();
+    assert_eq!(place.get(&archive, ONE).unwrap().unwrap(), contents);
     let checked = place.archive(Compression::Zstd(1));
     assert_eq!(
         place.get(&checked, ONE).unwrap_err().kind(),

@@ -18,8 +18,8 @@ use common::{ONE, OURS, Place, TWO, segment};
 use wal::{SegmentSize, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Options, Put,
-    Verify,
+    Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Form, Options,
+    Put, Verify,
 };
 
 /// A marker that stands in every segment, and in nothing that is encrypted.
@@ -121,17 +121,17 @@ fn stock_age_and_zstd_read_what_was_archived() {
     let archive = keys.archive(&[&public], None);
     let contents = marked(ONE);
     keys.place.put(&archive, ONE, &contents).unwrap();
-    let compressed = keys.decrypted(&format!("{ONE}.zst.age"), &file);
+    let compressed = keys.decrypted(ONE, &file);
     assert!(stock("zstd", &["-d", "-c"], &compressed, keys.dir()) == contents);
     // Timeline and backup history files are encrypted as they are.
     let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
     keys.place
         .put(&archive, "00000002.history", &history)
         .unwrap();
-    assert_eq!(keys.decrypted("00000002.history.age", &file), history);
+    assert_eq!(keys.decrypted("00000002.history", &file), history);
     let raw = keys.archive_with(Compression::None, &[&public], None);
     keys.place.put(&raw, TWO, &marked(TWO)).unwrap();
-    assert!(keys.decrypted(&format!("{TWO}.age"), &file) == marked(TWO));
+    assert!(keys.decrypted(TWO, &file) == marked(TWO));
     // And the archive says whose it is to everybody.
     assert!(contains(
         &keys.stored("walden.json"),
@@ -145,12 +145,9 @@ fn what_stock_zstd_and_age_wrote_is_restored_and_recognised_with_an_identity() {
     let (file, public) = keys.make("key");
     let contents = marked(ONE);
     let compressed = stock("zstd", &["-c"], &contents, keys.dir());
-    for (key, bytes) in [
-        (format!("{ONE}.zst.age"), &compressed),
-        (format!("{TWO}.age"), &marked(TWO)),
-    ] {
+    for (key, bytes) in [(ONE, &compressed), (TWO, &marked(TWO))] {
         let sealed = stock("age", &["-r", &public], bytes, keys.dir());
-        fs::write(keys.place.stored(&key), sealed).unwrap();
+        fs::write(keys.place.stored(key), sealed).unwrap();
     }
     let archive = keys.archive(&[&public], Some(&file));
     assert!(keys.place.get(&archive, ONE).unwrap() == Some(contents.clone()));
@@ -179,7 +176,7 @@ fn without_an_identity_nobody_reads_a_byte_and_nothing_is_called_absent() {
         let name = format!("00000001000000000000000{number}");
         let archive = keys.archive_with(compression, &[&public], None);
         keys.place.put(&archive, &name, &marked(&name)).unwrap();
-        let stored = keys.stored(&format!("{name}{}.age", compression.kind().suffix()));
+        let stored = keys.stored(&name);
         assert!(!contains(&stored, MARKER));
         // The header of the segment's first page, which tells the system identifier.
         assert!(!contains(&stored, &OURS.0.to_ne_bytes()));
@@ -216,7 +213,7 @@ fn an_archiver_without_identity_knows_its_own_file_again_and_refuses_another() {
     let archive = keys.archive(&[&public], None);
     let contents = marked(ONE);
     keys.place.put(&archive, ONE, &contents).unwrap();
-    let before = keys.stored(&format!("{ONE}.zst.age"));
+    let before = keys.stored(ONE);
     assert_eq!(
         keys.place.put(&archive, ONE, &contents).unwrap(),
         Put::AlreadyStored
@@ -231,7 +228,7 @@ fn an_archiver_without_identity_knows_its_own_file_again_and_refuses_another() {
             .contains("already exists with different contents"),
         "{error}"
     );
-    assert!(keys.stored(&format!("{ONE}.zst.age")) == before);
+    assert!(keys.stored(ONE) == before);
 
     // Whoever does not know the cluster's secret, or knows another one, says so and does not guess.
     for (secret, said) in [
@@ -258,7 +255,7 @@ fn any_one_of_several_recipients_reads_with_walden_and_with_age() {
     let writer = keys.archive_with(Compression::None, &publics, None);
     keys.place.put(&writer, ONE, &marked(ONE)).unwrap();
     for (file, _) in &made {
-        assert!(keys.decrypted(&format!("{ONE}.age"), file) == marked(ONE));
+        assert!(keys.decrypted(ONE, file) == marked(ONE));
         let reader = keys.archive(&[], Some(file));
         assert!(keys.place.get(&reader, ONE).unwrap() == Some(marked(ONE)));
     }
@@ -289,8 +286,9 @@ fn after_a_rotation_one_file_with_both_identities_reads_old_and_new() {
     for name in [ONE, TWO] {
         assert!(keys.place.get(&reader, name).unwrap() == Some(marked(name)));
     }
-    let listed = reader.list().unwrap();
-    assert!(listed.iter().all(|stored| stored.encrypted), "{listed:?}");
+    for stored in reader.list().unwrap() {
+        assert_eq!(reader.form_of(&stored.key).unwrap(), Some(Form::Age));
+    }
 }
 
 #[test]
@@ -299,7 +297,7 @@ fn a_sealed_file_that_is_cut_short_or_damaged_is_damaged_and_no_end_of_wal() {
     let (file, public) = keys.make("key");
     let archive = keys.archive(&[&public], Some(&file));
     keys.place.put(&archive, ONE, &marked(ONE)).unwrap();
-    let path = keys.place.stored(&format!("{ONE}.zst.age"));
+    let path = keys.place.stored(ONE);
     let whole = fs::read(&path).unwrap();
     let middle = whole.len() / 2;
     let mut flipped = whole.clone();
@@ -320,20 +318,25 @@ fn a_sealed_file_that_is_cut_short_or_damaged_is_damaged_and_no_end_of_wal() {
 }
 
 #[test]
-fn one_file_stored_plain_and_sealed_must_be_the_same() {
+fn a_file_stored_plain_is_known_again_by_who_encrypts_and_the_other_way_round() {
     let keys = Keys::new();
     let (file, public) = keys.make("key");
-    let sealing = keys.archive(&[&public], Some(&file));
-    keys.place.put(&sealing, ONE, &marked(ONE)).unwrap();
-    fs::write(keys.place.stored(ONE), marked(ONE)).unwrap();
-    assert!(keys.place.get(&sealing, ONE).unwrap() == Some(marked(ONE)));
-    let mut other = marked(ONE);
-    *other.last_mut().unwrap() ^= 1;
-    fs::write(keys.place.stored(ONE), other).unwrap();
-    assert_eq!(
-        keys.place.get(&sealing, ONE).unwrap_err().kind(),
-        ErrorKind::Damaged
+    let (plain, sealing) = (
+        keys.archive(&[], Some(&file)),
+        keys.archive(&[&public], None),
     );
+    keys.place.put(&plain, ONE, &marked(ONE)).unwrap();
+    keys.place.put(&sealing, TWO, &marked(TWO)).unwrap();
+    for (archive, name) in [(&sealing, ONE), (&plain, TWO)] {
+        let before = keys.stored(name);
+        let again = keys.place.put(archive, name, &marked(name)).unwrap();
+        assert_eq!(again, Put::AlreadyStored);
+        let mut other = marked(name);
+        *other.last_mut().unwrap() ^= 1;
+        let error = keys.place.put(archive, name, &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(keys.stored(name) == before);
+    }
 }
 
 #[test]

@@ -55,13 +55,9 @@ pub enum Kind {
     MissingHistory,
     /// Timeline history files contradict each other.
     Contradiction,
-    /// One name in two forms with different contents.
-    DifferentTwins,
-    /// One name in two forms with equal contents.
-    EqualTwins,
     /// A backup history file that does not say what it should.
     BackupHistory,
-    /// A file that looks like WAL and is none to any reader.
+    /// A file that is named like WAL, or has its name, and that nobody here can read: packed in another way, or under a suffix.
     Unreadable,
     /// A file that has nothing to do with WAL.
     Foreign,

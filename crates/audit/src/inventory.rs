@@ -3,10 +3,10 @@
 //! Guarantees that every object is counted, as a file of WAL or as something else. What is in the objects is left to
 //! `verify`, which timeline came from which to `lineage`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
-use archive::{Archive, CompressionKind, Error, Found, Stored};
+use archive::{Archive, Error, Found, Stored};
 use wal::{SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use crate::positions::Positions;
@@ -19,43 +19,6 @@ const FOREIGN_LISTED_MAX: usize = 100;
 
 /// After how many objects their number is told once more.
 const TOLD_EVERY: u64 = 256;
-
-/// In which form a file is stored, which its suffixes tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Form {
-    /// How it is compressed.
-    pub compression: CompressionKind,
-    /// Whether it is encrypted.
-    pub encrypted: bool,
-}
-
-impl Form {
-    /// Every form, in the order in which they are looked for.
-    pub const ALL: [Form; 6] = [
-        Form::new(CompressionKind::None, false),
-        Form::new(CompressionKind::Zstd, false),
-        Form::new(CompressionKind::Lz4, false),
-        Form::new(CompressionKind::None, true),
-        Form::new(CompressionKind::Zstd, true),
-        Form::new(CompressionKind::Lz4, true),
-    ];
-
-    const fn new(compression: CompressionKind, encrypted: bool) -> Form {
-        Form {
-            compression,
-            encrypted,
-        }
-    }
-
-    fn of(stored: &Stored) -> Form {
-        Form::new(stored.compression, stored.encrypted)
-    }
-
-    /// The key of a file in this form.
-    pub(crate) fn key(self, name: &WalFileName) -> String {
-        archive::stored_key(name, self.compression, self.encrypted)
-    }
-}
 
 /// How many objects there are, and their bytes as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,28 +39,19 @@ impl Tally {
 /// The files of one timeline.
 #[derive(Clone, Debug, Default)]
 pub struct TimelineFiles {
-    /// Its segments, in each form they have.
-    pub segments: BTreeMap<Form, Positions>,
+    /// Its segments.
+    pub segments: Positions,
     /// The sizes of those.
-    pub stored: BTreeMap<Form, Tally>,
+    pub stored: Tally,
     /// Its partial segments.
-    pub partials: BTreeMap<SegmentName, Vec<Form>>,
-    /// In which forms its timeline history file is there.
-    pub history: Vec<Form>,
+    pub partials: BTreeSet<SegmentName>,
+    /// Whether its timeline history file is there.
+    pub has_history: bool,
     /// Its backup history files: segment and offset in it.
-    pub backups: BTreeMap<(SegmentName, u32), Vec<Form>>,
+    pub backups: BTreeSet<(SegmentName, u32)>,
 }
 
 impl TimelineFiles {
-    /// Its segments in any form.
-    pub fn positions(&self) -> Positions {
-        let mut all = Positions::default();
-        for positions in self.segments.values() {
-            all.add(positions);
-        }
-        all
-    }
-
     /// Whether it has WAL.
     pub fn has_wal(&self) -> bool {
         !self.segments.is_empty() || !self.partials.is_empty()
@@ -122,7 +76,7 @@ pub struct Inventory {
     pub total: Tally,
     /// Everything else, but for Walden's own.
     pub foreign: Foreign,
-    /// Names that begin like a file of WAL and go on in a way that nobody reads: `.gz`, `.tmp`.
+    /// Names that stand beside a file of WAL's: `NAME.gz`, `NAME.zst`, `NAME.tmp`.
     pub unreadable: Foreign,
     /// Segments that no segment size allows.
     pub impossible: Foreign,
@@ -181,24 +135,21 @@ impl Inventory {
     }
 
     fn file(&mut self, stored: &Stored) {
-        let form = Form::of(stored);
         self.total.add(stored.bytes);
         let files = self.timelines.entry(stored.name.timeline()).or_default();
         match stored.name {
             WalFileName::Segment(name) => {
-                if files.segments.entry(form).or_default().insert(&name) {
-                    files.stored.entry(form).or_default().add(stored.bytes);
+                if files.segments.insert(&name) {
+                    files.stored.add(stored.bytes);
                 } else {
                     self.impossible.add(stored.key.clone());
                 }
             }
-            WalFileName::Partial(name) => files.partials.entry(name).or_default().push(form),
-            WalFileName::TimelineHistory(_) => files.history.push(form),
-            WalFileName::BackupHistory { segment, offset } => files
-                .backups
-                .entry((segment, offset))
-                .or_default()
-                .push(form),
+            WalFileName::Partial(name) => drop(files.partials.insert(name)),
+            WalFileName::TimelineHistory(_) => files.has_history = true,
+            WalFileName::BackupHistory { segment, offset } => {
+                files.backups.insert((segment, offset));
+            }
         }
     }
 
@@ -206,9 +157,9 @@ impl Inventory {
         if key.starts_with(OWN_PREFIX) {
             return;
         }
-        match begins_like_wal(&key) {
-            true => self.unreadable.add(key),
-            false => self.foreign.add(key),
+        match archive::beside(&key) {
+            Some(_) => self.unreadable.add(key),
+            None => self.foreign.add(key),
         }
     }
 
@@ -216,7 +167,7 @@ impl Inventory {
     pub(crate) fn partials(&self) -> Vec<SegmentName> {
         let files = self.timelines.values();
         files
-            .flat_map(|files| files.partials.keys())
+            .flat_map(|files| files.partials.iter())
             .copied()
             .collect()
     }
@@ -225,7 +176,7 @@ impl Inventory {
     /// size allows. Where they do not change it does not matter.
     pub(crate) fn likely_size(&self) -> SegmentSize {
         let files = self.timelines.values();
-        let all = files.flat_map(|files| files.segments.values());
+        let all = files.map(|files| &files.segments);
         let (has_changed, last) = Positions::spread(all);
         let per_log_id = (last + 1).next_power_of_two();
         let bytes = (1_u64 << 32) / per_log_id.max(4);
@@ -241,19 +192,10 @@ impl Inventory {
         self.total.objects == 0
     }
 
-    /// In which forms a segment is stored.
-    pub(crate) fn forms_of(
-        &self,
-        timeline: TimelineId,
-        number: u64,
-        size: SegmentSize,
-    ) -> Vec<Form> {
+    /// Whether a segment is there.
+    pub(crate) fn has(&self, timeline: TimelineId, number: u64, size: SegmentSize) -> bool {
         let files = self.timelines.get(&timeline);
-        let forms = files.iter().flat_map(|files| files.segments.iter());
-        forms
-            .filter(|(_, positions)| positions.contains(number, size))
-            .map(|(form, _)| *form)
-            .collect()
+        files.is_some_and(|files| files.segments.contains(number, size))
     }
 }
 
@@ -264,13 +206,6 @@ impl Foreign {
             self.names.push(name);
         }
     }
-}
-
-/// Whether a key that is no file of WAL has such a name up to one of its dots.
-fn begins_like_wal(key: &str) -> bool {
-    key.match_indices('.')
-        .filter_map(|(dot, _)| key.get(..dot))
-        .any(|front| front.parse::<WalFileName>().is_ok())
 }
 
 #[cfg(test)]
@@ -306,33 +241,32 @@ mod tests {
     #[test]
     fn every_object_is_counted_as_what_it_is() {
         let inventory = inventory(&[
-            "000000010000000000000001.zst",
-            "000000010000000000000002.zst",
+            "000000010000000000000001",
             "000000010000000000000002",
-            "000000010000000000000003.lz4.age",
-            "000000010000000000000004.partial.zst",
+            "000000010000000000000003",
+            "000000010000000000000004.partial",
             "000000010000000000000002.00000028.backup",
             "000000010000000000001000",
             "00000002.history",
             "walden.json",
-            "walden.form.zst",
+            "walden.encrypted",
             "notes.txt",
             "000000010000000000000002.gz",
+            "000000010000000000000002.zst",
             "00000002.history.old",
         ]);
-        assert_eq!(inventory.total.objects, 8);
-        assert_eq!(inventory.total.bytes, 32);
+        assert_eq!(inventory.total.objects, 7);
+        assert_eq!(inventory.total.bytes, 28);
         assert_eq!(inventory.foreign.names, ["notes.txt"]);
-        assert_eq!(inventory.unreadable.count, 2);
+        assert_eq!(inventory.unreadable.count, 3);
         assert_eq!(inventory.impossible.names, ["000000010000000000001000"]);
         let first = &inventory.timelines[&TimelineId::FIRST];
-        assert_eq!(first.positions().runs(SegmentSize::DEFAULT), [1..=3]);
+        assert_eq!(first.segments.runs(SegmentSize::DEFAULT), [1..=3]);
         assert_eq!((first.partials.len(), first.backups.len()), (1, 1));
-        let zstd = Form::new(CompressionKind::Zstd, false);
-        assert_eq!(first.stored[&zstd].objects, 2);
-        let twins = inventory.forms_of(TimelineId::FIRST, 2, SegmentSize::DEFAULT);
-        assert_eq!(twins, [Form::ALL[0], zstd]);
+        assert_eq!(first.stored.objects, 3);
+        assert!(inventory.has(TimelineId::FIRST, 2, SegmentSize::DEFAULT));
+        assert!(!inventory.has(TimelineId::FIRST, 4, SegmentSize::DEFAULT));
         let second = &inventory.timelines[&TimelineId::new(2).unwrap()];
-        assert!(!second.has_wal() && second.history == [Form::ALL[0]]);
+        assert!(!second.has_wal() && second.has_history);
     }
 }

@@ -27,7 +27,7 @@ mod text;
 mod verify;
 
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};
-pub use inventory::{Foreign, Form, Inventory, Tally, TimelineFiles};
+pub use inventory::{Foreign, Inventory, Tally, TimelineFiles};
 pub use lineage::{Gap, Lineage, Runs, Stretch};
 pub use positions::{Positions, Run};
 pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};

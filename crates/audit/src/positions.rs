@@ -35,13 +35,6 @@ impl Positions {
         *self.blocks.entry(at / 64).or_default() |= 1 << (at % 64);
     }
 
-    /// Adds all of `other`.
-    pub(crate) fn add(&mut self, other: &Positions) {
-        for (at, bits) in &other.blocks {
-            *self.blocks.entry(*at).or_default() |= bits;
-        }
-    }
-
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.blocks
@@ -196,16 +189,5 @@ mod tests {
         assert_eq!(gaps(&[3..=4, 7..=7], 4..=7), [5..=6]);
         assert_eq!(gaps(&[3..=4], 3..=4), []);
         assert_eq!(gaps(&[], 3..=4), [3..=4]);
-    }
-
-    #[test]
-    fn what_is_added_is_there_once() {
-        let mut one = of(&["000000010000000200000001", "000000010000000200000002"]);
-        one.add(&of(&[
-            "000000010000000200000002",
-            "000000010000000200000003",
-        ]));
-        assert_eq!(one.runs(SegmentSize::DEFAULT), [0x201..=0x203]);
-        assert_eq!(one.count(), 3);
     }
 }

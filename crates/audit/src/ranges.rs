@@ -14,7 +14,7 @@ use wal::{
 };
 
 use crate::backup_history::BackupHistory;
-use crate::inventory::{Form, Inventory, TimelineFiles};
+use crate::inventory::{Inventory, TimelineFiles};
 use crate::lineage::Gap;
 use crate::positions::{Run, gaps, name_of};
 use crate::verify::{Measure, Voters, histories_of, measure, runs};
@@ -202,22 +202,20 @@ impl Looker<'_> {
             }
             found.spans.push(span);
         }
-        for ((segment, offset), forms) in &files.backups {
+        for (segment, offset) in &files.backups {
             let (segment, offset) = (*segment, *offset);
             let name = WalFileName::BackupHistory { segment, offset };
-            let label = match (depth, forms.first()) {
-                (Depth::Contents, Some(form)) => self.label(&form.key(&name))?,
-                _ => None,
+            let label = match depth {
+                Depth::Contents => self.label(&name.to_string())?,
+                Depth::Names => None,
             };
             found.backups.insert(name.to_string(), label);
         }
-        let of_forms = files.segments.values();
-        let objects: u64 = of_forms.map(crate::Positions::count).sum();
         found.wal_bytes = self
             .ranges
             .measure
-            .map(|measure| objects.saturating_mul(measure.size.bytes()));
-        found.stored_bytes = files.stored.values().map(|tally| tally.bytes).sum();
+            .map(|measure| files.segments.count().saturating_mul(measure.size.bytes()));
+        found.stored_bytes = files.stored.bytes;
         Ok(found)
     }
 
@@ -237,17 +235,10 @@ impl Looker<'_> {
     /// Reads a segment, as far as it can be read.
     fn read(&mut self, files: &TimelineFiles, name: SegmentName) -> Result<Told, Error> {
         let mut told = Told::default();
-        let forms = files
-            .segments
-            .iter()
-            .filter(|(_, positions)| {
-                name.number(self.size)
-                    .is_some_and(|number| positions.contains(number.0, self.size))
-            })
-            .map(|(form, _)| *form);
-        let Some(form) = forms.collect::<Vec<Form>>().first().copied() else {
+        let number = name.number(self.size);
+        if !number.is_some_and(|number| files.segments.contains(number.0, self.size)) {
             return Ok(told);
-        };
+        }
         let mut reader = SegmentReader::new(name);
         let mut see = |record: &Record<'_>| {
             told.end = Some(record.end);
@@ -256,7 +247,7 @@ impl Looker<'_> {
                 told.last = Some(at);
             }
         };
-        let key = form.key(&WalFileName::Segment(name));
+        let key = name.to_string();
         let mut why = None;
         let read = self
             .archive
@@ -311,7 +302,10 @@ mod tests {
         let store = MemoryStore::new();
         // Of 1 GB.
         for key in ["0000000000000002", "0000000000000003", "0000000100000000"] {
-            store.overwrite(&format!("00000001{key}.zst.age"), b"nobody can read this");
+            store.overwrite(
+                &format!("00000001{key}"),
+                b"age-encryption.org/v1 nobody can read this",
+            );
         }
         let archive = Archive::with_store(Box::new(store), Options::default());
         let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();

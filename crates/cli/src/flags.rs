@@ -159,6 +159,11 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) wal: bool,
 
+    /// Say in which form each file is stored, by its first bytes; always shown for a directory, a request for each file in an
+    /// object store
+    #[arg(long)]
+    pub(crate) form: bool,
+
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

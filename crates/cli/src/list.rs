@@ -1,7 +1,8 @@
 //! `walden list`: the archive's WAL files, for people as a table, for programs as one JSON document.
 //!
-//! Guarantees: sizes are bytes as stored, times are UTC; a reader that stops reading is no failure. Without `--wal` one
-//! listing is all it costs, and the header of a segment. Left to others: which objects are WAL files (`archive`); ranges and
+//! Guarantees: sizes are bytes as stored, times are UTC; a reader that stops reading is no failure. Without `--wal` and
+//! `--form` one listing is all it costs, and the header of a segment; each file's form costs a request more in an object store,
+//! and next to nothing in a directory. Left to others: which objects are WAL files (`archive`); ranges and
 //! what is in them (`audit`).
 
 use crate::exit::Outcome;
@@ -9,11 +10,12 @@ use crate::flags::{Global, List};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
-use archive::{Cancel, Error, Stored};
+use archive::{Archive, Cancel, Error, Form, Found, Location, Stored};
 use audit::{Depth, Inventory, Ranges, Span, TimelineRanges};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::time::SystemTime;
 use wal::{TimelineId, Timestamp, WalFileName};
 
@@ -33,6 +35,8 @@ pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
 struct Read {
     place: String,
     files: Vec<Stored>,
+    /// In which form each file is stored, where that was looked for; `None` for one that has gone meanwhile.
+    forms: Option<Vec<Option<Form>>>,
     ranges: Ranges,
 }
 
@@ -41,7 +45,15 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     let progress = Progress::start("opening the archive", Where::Everywhere);
     let archive = chosen.open()?;
     progress.doing("listing");
-    let files = archive.list_with(&mut |files| progress.found(files))?;
+    let (files, beside) = look(&archive, &progress)?;
+    let is_directory = matches!(chosen.settings.location, Location::Directory(_));
+    let forms = match flags.form || is_directory {
+        true => {
+            progress.doing("looking at first bytes");
+            Some(forms(&archive, &files, flags.form && !is_directory)?)
+        }
+        false => None,
+    };
     progress.doing("reading");
     let depth = match flags.wal {
         true => Depth::Contents,
@@ -49,6 +61,7 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     };
     let ranges = audit::ranges(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
     drop(progress);
+    warn_of(&beside);
     // Who has asked for names alone has not asked whether anything can be read.
     for error in ranges.trouble.iter().filter(|_| flags.wal) {
         say::warning(&error.to_string());
@@ -56,8 +69,70 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     Ok(Read {
         place: archive.place(),
         files,
+        forms,
         ranges,
     })
+}
+
+/// How many names are given that stand beside a file's.
+const BESIDE_TOLD_MAX: usize = 5;
+
+/// The files in order, and what stands beside their names and is none.
+fn look(archive: &Archive, progress: &Progress) -> Result<(Vec<Stored>, Vec<String>), Error> {
+    let (mut files, mut beside) = (Vec::new(), Vec::new());
+    archive.each(&mut |found| {
+        match found {
+            Found::File(stored) => files.push(stored),
+            Found::Other(entry) if archive::beside(&entry.key).is_some() => beside.push(entry.key),
+            Found::Other(_) => {}
+        }
+        progress.found(files.len() as u64);
+        ControlFlow::Continue(())
+    })?;
+    files.sort_by(|one: &Stored, other: &Stored| one.name.cmp(&other.name));
+    beside.sort();
+    Ok((files, beside))
+}
+
+/// Warns of objects that are named like WAL files, and that nobody finds who restores.
+fn warn_of(beside: &[String]) {
+    for key in beside.iter().take(BESIDE_TOLD_MAX) {
+        if let Some(name) = archive::beside(key) {
+            let hint = archive::rename_hint(key, &name);
+            say::warning(&format!(
+                "\"{key}\" is not found by who restores \"{name}\"; {hint}"
+            ));
+        }
+    }
+    if let Some(more) = beside
+        .len()
+        .checked_sub(BESIDE_TOLD_MAX)
+        .filter(|it| *it > 0)
+    {
+        say::warning(&format!(
+            "and {} more",
+            say::counted(more as u64, "such name")
+        ));
+    }
+}
+
+/// In which form each file is stored.
+fn forms(archive: &Archive, files: &[Stored], is_costly: bool) -> Result<Vec<Option<Form>>, Error> {
+    if is_costly {
+        say::note(&format!(
+            "looking at the first bytes of {}, a request for each",
+            say::counted(files.len() as u64, "object")
+        ));
+    }
+    files
+        .iter()
+        .map(|stored| archive.form_of(&stored.key))
+        .collect()
+}
+
+/// `zstd`; nothing of a file that has gone meanwhile.
+fn form_in_words(form: Option<Form>) -> String {
+    form.map(|form| form.to_string()).unwrap_or_default()
 }
 
 /// One timeline's files in numbers.
@@ -215,7 +290,12 @@ fn total_bytes(files: &[Stored]) -> u64 {
 }
 
 fn table(read: &Read) -> String {
-    let Read { place, files, .. } = read;
+    let Read {
+        place,
+        files,
+        forms,
+        ..
+    } = read;
     let mut text = String::new();
     if files.is_empty() {
         let _ = writeln!(text, "no WAL files in \"{place}\"");
@@ -228,23 +308,32 @@ fn table(read: &Read) -> String {
         .max()
         .unwrap_or_default()
         .max("NAME".len());
-    let key_width = files
-        .iter()
-        .map(|file| file.key.len())
-        .max()
-        .unwrap_or_default()
-        .max("STORED AS".len());
+    let forms: Option<Vec<String>> = forms
+        .as_ref()
+        .map(|forms| forms.iter().copied().map(form_in_words).collect());
+    let form_width = forms.iter().flatten().map(String::len).max();
+    let form_width = form_width.unwrap_or_default().max("FORM".len());
+    let form = |at: Option<usize>| match (&forms, at) {
+        (None, _) => String::new(),
+        (Some(_), None) => format!("{:form_width$}  ", "FORM"),
+        (Some(forms), Some(at)) => {
+            let form = forms.get(at).map_or("", String::as_str);
+            format!("{form:form_width$}  ")
+        }
+    };
     let bytes_width = total_bytes(files).to_string().len().max("BYTES".len());
     let _ = writeln!(
         text,
-        "{:name_width$}  {:key_width$}  {:>bytes_width$}  TIME",
-        "NAME", "STORED AS", "BYTES"
+        "{:name_width$}  {}{:>bytes_width$}  TIME",
+        "NAME",
+        form(None),
+        "BYTES"
     );
-    for (file, name) in files.iter().zip(&names) {
+    for (at, (file, name)) in files.iter().zip(&names).enumerate() {
         let _ = writeln!(
             text,
-            "{name:name_width$}  {:key_width$}  {:>bytes_width$}  {}",
-            file.key,
+            "{name:name_width$}  {}{:>bytes_width$}  {}",
+            form(Some(at)),
             file.bytes,
             readable(file.modified)
         );
@@ -259,7 +348,7 @@ fn table(read: &Read) -> String {
         "total: {}, {} bytes{} in \"{place}\"",
         say::counted(files.len() as u64, "file"),
         total_bytes(files),
-        encrypted(files)
+        encrypted(read.forms.as_deref().unwrap_or_default())
     );
     text
 }
@@ -297,11 +386,12 @@ fn spaced(text: &str) -> String {
     text.replace('T', " ").replace('Z', " UTC")
 }
 
-/// `, all encrypted`; `, 3 encrypted`; nothing if none is.
-fn encrypted(files: &[Stored]) -> String {
-    match files.iter().filter(|file| file.encrypted).count() {
+/// `, all encrypted`; `, 3 encrypted`; nothing if none is, or nobody has looked.
+fn encrypted(forms: &[Option<Form>]) -> String {
+    let is_sealed = |form: &&Option<Form>| **form == Some(Form::Age);
+    match forms.iter().filter(is_sealed).count() {
         0 => String::new(),
-        all if all == files.len() => ", all encrypted".to_owned(),
+        all if all == forms.len() => ", all encrypted".to_owned(),
         some => format!(", {some} encrypted"),
     }
 }
@@ -340,7 +430,7 @@ fn in_words(summary: &Summary) -> String {
 #[derive(Serialize)]
 struct Document<'a> {
     archive: &'a str,
-    files: Vec<File<'a>>,
+    files: Vec<File>,
     timelines: BTreeMap<u32, Summary>,
     total_files: usize,
     total_bytes: u64,
@@ -351,13 +441,12 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
-struct File<'a> {
+struct File {
     name: String,
     kind: &'static str,
     timeline: u32,
-    stored_as: &'a str,
-    compression: String,
-    encrypted: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    form: Option<String>,
     bytes: u64,
     modified: String,
 }
@@ -371,12 +460,18 @@ fn print_json(read: &Read) -> Outcome {
     let Read {
         place,
         files,
+        forms,
         ranges,
     } = read;
+    let form = |at: usize| forms.as_ref()?.get(at).copied().flatten();
     let system = ranges.measure.and_then(|measure| measure.system);
     let document = Document {
         archive: place,
-        files: files.iter().map(file).collect(),
+        files: files
+            .iter()
+            .enumerate()
+            .map(|(at, stored)| file(stored, form(at)))
+            .collect(),
         timelines: summaries(read)
             .into_iter()
             .map(|(id, sum)| (id.get(), sum))
@@ -389,7 +484,7 @@ fn print_json(read: &Read) -> Outcome {
     say::json(&document)
 }
 
-fn file(stored: &Stored) -> File<'_> {
+fn file(stored: &Stored, form: Option<Form>) -> File {
     File {
         name: stored.name.to_string(),
         kind: match stored.name {
@@ -399,9 +494,7 @@ fn file(stored: &Stored) -> File<'_> {
             WalFileName::BackupHistory { .. } => "backup history file",
         },
         timeline: stored.name.timeline().get(),
-        stored_as: &stored.key,
-        compression: stored.compression.to_string(),
-        encrypted: stored.encrypted,
+        form: form.map(|form| form.to_string()),
         bytes: stored.bytes,
         modified: archive::rfc3339(stored.modified),
     }

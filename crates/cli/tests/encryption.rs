@@ -64,20 +64,15 @@ fn flags_encrypt_and_decrypt_and_a_list_tells_it() {
     place
         .walden(&["archive", &source, "-A", &archive, "--recipients", &public])
         .exits(0);
-    assert!(
-        place
-            .path("archive")
-            .join(format!("{}.zst.age", name(1)))
-            .exists()
-    );
+    let stored = fs::read(place.path("archive").join(name(1))).unwrap();
+    assert!(stored.starts_with(b"age-encryption.org/v1\n"));
     let listed = place.walden(&["list", "-A", &archive]).exits(0);
     listed
-        .prints(&format!("{}.zst.age", name(1)))
+        .prints(&format!("{}  age ", name(1)))
         .prints(", all encrypted in \"");
     let document = place.walden(&["list", "--json", "-A", &archive]).exits(0);
     let document: serde_json::Value = serde_json::from_str(&document.stdout).unwrap();
-    assert_eq!(document["files"][0]["encrypted"], true);
-    assert_eq!(document["files"][0]["compression"], "zstd");
+    assert_eq!(document["files"][0]["form"], "age");
 
     let dest = place.text("restored");
     place
@@ -113,8 +108,9 @@ fn the_configuration_of_a_data_directory_encrypts_and_decrypts() {
     write_segment(&place, 1);
     let data = place.text("data");
     place.walden(&["archive", &name(1), "-D", &data]).exits(0);
-    let sealed = place.path("archive").join(format!("{}.zst.age", name(1)));
-    assert!(sealed.exists());
+    let sealed = place.path("archive").join(name(1));
+    let stored = fs::read(sealed).unwrap();
+    assert!(stored.starts_with(b"age-encryption.org/v1\n"));
     let dest = place.text("data/pg_wal/RECOVERYXLOG");
     place
         .walden(&["restore", &name(1), &dest, "-D", &data])

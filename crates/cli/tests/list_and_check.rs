@@ -39,7 +39,7 @@ fn a_list_shows_each_file_each_timeline_and_the_total() {
     assert_eq!(document["total_files"], 3);
     assert_eq!(document["total_bytes"], total);
     assert_eq!(document["files"][0]["name"], name(1));
-    assert_eq!(document["files"][0]["compression"], "none");
+    assert_eq!(document["files"][0]["form"], "plain");
     assert_eq!(document["timelines"]["1"]["segments"], 2);
     fs::remove_file(place.path("archive").join(name(2))).unwrap();
     let ran = place.walden(&["list", "-A", &archive]).exits(0);

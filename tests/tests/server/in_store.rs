@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use archive::{Archive, Form, Options, spawn_plainly};
 use lab::stores::{Make, Proxy, Store};
 use lab::{Cluster, Lab, Mark, Process, Settings, wal_file};
 
@@ -70,6 +71,12 @@ impl<'lab> InStore<'lab> {
             _ => key,
         };
         Ok(objects.map(|(key, size)| (bare(key), size)).collect())
+    }
+
+    /// Whether an object is encrypted, by its first bytes.
+    pub(crate) fn is_sealed(&self, key: &str) -> Result<bool> {
+        let archive = Archive::open(&self.location.parse()?, Options::default(), spawn_plainly)?;
+        Ok(archive.form_of(key)? == Some(Form::Age))
     }
 
     /// The WAL files that are visible, whatever their form.

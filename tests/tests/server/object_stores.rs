@@ -33,10 +33,12 @@ fn must_hold(archive: &InStore<'_>, key: Option<&Key>, names: &[&str]) -> Result
         ensure!(files.contains(*name), "{name} is not among {files:?}");
     }
     for (name, _) in archive.objects()? {
-        let is_sealed = name.ends_with(".age");
-        let is_waldens = name.starts_with("walden.");
+        if name.starts_with("walden.") {
+            continue;
+        }
+        let is_sealed = archive.is_sealed(&name)?;
         ensure!(
-            is_waldens || is_sealed == key.is_some(),
+            is_sealed == key.is_some(),
             "{name} is encrypted: {is_sealed}"
         );
     }

@@ -257,11 +257,18 @@ const DAMAGES: [(&str, Damage); 20] = [
         })?;
         Ok(("damaged", key))
     }),
-    ("wrong suffix", |it| {
+    ("suffix of old", |it| {
         let stored = it.archive.stored(&it.sound.middle[0])?;
-        let key = format!("{}.lz4", it.sound.middle[0]);
+        let key = format!("{}.zst", it.sound.middle[0]);
         fs::rename(stored, it.path(&key))?;
-        Ok(("damaged", key))
+        Ok(("unreadable", key))
+    }),
+    ("packed by something else", |it| {
+        let key = it.change_stored(&it.sound.middle[0], |bytes| {
+            bytes.splice(.., *b"\x1f\x8b\x08\x00 whatever");
+            Some(())
+        })?;
+        Ok(("unreadable", key))
     }),
     ("suffix that nobody reads", |it| {
         let stored = it.archive.stored(&it.sound.middle[0])?;
@@ -287,12 +294,6 @@ const DAMAGES: [(&str, Damage); 20] = [
             Some(())
         })?;
         Ok(("ends-early", it.sound.middle[0].clone()))
-    }),
-    ("duplicate with other bytes", |it| {
-        let bytes = it.sound.lab.fetch(&it.sound.branch, &it.sound.middle[0])?;
-        let stored = key_of(&it.archive.stored(&it.sound.middle[0])?)?;
-        it.put(&it.sound.middle[0], &bytes)?;
-        Ok(("different-twins", stored))
     }),
 ];
 

@@ -71,10 +71,7 @@ pub(crate) fn copy_by_hand(location: &Location, name: &WalFileName, variant: u64
     let store = CloudStore::open(address, spawn_plainly)?;
     let mut staged = store.stage(&name.to_string())?;
     staged.write_all(&contents(name, variant)?)?;
-    ensure!(
-        matches!(staged.publish()?, Published::Created(_)),
-        "{name} was there"
-    );
+    ensure!(staged.publish()? == Published::Created, "{name} was there");
     Ok(())
 }
 

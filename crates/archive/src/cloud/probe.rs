@@ -87,7 +87,7 @@ impl CloudStore {
 
 /// Fails with [`crate::ErrorKind::Unusable`] if the store overwrites, [`crate::ErrorKind::Unavailable`] if that could
 /// not be found out.
-pub(super) fn prove_creation(shared: &Shared, trial: Trial) -> Result<(), Error> {
+pub(super) fn prove_creation(shared: &Shared, trial: Trial<'_>) -> Result<(), Error> {
     match trial {
         Trial::Brief => prove_once(shared, |key| again(shared, key).map(drop)),
         Trial::Thorough => {
@@ -100,6 +100,13 @@ pub(super) fn prove_creation(shared: &Shared, trial: Trial) -> Result<(), Error>
             }
             Ok(())
         }
+        Trial::Again { key, bytes } => match create_again(shared, key, bytes.to_vec())? {
+            true => Ok(()),
+            false => Err(overwrites(
+                shared,
+                &format!("\"{key}\", which was there, was created once more"),
+            )),
+        },
     }
 }
 
@@ -169,13 +176,15 @@ fn race(shared: &Shared, key: &str) -> Result<(), Error> {
 
 /// One more, with other bytes; true if that was refused because it is there.
 fn again(shared: &Shared, key: &str) -> Result<bool, Error> {
+    create_again(shared, key, b"again".to_vec())
+}
+
+fn create_again(shared: &Shared, key: &str, bytes: Vec<u8>) -> Result<bool, Error> {
+    let payload = PutPayload::from(bytes);
     let path = shared.path(key);
     let outcome = shared.ask(limit_for(0), move |client| {
-        let path = path.clone();
-        async move {
-            let payload = PutPayload::from_static(b"again");
-            client.put_opts(&path, payload, create()).await
-        }
+        let (path, payload) = (path.clone(), payload.clone());
+        async move { client.put_opts(&path, payload, create()).await }
     })?;
     match outcome {
         Ok(_) => Ok(false),
@@ -242,7 +251,7 @@ fn try_parts(store: &CloudStore) -> Result<(), Error> {
     };
     let twice = send().and_then(|_| send());
     let removed = shared.remove(&key);
-    if let Published::Created(_) = twice? {
+    if let Published::Created = twice? {
         return Err(overwrites(
             shared,
             "an object sent in parts was created once more",
@@ -260,18 +269,6 @@ fn round_trip(shared: &Shared, key: &str) -> Result<Duration, Error> {
     }
     took.sort_unstable();
     Ok(took.get(ROUND_TRIPS / 2).copied().unwrap_or_default())
-}
-
-/// What time the store would give an object that is stored now: of all its clocks, the one that matters.
-pub(super) fn now(shared: &Arc<Shared>) -> Result<SystemTime, Error> {
-    let key = unused_key();
-    let mut staged = CloudStaged::new(Arc::clone(shared), &key);
-    staged.write_zeros(1)?;
-    let told = Box::new(staged).publish();
-    let told = told.and_then(|_| shared.modified(&key));
-    // Who archives need not be allowed to remove anything.
-    drop(shared.remove(&key));
-    told
 }
 
 /// The store's time of writing against ours, to the second that it is told in.

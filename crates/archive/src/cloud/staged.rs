@@ -13,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use object_store::multipart::PartId;
 use object_store::path::Path;
 use object_store::{
-    Attribute, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
-    PutOptions, PutPayload,
+    Attribute, AttributeValue, Attributes, MultipartId, ObjectStore, ObjectStoreExt, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload,
 };
 
 use crate::error::Error;
+use crate::form::{Form, HEAD_BYTES};
 use crate::options::Cancel;
 use crate::retry::Backoff;
 use crate::store::{Published, Staged};
@@ -104,14 +105,15 @@ impl CloudStaged {
         std::mem::take(&mut self.pieces).into_iter().collect()
     }
 
-    /// The client library has none for the copy that gives a large object its name, which on S3 is then of the store's
-    /// default class.
+    /// For an object of which nothing has been sent yet. The client library has none for the copy that gives a large object
+    /// its name, which on S3 is then of the store's default class.
     fn attributes(&self) -> Attributes {
         let class = self.shared.address.options.storage_class.clone();
-        class
-            .map(|class| (Attribute::StorageClass, class))
-            .into_iter()
-            .collect()
+        let class = class.map(|class| (Attribute::StorageClass, AttributeValue::from(class)));
+        let head = self.pieces.first().map_or(&[][..], |piece| piece);
+        let head = head.get(..HEAD_BYTES).unwrap_or(head);
+        let content_type = (Attribute::ContentType, Form::content_type(head).into());
+        class.into_iter().chain([content_type]).collect()
     }
 
     fn could_not(&self) -> String {
@@ -197,7 +199,7 @@ impl CloudStaged {
             async move { client.delete(&staged).await }
         }));
         Ok(match created {
-            true => Published::Created(None),
+            true => Published::Created,
             false => Published::Exists,
         })
     }
@@ -258,7 +260,7 @@ impl CloudStaged {
             async move { client.put_opts(&path, payload, options).await }
         })?;
         match created {
-            Ok(_) => Ok(Published::Created(None)),
+            Ok(_) => Ok(Published::Created),
             Err(failure) if failure.meaning == Meaning::Exists => Ok(Published::Exists),
             Err(failure) => Err(failure.error(&self.could_not())),
         }

@@ -1,10 +1,7 @@
 //! An object store as a [`Store`].
 //!
-//! Guarantees what [`Store`] asks. An object that has been created stays: it cannot be taken back, since another may
-//! have relied on it by then and there are no locks to find that out. So the archive above creates first and then looks
-//! for what speaks against it, and acknowledges nothing while something does.
-//!
-//! What a request costs, and how few of them are made, is the archive's business ([`Store::is_remote`]).
+//! Guarantees what [`Store`] asks. How few requests are made is the archive's business: a look at a key is one of them, so
+//! this store does not [`Store::glance`].
 
 use std::fmt;
 use std::future::Future;
@@ -433,6 +430,7 @@ impl Store for CloudStore {
         Ok(Some(Object {
             bytes,
             modified,
+            file: None,
             reader: Box::new(Reader::start(&self.shared.driver, found.into_stream())),
         }))
     }
@@ -484,6 +482,10 @@ impl Store for CloudStore {
         })
     }
 
+    fn lists_in_order(&self) -> bool {
+        true
+    }
+
     fn remove(&self, key: &str) -> Result<bool, Error> {
         store::check_key(key)?;
         // S3 does not tell whether there was something to remove.
@@ -504,20 +506,12 @@ impl Store for CloudStore {
         reader::BYTES_IN_MEMORY
     }
 
-    fn is_remote(&self) -> bool {
-        true
-    }
-
-    fn prove_creation(&self, trial: Trial) -> Result<(), Error> {
+    fn prove_creation(&self, trial: Trial<'_>) -> Result<(), Error> {
         if self.shared.overwrites() {
             return Ok(());
         }
         let shared = &self.shared;
         shared.creation.get(|| probe::prove_creation(shared, trial))
-    }
-
-    fn now(&self) -> Result<Option<SystemTime>, Error> {
-        probe::now(&self.shared).map(Some)
     }
 
     fn place(&self) -> String {

@@ -5,7 +5,7 @@ use std::fs;
 use wal::{KeepFrom, WalFileName};
 
 use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
-use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put};
+use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put, Store};
 
 pub(super) const ALL: &[Promise] = &[
     (
@@ -23,6 +23,10 @@ pub(super) const ALL: &[Promise] = &[
     (
         "a stored file that cannot be read is a conflict and is not overwritten",
         damaged_is_conflict,
+    ),
+    (
+        "a stored file that is packed in another way is neither restored nor absent, and is not overwritten",
+        other_packings_are_told,
     ),
     (
         "a stranger is refused before anything is written",
@@ -184,53 +188,85 @@ fn other_bytes_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
 fn damaged_is_conflict(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let name = name(FIRST)?;
     let contents = bench.contents(&name, 1);
-    // What an interrupted copy leaves, under each suffix.
-    let broken: [(&str, &[u8]); 6] = [
-        ("", contents.get(..8192).unwrap_or_default()),
-        ("", b""),
-        (".zst", b"\x28\xb5\x2f\xfd rubbish"),
-        (".lz4", b"\x04\x22\x4d\x18 rubbish"),
-        (".age", b"age-encryption.org/v1\n-> x"),
-        (".zst.age", b"rubbish\n"),
+    // What an interrupted copy leaves, in each form.
+    let broken: [&[u8]; 6] = [
+        contents.get(..8192).unwrap_or_default(),
+        b"",
+        b"\x28\xb5\x2f\xfd rubbish",
+        b"\x04\x22\x4d\x18 rubbish",
+        b"age-encryption.org/v1\n-> x",
+        b"rubbish\n",
     ];
-    for (suffix, bytes) in broken {
+    for bytes in broken {
         bench.subject.reset()?;
-        let key = &format!("{name}{suffix}");
-        let store = bench.subject.open()?;
-        let mut archive = bench.archive(Compression::Zstd(1))?;
-        if store.is_remote() {
-            // Far away, only forms are looked for that archiving has used.
-            let all = WAYS.into_iter().map(|way| bench.archive(way));
-            let all = all.collect::<Result<Vec<_>, _>>()?;
-            let mut same = all.into_iter();
-            let same = same.find(|it| it.options.form().suffix() == suffix);
-            archive = same.ok_or_else(|| Broken(format!("no way has the suffix \"{suffix}\"")))?;
-        }
-        // Something sound first, so that it is known whose archive this is.
-        let history = super::name("00000002.history")?;
-        let contents_of_history = bench.contents(&history, 1);
-        let _ = put(bench, &archive, &history, &contents_of_history)?;
-        let mut staged = store.stage(key)?;
-        std::io::Write::write_all(&mut staged, bytes)?;
-        staged.publish()?;
-        let put = put(bench, &archive, &name, &contents)?;
-        must(
-            put == Err(ErrorKind::Conflict),
-            format!("over a damaged \"{key}\": {put:?}"),
-        )?;
-        let error = archive.get(&name, &bench.path(), None, &Cancel::new());
-        let kind = error.map_err(|error| error.kind());
-        must(
-            kind == Err(ErrorKind::Damaged),
-            format!("restoring a damaged \"{key}\": {kind:?}"),
-        )?;
-        let size = store.open(key)?.map(|object| object.bytes);
-        must(
-            size == Some(bytes.len() as u64),
-            format!("damaged \"{key}\" was changed"),
-        )?;
+        nobody_can_have(bench, &name, bytes, ErrorKind::Damaged)?;
     }
     Ok(format!("{} kinds of damage", broken.len()))
+}
+
+fn other_packings_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let name = name(FIRST)?;
+    let contents = bench.contents(&name, 1);
+    let twice = zstd::encode_all(&b"\x04\x22\x4d\x18"[..], 1)?;
+    let packed: [&[u8]; 5] = [
+        b"\x1f\x8b\x08 rubbish",
+        b"\xfd7zXZ\0 rubbish",
+        b"BZh9 rubbish",
+        b"-----BEGIN AGE ENCRYPTED FILE-----\n",
+        &twice,
+    ];
+    for bytes in packed {
+        bench.subject.reset()?;
+        nobody_can_have(bench, &name, bytes, ErrorKind::Unusable)?;
+    }
+    // A file of another name is none: this one is stored beside it.
+    bench.subject.reset()?;
+    let (store, archive) = (bench.subject.open()?, bench.archive(Compression::None)?);
+    stage(&*store, &format!("{name}.gz"), b"\x1f\x8b\x08 rubbish")?;
+    let put = put(bench, &archive, &name, &contents)?;
+    must(
+        matches!(put, Ok(Put::Stored { .. })),
+        format!("beside \"{name}.gz\": {put:?}"),
+    )?;
+    Ok(format!("{} kinds of packing", packed.len()))
+}
+
+/// What is stored under the name is neither restored, nor absent, nor overwritten.
+fn nobody_can_have(
+    bench: &mut Bench<'_>,
+    name: &WalFileName,
+    stored: &[u8],
+    kind: ErrorKind,
+) -> Result<(), Broken> {
+    let key = &name.to_string();
+    let (store, archive) = (bench.subject.open()?, bench.archive(Compression::Zstd(1))?);
+    // Something sound first, so that it is known whose archive this is.
+    let history = super::name("00000002.history")?;
+    let contents = bench.contents(&history, 1);
+    let _ = put(bench, &archive, &history, &contents)?;
+    stage(&*store, key, stored)?;
+    let contents = bench.contents(name, 1);
+    let put = put(bench, &archive, name, &contents)?;
+    must(
+        put == Err(ErrorKind::Conflict),
+        format!("over {stored:?}: {put:?}"),
+    )?;
+    let got = archive.get(name, &bench.path(), None, &Cancel::new());
+    let got = got.map_err(|error| error.kind());
+    must(got == Err(kind), format!("restoring {stored:?}: {got:?}"))?;
+    let size = store.open(key)?.map(|object| object.bytes);
+    must(
+        size == Some(stored.len() as u64),
+        format!("{stored:?} was changed"),
+    )
+}
+
+/// Stores an object as any program might.
+fn stage(store: &dyn Store, key: &str, bytes: &[u8]) -> Result<(), Broken> {
+    let mut staged = store.stage(key)?;
+    std::io::Write::write_all(&mut staged, bytes)?;
+    staged.publish()?;
+    Ok(())
 }
 
 fn strangers_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {

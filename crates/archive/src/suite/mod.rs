@@ -21,7 +21,6 @@ mod store_promises;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use fastrand::Rng;
@@ -219,9 +218,7 @@ impl Bench<'_> {
             identity_file: (way.sealing != Sealing::Blind).then(|| self.identity.clone()),
             verify: Verify::Header,
         };
-        Archive::with_store(store, options)
-            .with_secret(ClusterSecret::new(SECRET))
-            .believing_for(Duration::ZERO)
+        Archive::with_store(store, options).with_secret(ClusterSecret::new(SECRET))
     }
 
     /// A path below the scratch directory that was never used.

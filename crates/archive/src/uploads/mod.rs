@@ -113,11 +113,8 @@ impl Uploads {
         limits: UploadLimits,
     ) -> Result<Option<Put>, Error> {
         let store = &self.engine.archive.store;
-        // What a segment is compressed to is not known; more than itself it hardly is. A directory keeps nothing of it.
-        let staged = match store.is_remote() {
-            true => store.staged_bytes(path.metadata().map_or(0, |file| file.len())),
-            false => 0,
-        };
+        // What a segment is compressed to is not known; more than itself it hardly is.
+        let staged = store.staged_bytes(path.metadata().map_or(0, |file| file.len()));
         let each = memory::upload_bytes(self.engine.archive.options.compression) + staged;
         let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
         let (answer, hands) = {

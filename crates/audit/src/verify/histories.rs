@@ -71,7 +71,7 @@ fn outside(within: &Runs, scope: Scope, size: SegmentSize) -> Vec<Finding> {
 fn no_such_timeline(inventory: &Inventory, scope: Scope) -> Option<Finding> {
     let timeline = scope.timeline?;
     let files = inventory.timelines.get(&timeline);
-    if files.is_some_and(|files| files.has_wal() || !files.history.is_empty()) {
+    if files.is_some_and(|files| files.has_wal() || files.has_history) {
         return None;
     }
     let message = format!("WAL of timeline {timeline} was asked for, and there is none");
@@ -88,7 +88,7 @@ pub(crate) fn missing(
 ) -> (Option<TimelineId>, Vec<TimelineId>) {
     let with_history = |timeline: &TimelineId| {
         let files = inventory.timelines.get(timeline);
-        files.is_some_and(|files| !files.history.is_empty())
+        files.is_some_and(|files| files.has_history)
     };
     let mut needed: BTreeSet<TimelineId> = inventory
         .timelines

@@ -49,7 +49,7 @@ pub(crate) fn measure(
         if voters == Voters::One && !votes.is_empty() {
             break;
         }
-        match header(archive, inventory, &name, cancel) {
+        match header(archive, &name, cancel) {
             Ok(Some(header)) => {
                 *votes
                     .entry((header.system, header.segment_size))
@@ -68,7 +68,9 @@ pub(crate) fn measure(
             system: bound.or(Some(*system)),
             size: *size,
         }),
-        (None, Some(error)) if error.kind() != ErrorKind::Damaged => Err(error),
+        (None, Some(error)) if error.kind() != ErrorKind::Damaged && !error.is_packed() => {
+            Err(error)
+        }
         // Nothing there is a segment; each will be named.
         (None, _) => Ok(Measure {
             system: bound,
@@ -83,9 +85,9 @@ fn some(inventory: &Inventory) -> Vec<WalFileName> {
     for (timeline, files) in &inventory.timelines {
         let partials = files
             .partials
-            .keys()
+            .iter()
             .map(|name| WalFileName::Partial(*name));
-        let segments = files.positions().some(ASKED_OF_TIMELINE);
+        let segments = files.segments.some(ASKED_OF_TIMELINE);
         let segments = segments
             .into_iter()
             .filter_map(|digits| segment(*timeline, digits));
@@ -109,32 +111,16 @@ pub(crate) fn segment(timeline: TimelineId, (high, low): (u64, u64)) -> Option<W
 /// The header of a segment, if it is one.
 fn header(
     archive: &Archive,
-    inventory: &Inventory,
     name: &WalFileName,
     cancel: &Cancel,
 ) -> Result<Option<LongPageHeader>, Error> {
     let mut found = None;
-    let files = inventory.timelines.get(&name.timeline());
-    let forms: Vec<_> = files
-        .into_iter()
-        .flat_map(|files| match name {
-            WalFileName::Partial(segment) => {
-                files.partials.get(segment).cloned().unwrap_or_default()
-            }
-            _ => files.segments.keys().copied().collect(),
-        })
-        .collect();
-    for form in forms {
-        let read = archive
-            .reading()
-            .read(&form.key(name), cancel, &mut |piece| {
-                found = LongPageHeader::parse(piece).ok();
-                ControlFlow::Break(())
-            })?;
-        if read.is_some() {
-            break;
-        }
-    }
+    archive
+        .reading()
+        .read(&name.to_string(), cancel, &mut |piece| {
+            found = LongPageHeader::parse(piece).ok();
+            ControlFlow::Break(())
+        })?;
     Ok(found.filter(|header| {
         name.segment()
             .is_some_and(|name| header.check_name(name).is_ok())

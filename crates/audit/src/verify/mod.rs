@@ -186,20 +186,21 @@ pub(crate) fn runs(inventory: &Inventory, size: SegmentSize) -> Runs {
         .iter()
         .filter(|(_, files)| files.has_wal());
     with_wal
-        .map(|(timeline, files)| (*timeline, files.positions().runs(size)))
+        .map(|(timeline, files)| (*timeline, files.segments.runs(size)))
         .collect()
 }
 
 /// What names alone tell.
 fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for name in &inventory.unreadable.names {
+    for key in &inventory.unreadable.names {
+        let Some(name) = archive::beside(key) else {
+            continue;
+        };
         let message =
-            format!("\"{name}\" is named like a WAL file, with a suffix that is not read");
-        let finding = Finding::new(Severity::Warning, Kind::Unreadable, name, message);
-        findings.push(finding.hint(
-            "Recovery does not find it. If it is WAL, bring it into one of the forms of an archive; else move it away.",
-        ));
+            format!("\"{key}\" is not \"{name}\", which it is named like, to anybody who restores");
+        let finding = Finding::new(Severity::Warning, Kind::Unreadable, key, message);
+        findings.push(finding.hint(archive::rename_hint(key, &name)));
     }
     for name in &inventory.foreign.names {
         let message = format!("\"{name}\" is not the name of a WAL file");
@@ -207,7 +208,7 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
     }
     let mut impossible = inventory.impossible.names.clone();
     for (timeline, files) in &inventory.timelines {
-        for digits in files.positions().impossible(size) {
+        for digits in files.segments.impossible(size) {
             impossible.extend(measure::segment(*timeline, digits).map(|name| name.to_string()));
         }
     }

@@ -1,9 +1,8 @@
-//! One segment in one form: read to its end, record by record.
+//! One segment: read to its end, record by record.
 //!
 //! Guarantees that a segment it has a summary of decodes, has the right length, system and name, and that all of its records
 //! are right; anything else is a finding. How it fits its neighbours is left to `piece` and `joints`.
 
-use std::hash::{DefaultHasher, Hasher};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -49,8 +48,6 @@ pub(crate) struct Seen {
     pub(crate) findings: Vec<Finding>,
     /// How many bytes of WAL were read.
     pub(crate) bytes: u64,
-    /// A digest of its contents, where one was asked for and all of them were read.
-    pub(crate) digest: Option<u64>,
     /// Whether the store could not deliver it.
     pub(crate) is_unavailable: bool,
 }
@@ -63,7 +60,6 @@ struct Walk<'a, 'v> {
     reader: Option<SegmentReader>,
     header: Option<LongPageHeader>,
     bytes: u64,
-    digest: Option<DefaultHasher>,
     finding: Option<Finding>,
     visit: Option<&'v mut dyn FnMut(&Record<'_>)>,
 }
@@ -82,7 +78,6 @@ impl<'a> Eyes<'a> {
         &mut self,
         name: SegmentName,
         key: &str,
-        with_digest: bool,
         mut visit: Option<&mut dyn FnMut(&Record<'_>)>,
     ) -> Seen {
         let mut backoff = Backoff::at_most(PAUSE_MAX);
@@ -94,7 +89,6 @@ impl<'a> Eyes<'a> {
                 reader: None,
                 header: None,
                 bytes: 0,
-                digest: with_digest.then(DefaultHasher::new),
                 finding: None,
                 visit: visit.as_mut().map(|visit| &mut **visit as _),
             };
@@ -113,9 +107,6 @@ impl<'a> Eyes<'a> {
 
 impl Walk<'_, '_> {
     fn piece(&mut self, piece: &[u8]) -> ControlFlow<()> {
-        if let Some(digest) = &mut self.digest {
-            digest.write(piece);
-        }
         let is_first = self.bytes == 0;
         self.bytes += piece.len() as u64;
         if is_first {
@@ -139,12 +130,7 @@ impl Walk<'_, '_> {
             Ok(header) => header,
             Err(why) => {
                 let finding = self.wrong(Kind::Damaged, &why.to_string());
-                return self.found(match looks_encoded(piece) {
-                    Some((method, suffix)) => finding.hint(format!(
-                        "Its contents are {method}: give it the suffix \"{suffix}\" that says so."
-                    )),
-                    None => finding.hint(BRING_IT_BACK),
-                });
+                return self.found(finding.hint(BRING_IT_BACK));
             }
         };
         self.header = Some(header);
@@ -277,7 +263,6 @@ impl Walk<'_, '_> {
         if self.bytes != self.known.measure.size.bytes() {
             return self.length();
         }
-        seen.digest = self.digest.take().map(|digest| digest.finish());
         match (self.reader.take(), self.header) {
             (Some(reader), _) => match reader.finish() {
                 Ok(summary) => seen.summary = Some(summary),
@@ -296,16 +281,4 @@ impl Walk<'_, '_> {
             (None, None) => {}
         }
     }
-}
-
-/// How contents are compressed or encrypted that should be a segment's, and the suffix for it.
-fn looks_encoded(piece: &[u8]) -> Option<(&'static str, &'static str)> {
-    let signs: [(&[u8], _); 4] = [
-        (&[0x28, 0xB5, 0x2F, 0xFD], ("compressed with zstd", ".zst")),
-        (&[0x04, 0x22, 0x4D, 0x18], ("compressed with lz4", ".lz4")),
-        (b"age-encryption.org/", ("encrypted with age", ".age")),
-        (&[0x1F, 0x8B], ("compressed with gzip", ".gz")),
-    ];
-    let found = signs.iter().find(|(sign, _)| piece.starts_with(sign));
-    found.map(|(_, what)| *what)
 }

@@ -1,15 +1,14 @@
 //! One reader's work: a piece of a run, segment by segment, each joined with the one before it; or a partial segment.
 //!
-//! Guarantees that every form of every segment is read. What comes before and after the piece is left to `joints`.
+//! Guarantees that every segment is read. What comes before and after the piece is left to `joints`.
 
 use wal::{SegmentName, SegmentSummary, TimelineId, WalFileName};
 
 use super::beginning::Beginning;
 use super::joints::{self, Key, Lead};
 use super::object::{Eyes, Known, Seen};
-use super::small::twins;
 use crate::finding::{Finding, Kind};
-use crate::inventory::{Form, Inventory};
+use crate::inventory::Inventory;
 use crate::positions::name_of;
 
 /// How many objects one after the other may be out of reach before the archive counts as gone.
@@ -130,10 +129,7 @@ impl Reader<'_> {
     /// Reads a partial segment.
     pub(crate) fn partial(&mut self, name: SegmentName) -> Done {
         let mut done = Done::default();
-        let files = self.inventory.timelines.get(&name.timeline());
-        let forms = files.and_then(|files| files.partials.get(&name));
-        let forms = forms.cloned().unwrap_or_default();
-        let summary = self.forms(name, &WalFileName::Partial(name), &forms, &mut done);
+        let summary = self.file(name, &WalFileName::Partial(name), &mut done);
         if let Some(number) = name.number(self.known.measure.size) {
             let lead = Lead {
                 segments: summary.into_iter().collect(),
@@ -153,53 +149,42 @@ impl Reader<'_> {
     ) -> Option<SegmentSummary> {
         let size = self.known.measure.size;
         let name = name_of(timeline, number, size);
-        let forms = self.inventory.forms_of(timeline, number, size);
-        self.forms(name, &WalFileName::Segment(name), &forms, done)
+        match self.inventory.has(timeline, number, size) {
+            true => self.file(name, &WalFileName::Segment(name), done),
+            false => None,
+        }
     }
 
-    /// Reads a file in each of its forms, and answers with what is known of the first one that is right.
-    fn forms(
+    /// Reads a file, and answers with what is known of it if it is right.
+    fn file(
         &mut self,
         name: SegmentName,
         file: &WalFileName,
-        forms: &[Form],
         done: &mut Done,
     ) -> Option<SegmentSummary> {
-        let mut found = None;
-        let mut first: Option<(String, u64)> = None;
-        for form in forms {
-            if self.desk.is_over() {
-                return None;
-            }
-            let key = form.key(file);
-            let seen = self.one(name, file, &key, forms.len() > 1);
-            self.desk.read(&seen);
-            done.bytes += seen.bytes;
-            done.findings.extend(seen.findings);
-            match (&first, seen.digest) {
-                (Some((twin, of_twin)), Some(digest)) => {
-                    done.findings.push(twins(twin, &key, *of_twin == digest));
-                }
-                (None, Some(digest)) => first = Some((key, digest)),
-                _ => {}
-            }
-            found = found.or(seen.summary);
+        if self.desk.is_over() {
+            return None;
         }
-        found
+        let seen = self.one(name, file);
+        self.desk.read(&seen);
+        done.bytes += seen.bytes;
+        done.findings.extend(seen.findings);
+        seen.summary
     }
 
-    fn one(&mut self, name: SegmentName, file: &WalFileName, key: &str, with_digest: bool) -> Seen {
+    fn one(&mut self, name: SegmentName, file: &WalFileName) -> Seen {
+        let key = &file.to_string();
         let size = self.known.measure.size;
         let begins = self.known.lineage.beginning(name.timeline());
         let begins = begins.filter(|(lsn, _)| {
             matches!(file, WalFileName::Segment(_)) && Some(lsn.segment(size)) == name.number(size)
         });
         let Some((switchpoint, _)) = begins else {
-            return self.eyes.segment(name, key, with_digest, None);
+            return self.eyes.segment(name, key, None);
         };
         let mut beginning = Beginning::new(name.timeline(), switchpoint);
         let see = &mut |record: &wal::Record<'_>| beginning.see(record);
-        let mut seen = self.eyes.segment(name, key, with_digest, Some(see));
+        let mut seen = self.eyes.segment(name, key, Some(see));
         if seen.summary.is_some() {
             seen.findings.extend(beginning.finding(key));
         }

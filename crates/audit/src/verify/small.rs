@@ -1,7 +1,7 @@
 //! The small files: timeline history files and backup history files.
 //!
-//! Guarantees that each is read in every form it has, that twins are compared, and that what cannot be understood is a
-//! finding. How histories fit together, and the WAL, is left to `histories`.
+//! Guarantees that each is read, and that what cannot be understood is a finding. How histories fit together, and the WAL, is
+//! left to `histories`.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,7 @@ use wal::{TimelineHistory, WalFileName};
 
 use crate::backup_history::BackupHistory;
 use crate::finding::{Finding, Kind, Severity};
-use crate::inventory::{Form, Inventory};
+use crate::inventory::Inventory;
 use crate::lineage::Lineage;
 
 /// The longest file believed, in bytes; the archive believes no longer ones either.
@@ -41,16 +41,20 @@ pub(crate) fn read(
     let mut lineage = Lineage::default();
     for (timeline, files) in &inventory.timelines {
         let name = WalFileName::TimelineHistory(*timeline);
-        if let Some((key, contents)) = small.contents(&name, &files.history) {
+        let key = name.to_string();
+        if files.has_history
+            && let Some(contents) = small.one(&key)
+        {
             match TimelineHistory::parse(*timeline, &contents) {
                 Ok(history) => lineage.add(history),
                 Err(why) => small.damaged(&key, &why.to_string()),
             }
         }
-        for ((segment, offset), forms) in &files.backups {
+        for (segment, offset) in &files.backups {
             let (segment, offset) = (*segment, *offset);
             let name = WalFileName::BackupHistory { segment, offset };
-            if let Some((key, contents)) = small.contents(&name, forms)
+            let key = name.to_string();
+            if let Some(contents) = small.one(&key)
                 && let Err(why) =
                     BackupHistory::parse(&contents).and_then(|label| label.fits(&name))
             {
@@ -78,24 +82,6 @@ impl Small<'_> {
         self.findings.push(finding.hint(
             "Bring it back from a copy of the archive, or from the pg_wal of a server on that timeline.",
         ));
-    }
-
-    /// The contents, under the first key that has them; every other key is compared.
-    fn contents(&mut self, name: &WalFileName, forms: &[Form]) -> Option<(String, Vec<u8>)> {
-        let mut first: Option<(String, Vec<u8>)> = None;
-        for form in forms {
-            let key = form.key(name);
-            let Some(contents) = self.one(&key) else {
-                continue;
-            };
-            match &first {
-                None => first = Some((key, contents)),
-                Some((twin, of_twin)) => {
-                    self.findings.push(twins(twin, &key, *of_twin == contents))
-                }
-            }
-        }
-        first
     }
 
     fn one(&mut self, key: &str) -> Option<Vec<u8>> {
@@ -132,8 +118,12 @@ pub(crate) fn removed(key: &str) -> Finding {
         .hint("If an archive cleanup has run meanwhile, all is well.")
 }
 
-/// An object that could not be read: it is damaged, or it cannot be told whether it is.
+/// An object that could not be read: it is damaged, or packed in another way, or it cannot be told whether it is.
 pub(crate) fn unreadable(key: &str, why: &Error) -> Finding {
+    if why.is_packed() {
+        let finding = Finding::error(Kind::Unreadable, key, why.to_string());
+        return finding.hint(why.hint().unwrap_or_default());
+    }
     if why.kind() != ErrorKind::Damaged {
         return Finding::not_read(key, why);
     }
@@ -142,21 +132,4 @@ pub(crate) fn unreadable(key: &str, why: &Error) -> Finding {
         None => BRING_IT_BACK.to_owned(),
     };
     Finding::error(Kind::Damaged, key, why.to_string()).hint(hint)
-}
-
-/// One name in two forms.
-pub(crate) fn twins(one: &str, other: &str, are_equal: bool) -> Finding {
-    match are_equal {
-        true => {
-            let message = format!("\"{one}\" and \"{other}\" have the same contents");
-            Finding::new(Severity::Note, Kind::EqualTwins, other, message)
-                .hint("One of the two may go; it costs nothing but room.")
-        }
-        false => {
-            let message = format!("\"{one}\" and \"{other}\" have different contents");
-            Finding::error(Kind::DifferentTwins, other, message).hint(
-                "Find out which one is right and move the other away. Until then neither is restored.",
-            )
-        }
-    }
 }

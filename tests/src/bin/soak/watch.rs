@@ -168,11 +168,6 @@ mod tests {
             fs::rename(archive.path().join("taken"), &stored)?;
             assert!(witness.check(lab).is_err(), "replaced");
 
-            let twice = archive.path().join(format!("{name}.zst"));
-            fs::copy(&aside, &twice)?;
-            assert!(look()?.check(lab).is_err(), "doubled");
-            fs::remove_file(&twice)?;
-            look()?.check(lab)?;
             let mut bytes = fs::read(&aside)?;
             *bytes.last_mut().context("a byte")? ^= 1;
             fs::write(&stored, bytes)?;

@@ -16,7 +16,8 @@ use crate::memory;
 use crate::options::{Cancel, Options};
 use crate::suite::forge;
 use crate::{
-    Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, MemoryStore, Object, Staged, Store,
+    Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, Glance, MemoryStore, Object,
+    Staged, Store,
 };
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex, mpsc};
@@ -147,6 +148,10 @@ impl Store for Watched {
             },
             false => object,
         }))
+    }
+
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        self.inner.glance(key)
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {

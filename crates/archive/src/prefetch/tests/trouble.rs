@@ -217,7 +217,7 @@ fn a_frame_with_a_large_window_counts_as_what_it_takes() {
         let stored = encoder.finish().unwrap();
         recovery
             .memory
-            .overwrite(&format!("{}.zst", segment(number)), &stored);
+            .overwrite(&segment(number).to_string(), &stored);
     }
     recovery.wanted.memory_limit = 100 << 20;
     recovery.restore(segment(1));

@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::crew::spawn_plainly;
 use crate::suite::forge;
-use crate::{Compression, Detail, Entry, MemoryStore, Object, Options, Staged, Store};
+use crate::{Compression, Detail, Entry, Glance, MemoryStore, Object, Options, Staged, Store};
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -116,7 +116,7 @@ impl Scene {
 
     pub(super) fn until_stored(&self, name: &WalFileName) {
         let begun = Instant::now();
-        let key = format!("{name}.zst");
+        let key = name.to_string();
         while self.store.open(&key).unwrap().is_none() {
             assert!(begun.elapsed() < LONG, "{name} is never archived");
             std::thread::yield_now();
@@ -190,6 +190,10 @@ impl Store for Hooked {
     fn open(&self, key: &str) -> Result<Option<Object>, Error> {
         (self.on_open)(key);
         self.inner.open(key)
+    }
+
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        Ok(self.open(key)?.map_or(Glance::Absent, Glance::Object))
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {
