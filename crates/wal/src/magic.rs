@@ -25,6 +25,26 @@ impl WalMagic {
         }
     }
 
+    /// All flags that a page of this format can have (`XLP_ALL_FLAGS`); the server refuses a page with others. Of a format
+    /// that is not known it can be any.
+    pub(crate) fn flags(self) -> u16 {
+        match self.major() {
+            // With XLP_BKP_REMOVABLE, which says nothing about records.
+            Some(15..=18) => 0x000F,
+            Some(_) => 0x0007,
+            None => u16::MAX,
+        }
+    }
+
+    /// The flag of a page that begins where the rest of a record should be that was never finished
+    /// (`XLP_FIRST_IS_OVERWRITE_CONTRECORD`): 19 has moved it to where `XLP_BKP_REMOVABLE` was.
+    pub(crate) fn overwrites_flag(self) -> u16 {
+        match self.major() {
+            Some(15..=18) => 0x0008,
+            _ => 0x0004,
+        }
+    }
+
     /// Whether the number looks like a server's: all since 12 begin with the byte D1.
     ///
     /// Versions in between, forks and future majors share that byte, so this tells WAL from other

@@ -1,6 +1,6 @@
 //! What the few records say that recovery and its targets depend on.
 //!
-//! Guarantees the fields of those records in 15 to 18; every other record, and one that is shorter than it should be, is
+//! Guarantees the fields of those records in 15 to 19; every other record, and one that is shorter than it should be, is
 //! [`Meaning::Other`]. Changes to data are left to the server.
 
 use crate::cursor::Cursor;
@@ -112,7 +112,7 @@ const WIDE_STATS_FROM: WalMagic = WalMagic(0xD118);
 impl<'a> Record<'a> {
     /// What the record says.
     ///
-    /// Source: `xact.h`, `xlog_internal.h`, `pg_control.h`, 15 to 18.
+    /// Source: `xact.h`, `xlog_internal.h`, `pg_control.h`, 15 to 19.
     #[must_use]
     pub fn meaning(&self) -> Meaning<'a> {
         let found = match self.header.manager {
@@ -188,11 +188,14 @@ fn xlog<'a>(operation: u8, magic: WalMagic, mut main: Cursor<'a>) -> Option<Mean
         CHECKPOINT_SHUTDOWN | CHECKPOINT_ONLINE => {
             let redo = Lsn(main.u64()?);
             let timelines = timelines(&mut main)?;
-            // The time is 64 bytes into the structure in 15 to 18.
+            // The time is 64 bytes into the structure in 15 to 18, and 72 in 19; 16 have been read.
             let mut time = main;
-            let at = Some(48)
-                .filter(|_| magic.major().is_some_and(|major| major <= 18))
-                .and_then(|bytes| time.take(bytes))
+            let at = match magic.major() {
+                Some(15..=18) => time.take(48),
+                Some(19) => time.take(56),
+                _ => None,
+            };
+            let at = at
                 .and_then(|_| time.i64())
                 .and_then(Timestamp::from_unix_seconds);
             Meaning::Checkpoint {

@@ -14,8 +14,6 @@ pub const LONG_PAGE_HEADER_BYTES: usize = 40;
 
 /// In the header's flags: this is a long header (`XLP_LONG_HEADER`).
 const FLAG_LONG_HEADER: u16 = 0x0002;
-/// All flags that exist (`XLP_ALL_FLAGS`, 15 to 18); the server refuses a page with others.
-const FLAGS_ALL: u16 = 0x000F;
 /// The page sizes that `configure --with-wal-blocksize` allows, in bytes.
 const BLOCK_BYTES_MIN: u32 = 1024;
 const BLOCK_BYTES_MAX: u32 = 64 * 1024;
@@ -129,7 +127,7 @@ impl Raw {
                 Problem::Magic { magic }
             });
         }
-        if self.flags & FLAG_LONG_HEADER == 0 || self.flags & !FLAGS_ALL != 0 {
+        if self.flags & FLAG_LONG_HEADER == 0 || self.flags & !magic.flags() != 0 {
             return Err(Problem::Flags { flags: self.flags });
         }
         let timeline = TimelineId::new(self.timeline).ok_or(Problem::Timeline)?;

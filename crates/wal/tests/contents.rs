@@ -107,6 +107,8 @@ proptest! {
     fn a_header_is_read_as_it_was_written(
         header in header(), flags in 0..16_u16, continued in any::<u32>(),
     ) {
+        // 19 has one flag less.
+        let flags = flags & if header.magic == WalMagic(0xD122) { 7 } else { 15 };
         let bytes = write_header(&header, flags | 2, continued);
         prop_assert_eq!(bytes.len(), LONG_PAGE_HEADER_BYTES);
         prop_assert_eq!(LongPageHeader::parse(&bytes), Ok(header));

@@ -1,9 +1,10 @@
 //! Reading the records of a segment as its bytes come past.
 //!
 //! Guarantees that every byte between a segment's beginning and the end of its WAL is accounted for: page headers, records by
-//! their checksums and by their chain, the padding between them; but for the flag `XLP_BKP_REMOVABLE`, which nothing
-//! depends on. Memory is bounded, whatever the bytes say: a page, and a part of one record. Nothing is allocated for a record
-//! within a page. Opening and decoding files is left to the caller; that one segment follows another, to [`SegmentSummary`].
+//! their checksums and by their chain, the padding between them; but for the flag `XLP_BKP_REMOVABLE` of 15 to 18, which
+//! nothing depends on. Memory is bounded, whatever the bytes say: a page, and a part of one record. Nothing is allocated for a
+//! record within a page. Opening and decoding files is left to the caller; that one segment follows another, to
+//! [`SegmentSummary`].
 //!
 //! A reader does not know beforehand where WAL ends. When something is no record, it is damage if there is a sign that
 //! a record was there (`evidence`), or if any later page of the segment belongs to its place; otherwise WAL ends there.

@@ -15,10 +15,6 @@ pub(crate) const SHORT_PAGE_HEADER_BYTES: usize = 24;
 /// The page begins in the middle of a record (`XLP_FIRST_IS_CONTRECORD`).
 const CONTINUES: u16 = 0x0001;
 const LONG_HEADER: u16 = 0x0002;
-/// The page begins where the rest of a record should be that was never finished (`XLP_FIRST_IS_OVERWRITE_CONTRECORD`).
-const OVERWRITES: u16 = 0x0008;
-/// All flags, with `XLP_BKP_REMOVABLE`, which says nothing about records.
-const ALL: u16 = 0x000F;
 
 /// A page's header as it stands.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +70,7 @@ impl PageHeader {
         let is_long = self.flags & LONG_HEADER != 0;
         let is_torn = self.continues() && self.overwrites();
         let says_more = self.remaining != 0 && !self.continues();
-        if is_long != is_first || self.flags & !ALL != 0 || is_torn || says_more {
+        if is_long != is_first || self.flags & !self.magic.flags() != 0 || is_torn || says_more {
             return Whose::Damaged(PageProblem::Flags { flags: self.flags });
         }
         match self.padding {
@@ -90,7 +86,7 @@ impl PageHeader {
 
     /// Whether the page begins where the rest of an unfinished record should be.
     pub(crate) fn overwrites(&self) -> bool {
-        self.flags & OVERWRITES != 0
+        self.flags & self.magic.overwrites_flag() != 0
     }
 }
 
