@@ -14,6 +14,7 @@
 //! | parameter flag bits | [`guc::unit_flags`] |
 //! | background worker struct | [`worker`] |
 //! | reason for "not configured" | [`versioned`] |
+//! | arguments of signal handlers | [`process::handle_signal`] |
 
 pub mod archive_module;
 pub mod elog;
@@ -34,7 +35,7 @@ impl Major {
     pub const OLDEST: Self = Self(15);
     /// The newest major whose layouts are declared here.  A newer server is refused by its own check of the
     /// magic block, because the block handed to it then names this major.
-    pub const NEWEST: Self = Self(18);
+    pub const NEWEST: Self = Self(19);
 
     /// The major of `server_version_num`, for example 150020 for 15.20.
     #[must_use]

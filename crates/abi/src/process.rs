@@ -1,6 +1,6 @@
 //! The process a module finds itself in: interrupts, memory, clean-up after an ERROR, what the server knows.
 
-use crate::Datum;
+use crate::{Datum, Major};
 use core::ffi::{c_char, c_int, c_void};
 
 /// Opaque `MemoryContextData`.
@@ -25,6 +25,43 @@ pub const ALLOCSET_DEFAULT_MAXSIZE: usize = 8 * 1024 * 1024;
 pub const MOCK_AUTH_NONCE_LEN: usize = 32;
 /// `MAXPGPATH`, bytes: the size of `my_exec_path`.
 pub const MAXPGPATH: usize = 1024;
+
+/// `pg_signal_info` (19): who has sent a signal; zeros if that is not known.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SignalInfo {
+    /// The process.
+    pub pid: u32,
+    /// Its user.
+    pub uid: u32,
+}
+const _: () = assert!(size_of::<SignalInfo>() == 8 && core::mem::offset_of!(SignalInfo, uid) == 4);
+
+/// A signal handler of the server, as a name for it only: what arguments it takes depends on the major.
+pub type SignalHandler = unsafe extern "C-unwind" fn();
+/// `SIGNAL_ARGS` up to 18.
+type SignalHandler15 = unsafe extern "C-unwind" fn(c_int);
+/// `SIGNAL_ARGS` from 19 on.
+type SignalHandler19 = unsafe extern "C-unwind" fn(c_int, *const SignalInfo);
+
+/// Calls one of the server's signal handlers as this major declares it; 19 is told that the sender is not known.
+///
+/// # Safety
+/// From a signal handler on the main thread of a server of this major.
+pub unsafe fn handle_signal(handler: SignalHandler, major: Major, signal: c_int) {
+    if major < Major(19) {
+        // SAFETY: `SIGNAL_ARGS` of 15 to 18, compared with their headers; pointers to functions have one size.
+        let handler: SignalHandler15 = unsafe { core::mem::transmute(handler) };
+        // SAFETY: promised by the caller.
+        unsafe { handler(signal) };
+    } else {
+        let info = SignalInfo::default();
+        // SAFETY: `SIGNAL_ARGS` of 19, compared with its headers; pointers to functions have one size.
+        let handler: SignalHandler19 = unsafe { core::mem::transmute(handler) };
+        // SAFETY: promised by the caller; the handler reads the information before it returns (c.h, `pg_signal_info`).
+        unsafe { handler(signal, &raw const info) };
+    }
+}
 
 unsafe extern "C-unwind" {
     /// What `CHECK_FOR_INTERRUPTS` runs when [`InterruptPending`] is set.
@@ -76,10 +113,10 @@ unsafe extern "C-unwind" {
     /// The end of the last replayed record.
     pub fn GetXLogReplayRecPtr(replay_tli: *mut u32) -> u64;
 
-    /// Signal handler: remember that a reload was asked for.
-    pub fn SignalHandlerForConfigReload(signal: c_int);
-    /// Signal handler: remember that the process should end, as a regular interrupt.
-    pub fn die(signal: c_int);
+    /// Signal handler: remember that a reload was asked for. Its arguments differ: see [`handle_signal`].
+    pub fn SignalHandlerForConfigReload();
+    /// Signal handler: remember that the process should end, as a regular interrupt. Its arguments differ, too.
+    pub fn die();
 }
 
 unsafe extern "C" {

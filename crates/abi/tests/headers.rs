@@ -46,6 +46,7 @@ const PREAMBLE: &str = r#"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
+#include "utils/wait_event.h"
 #include "walden/recovery_module.h"
 
 #define FUNCTION(name, ...) \
@@ -104,8 +105,13 @@ FUNCTION(GetSystemIdentifier, uint64 (void));
 FUNCTION(GetMockAuthenticationNonce, char *(void));
 FUNCTION(RecoveryInProgress, bool (void));
 FUNCTION(GetXLogReplayRecPtr, XLogRecPtr (TimeLineID *));
+#if PG_VERSION_NUM >= 190000
+FUNCTION(SignalHandlerForConfigReload, void (int, const pg_signal_info *));
+FUNCTION(die, void (int, const pg_signal_info *));
+#else
 FUNCTION(SignalHandlerForConfigReload, void (int));
 FUNCTION(die, void (int));
+#endif
 VARIABLE(InterruptPending, volatile sig_atomic_t);
 VARIABLE(ShutdownRequestPending, volatile sig_atomic_t);
 VARIABLE(ConfigReloadPending, volatile sig_atomic_t);
@@ -216,6 +222,13 @@ fn facts(major: Major) -> Vec<Fact> {
             Fact("check_configured_cb", "offsetof(ArchiveModuleCallbacks, check_configured_cb)", n(offset_of!(archive::ArchiveModuleCallbacks15, check_configured_cb))),
             Fact("archive_file_cb", "offsetof(ArchiveModuleCallbacks, archive_file_cb)", n(offset_of!(archive::ArchiveModuleCallbacks15, archive_file_cb))),
             Fact("shutdown_cb", "offsetof(ArchiveModuleCallbacks, shutdown_cb)", n(offset_of!(archive::ArchiveModuleCallbacks15, shutdown_cb))),
+        ]);
+    }
+    if major >= Major(19) {
+        facts.extend([
+            Fact("pg_signal_info", "sizeof(pg_signal_info)", n(size_of::<process::SignalInfo>())),
+            Fact("pg_signal_info.pid", "offsetof(pg_signal_info, pid)", n(offset_of!(process::SignalInfo, pid))),
+            Fact("pg_signal_info.uid", "offsetof(pg_signal_info, uid)", n(offset_of!(process::SignalInfo, uid))),
         ]);
     }
     let (bytes, function, argument, notify) = if major >= Major(17) {

@@ -60,6 +60,7 @@ fn nonce_in(control: &[u8]) -> Option<[u8; CLUSTER_SECRET_BYTES]> {
     let (nonce_at, crc_at) = match word(control, VERSION_AT)? {
         1300 | 1700 => (256, 288), // 15, 16 and 17
         1800 => (257, 292),        // 18
+        1905 => (273, 308),        // 19 (19rc1)
         _ => return None,
     };
     if crc32c(control.get(..crc_at)?) != word(control, crc_at)? {
@@ -120,7 +121,12 @@ mod tests {
     #[test]
     fn the_secret_is_taken_from_known_layouts_with_a_right_checksum_only() {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
-        for (version, nonce_at, crc_at) in [(1300, 256, 288), (1700, 256, 288), (1800, 257, 292)] {
+        for (version, nonce_at, crc_at) in [
+            (1300, 256, 288),
+            (1700, 256, 288),
+            (1800, 257, 292),
+            (1905, 273, 308),
+        ] {
             let mut control = control(version, crc_at);
             let nonce = nonce_in(&control).unwrap();
             assert_eq!(nonce, control[nonce_at..nonce_at + 32]);

@@ -75,7 +75,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! Built, it is loaded by 15, 16, 17 and 18 alike: copy `libthirty_lines.so` to `thirty_lines.so` in the
+//! Built, it is loaded by 15, 16, 17, 18 and 19 alike: copy `libthirty_lines.so` to `thirty_lines.so` in the
 //! directory that `pg_config --pkglibdir` prints, and set `archive_library = 'thirty_lines'`.  The same text
 //! is `examples/thirty_lines`, which the tests run on real servers.
 //!

@@ -254,15 +254,15 @@ mod tests {
 
     #[test]
     fn a_server_that_was_not_tested_is_refused_in_so_many_words_and_the_others_are_not() {
-        for major in 15..=18 {
+        for major in 15..=19 {
             assert!(unknown_major(Major(major), "x").is_none(), "{major}");
         }
-        for major in [14, 19, 20] {
+        for major in [14, 20, 21] {
             let text = unknown_major(Major(major), "/lib/x.so").unwrap().text;
             assert_eq!(
                 text.message,
                 format!(
-                    "library \"/lib/x.so\" was tested with PostgreSQL 15 to 18, and cannot be used with {major}"
+                    "library \"/lib/x.so\" was tested with PostgreSQL 15 to 19, and cannot be used with {major}"
                 )
             );
             assert!(text.hint.unwrap().contains(&major.to_string()));

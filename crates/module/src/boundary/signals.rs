@@ -2,7 +2,10 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+
+use abi::Major;
 
 /// Starts a thread with all signals blocked, as every thread inside a server process must be: the server's
 /// handlers expect to run on the main thread.
@@ -35,28 +38,38 @@ pub fn spawn_with_signals_blocked<T: Send + 'static>(
 /// Gives a background worker the server's handlers for reload and for an orderly end, and lets signals in.
 ///
 /// The default of a worker ends it from inside the handler with FATAL, at any place; `die` leaves that to the
-/// next check for interrupts (postgres.c, `die`; bgworker.c, `bgworker_die`; 15 to 18).
-pub(crate) fn set_up_worker() {
+/// next check for interrupts (postgres.c, `die`; bgworker.c, `bgworker_die`; 15 to 19).
+pub(crate) fn set_up_worker(major: Major) {
+    MAJOR.store(major.0, Ordering::Relaxed);
     handle(libc::SIGHUP, on_reload);
     handle(libc::SIGTERM, on_terminate);
     // SAFETY: unblocks the signals of this process; its handlers are in place.
     unsafe { abi::worker::BackgroundWorkerUnblockSignals() };
 }
 
+/// The server's major, for its handlers, whose arguments depend on it.
+static MAJOR: AtomicU32 = AtomicU32::new(Major::NEWEST.0);
+
 /// From 17 on the server's handlers leave it to the code around them to save `errno` (port/pqsignal.c); up to 16
 /// they do it themselves, and twice does no harm.
 unsafe extern "C-unwind" fn on_reload(signal: libc::c_int) {
     let errno = ErrnoSaved::now();
     // SAFETY: the server's own handler, called as a handler.
-    unsafe { abi::process::SignalHandlerForConfigReload(signal) };
+    unsafe {
+        abi::process::handle_signal(abi::process::SignalHandlerForConfigReload, major(), signal)
+    };
     errno.restore();
 }
 
 unsafe extern "C-unwind" fn on_terminate(signal: libc::c_int) {
     let errno = ErrnoSaved::now();
     // SAFETY: as above.  It only sets flags and the latch (postgres.c, `die`).
-    unsafe { abi::process::die(signal) };
+    unsafe { abi::process::handle_signal(abi::process::die, major(), signal) };
     errno.restore();
+}
+
+fn major() -> Major {
+    Major(MAJOR.load(Ordering::Relaxed))
 }
 
 struct ErrnoSaved(libc::c_int);

@@ -90,9 +90,9 @@ fn copy<const N: usize>(to: &mut [c_char; N], from: &CStr) {
 /// # Safety
 /// Called by the server as the main function of a background worker.
 pub unsafe fn run(main: Main) {
-    signals::set_up_worker();
     // SAFETY: this is the main thread of a worker without transactions.
     let process = unsafe { Process::in_callback() };
+    signals::set_up_worker(load::major(process));
     // Modules may open files and wait through the server, which then asks for an owner of resources.
     // SAFETY: once per process, before anything else (resowner.c); a failure is met again by its users.
     let _ = guard(process, || unsafe {

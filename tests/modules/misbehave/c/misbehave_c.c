@@ -89,7 +89,7 @@ restore(RecoveryModuleState *state, const char *file, const char *path,
 
 	misbehave(at, "restore", mode);
 	snprintf(from, sizeof(from), "%s/%s", directory, file);
-	strlcpy(to, path, sizeof(to));
+	snprintf(to, sizeof(to), "%s", path);
 	if (stat(from, &st) != 0)
 	{
 		if (errno == ENOENT)

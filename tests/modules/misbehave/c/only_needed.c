@@ -41,7 +41,7 @@ archive(const char *file, const char *path)
 	char		from[MAXPGPATH];
 	char		to[MAXPGPATH];
 
-	strlcpy(from, path, sizeof(from));
+	snprintf(from, sizeof(from), "%s", path);
 	kept(to, file);
 	if (access(to, F_OK) == 0)
 		return true;
@@ -81,7 +81,7 @@ restore(RecoveryModuleState *state, const char *file, const char *path,
 	char		to[MAXPGPATH];
 
 	kept(from, file);
-	strlcpy(to, path, sizeof(to));
+	snprintf(to, sizeof(to), "%s", path);
 	if (access(from, F_OK) != 0)
 		return false;
 	copy_file(from, to);
