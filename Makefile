@@ -22,7 +22,7 @@ TEST_THREADS ?= $(shell expr $$(nproc) + 1)
 
 # What "make test" runs the tests of real servers on: majors, or directories of a server's programs.
 SERVERS     ?= 15 18
-ALL_SERVERS  = 15 16 17 18
+ALL_SERVERS  = 15 16 17 18 19
 
 # Empty, and so the default of the tests, while there is no server yet.
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
@@ -37,7 +37,7 @@ help: ## list the targets
 prerequisites: ## install PostgreSQL 15 and what the build needs when missing (Debian, as root)
 	@scripts/prerequisites
 
-servers: prerequisites ## fetch PostgreSQL 16, 17 and 18 into .cache/servers when missing
+servers: prerequisites ## fetch PostgreSQL 16, 17, 18 and 19 into .cache/servers when missing
 	@scripts/servers
 
 stores: prerequisites ## fetch the object stores of the tests into .cache/stores when missing
@@ -77,7 +77,7 @@ lint: ## check the formatting, and clippy with warnings denied
 test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
-test-all: ## the same with 15, 16, 17 and 18
+test-all: ## the same with 15, 16, 17, 18 and 19
 	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites build ## lose a server and get it back, told step by step
