@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 25] = [
+const EDGES: [(&str, &[&str]); 26] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/wire", &[]),
@@ -34,6 +34,7 @@ const EDGES: [(&str, &[&str]); 25] = [
     ("crates/conformance", &["lab"]),
     ("tests", &["archive", "conformance", "lab", "wal"]),
     ("bench", &["lab", "wal"]),
+    ("testing/simulate", &["archive", "forge", "wal"]),
     ("tests/modules/misbehave", &["module"]),
     ("tests/modules/every_setting", &["module"]),
     ("tests/modules/broken", &["module"]),

@@ -8,6 +8,8 @@
     reason = "a test that forges beyond its WAL is to fail"
 )]
 
+pub mod pen;
+
 use wal::{
     LONG_PAGE_HEADER_BYTES, Lsn, RECORD_HEADER_BYTES, RecordHeader, ResourceManager, SegmentName,
     SegmentSize, TimelineId,
@@ -15,6 +17,9 @@ use wal::{
 
 const PAGE: usize = 8192;
 const MAGIC: u16 = 0xD110;
+
+/// The transaction of all records.
+const XID: u32 = 700;
 
 /// How long segments are, in bytes: as short as they can be.
 pub const SEGMENT: usize = 1024 * 1024;
@@ -111,7 +116,7 @@ impl Written {
     pub fn record(&mut self, manager: u8, info: u8, rest: &[u8]) -> Lsn {
         self.begin_page(0);
         let lsn = self.lsn();
-        let bytes = whole(manager, info, self.previous, rest);
+        let bytes = whole(XID, manager, info, self.previous, rest);
         let mut written = 0;
         while written < bytes.len() {
             self.begin_page(bytes.len() - written);
@@ -190,10 +195,10 @@ impl Written {
 }
 
 /// A record with its header.
-fn whole(manager: u8, info: u8, previous: u64, rest: &[u8]) -> Vec<u8> {
+fn whole(xid: u32, manager: u8, info: u8, previous: u64, rest: &[u8]) -> Vec<u8> {
     let header = RecordHeader {
         bytes: 0,
-        xid: 700,
+        xid,
         previous: Lsn(previous),
         info,
         manager: ResourceManager(manager),

@@ -20,6 +20,9 @@ pub struct SegmentSize {
 impl SegmentSize {
     /// The smallest size the server allows, 1 MB.
     pub const SMALLEST: SegmentSize = SegmentSize { bytes: MIB };
+    /// Smaller than any server allows, so that simulations are quick; 64 kB.
+    #[cfg(feature = "test-segments")]
+    pub const TEST: SegmentSize = SegmentSize { bytes: 64 * 1024 };
     /// What `initdb` chooses when not told otherwise, 16 MB.
     pub const DEFAULT: SegmentSize = SegmentSize { bytes: 16 * MIB };
     /// The largest size the server allows, 1 GB.
@@ -30,6 +33,10 @@ impl SegmentSize {
     /// # Errors
     /// [`InvalidSegmentSize`] unless `bytes` is a power of two from 1 MB to 1 GB.
     pub fn new(bytes: u64) -> Result<SegmentSize, InvalidSegmentSize> {
+        #[cfg(feature = "test-segments")]
+        if bytes == Self::TEST.bytes() {
+            return Ok(Self::TEST);
+        }
         match u32::try_from(bytes) {
             Ok(narrow)
                 if narrow.is_power_of_two()
@@ -75,6 +82,8 @@ impl Default for SegmentSize {
 impl fmt::Display for SegmentSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes / MIB {
+            #[cfg(feature = "test-segments")]
+            0 => f.pad("64kB"),
             1024 => f.pad("1GB"),
             megabytes => f.pad(&format!("{megabytes}MB")),
         }

@@ -1,0 +1,229 @@
+//! What answers the servers: `cp` as it should be, which knows no rules and reads everything that can be read.
+//!
+//! Guarantees one interface for all of them, with one [`Module`] for each process of a server.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use archive::{Detail, Entry, Error, MemoryStore, Object, Published, Staged, Store};
+
+use crate::life::Server;
+use crate::startup::{Answer, Ask};
+
+/// What lies in the archive under a key, as the simulation knows it.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub contents: Arc<Vec<u8>>,
+    /// The bytes are those that were archived, in a form that can be read.
+    pub is_sound: bool,
+    /// Which life of which server archived it.
+    pub life: usize,
+}
+
+/// How the storage behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Weather {
+    #[default]
+    Clear,
+    /// No request succeeds.
+    Away,
+    /// The file system is not mounted: an empty directory.
+    Unmounted,
+    /// Listings break off, with an error.
+    ListingsFail,
+}
+
+/// The archive's storage.
+#[derive(Clone, Default)]
+pub struct Shelf {
+    pub store: MemoryStore,
+    weather: Arc<Mutex<Weather>>,
+    /// What is in it.
+    pub kept: BTreeMap<String, Kept>,
+}
+
+impl std::fmt::Debug for Shelf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shelf")
+            .field("kept", &self.kept.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shelf {
+    #[must_use]
+    pub fn weather(&self) -> Weather {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_weather(&self, weather: Weather) {
+        *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+    }
+
+    /// The storage as an archive sees it.
+    #[must_use]
+    pub fn seen(&self) -> Box<dyn Store> {
+        Box::new(Weathered {
+            store: self.store.clone(),
+            empty: MemoryStore::new(),
+            weather: Arc::clone(&self.weather),
+        })
+    }
+
+    /// The bytes under a key.
+    #[must_use]
+    pub fn raw(&self, key: &str) -> Option<Vec<u8>> {
+        let mut object = self.store.open(key).ok()??;
+        let mut bytes = Vec::new();
+        object.reader.read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// Puts an object there by other means.
+    pub fn put(&mut self, key: &str, kept: Kept) {
+        self.store.overwrite(key, &kept.contents);
+        self.kept.insert(key.to_owned(), kept);
+    }
+
+    pub fn remove(&mut self, key: &str) -> Option<Kept> {
+        drop(self.store.remove(key));
+        self.kept.remove(key)
+    }
+
+    /// All keys that begin so.
+    #[must_use]
+    pub fn keys(&self, prefix: &str) -> Vec<String> {
+        let mut keys = Vec::new();
+        drop(self.store.list(prefix, Detail::Keys, &mut |entry| {
+            keys.push(entry.key);
+            ControlFlow::Continue(())
+        }));
+        keys
+    }
+
+    /// What can be read under this name.
+    #[must_use]
+    pub fn readable(&self, name: &str) -> Option<&Kept> {
+        self.kept.get(name).filter(|kept| kept.is_sound)
+    }
+}
+
+struct Weathered {
+    store: MemoryStore,
+    empty: MemoryStore,
+    weather: Arc<Mutex<Weather>>,
+}
+
+impl Weathered {
+    fn now(&self) -> Result<&MemoryStore, Error> {
+        match *self.weather.lock().unwrap_or_else(PoisonError::into_inner) {
+            Weather::Clear | Weather::ListingsFail => Ok(&self.store),
+            Weather::Away => Err(Error::new(
+                archive::ErrorKind::Unavailable,
+                "the simulated storage is away",
+            )),
+            Weather::Unmounted => Ok(&self.empty),
+        }
+    }
+}
+
+impl Store for Weathered {
+    fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        // What is written where nothing is mounted is lost.
+        self.now()?.stage(key)
+    }
+
+    fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        self.now()?.open(key)
+    }
+
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        self.now()?.settle(key)
+    }
+
+    fn list(
+        &self,
+        prefix: &str,
+        detail: Detail,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let fails =
+            *self.weather.lock().unwrap_or_else(PoisonError::into_inner) == Weather::ListingsFail;
+        if fails {
+            return Err(Error::new(
+                archive::ErrorKind::Unavailable,
+                "a listing broke off",
+            ));
+        }
+        self.now()?.list(prefix, detail, visit)
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        self.now()?.remove(key)
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        Ok(0)
+    }
+
+    fn now(&self) -> Result<Option<std::time::SystemTime>, Error> {
+        Weathered::now(self)?.now()
+    }
+
+    fn place(&self) -> String {
+        "simulated".to_owned()
+    }
+}
+
+// Staged objects are published by the store that staged them.
+const _: fn(Published) = drop;
+
+/// What a server's processes ask.
+pub trait Module {
+    /// A process of the server has begun.
+    fn begin(&mut self);
+    fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask: &Ask) -> Answer;
+    /// Archives a file.
+    ///
+    /// # Errors
+    /// With the reason why it is not archived.
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String>;
+    /// Removes what is older than `keep`.
+    fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str);
+}
+
+/// `cp`, without overwriting, reading every form.
+#[derive(Debug, Default)]
+pub struct Stock;
+
+impl Module for Stock {
+    fn begin(&mut self) {}
+
+    fn restore(&mut self, shelf: &Shelf, _: &mut Server, ask: &Ask) -> Answer {
+        if shelf.weather() != Weather::Clear {
+            return Answer::Unsure("the archive is away".to_owned());
+        }
+        match shelf.readable(&ask.name) {
+            Some(kept) => Answer::Restored(kept.contents.to_vec()),
+            None => Answer::Absent,
+        }
+    }
+
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String> {
+        if shelf.weather() != Weather::Clear {
+            return Err("the archive is away".to_owned());
+        }
+        let contents = server.contents(name).ok_or("the file is gone")?;
+        match shelf.raw(name) {
+            None => {
+                shelf.store.overwrite(name, &contents);
+                Ok(())
+            }
+            Some(bytes) if bytes == *contents => Ok(()),
+            Some(_) => Err(format!("\"{name}\" is there with other bytes")),
+        }
+    }
+
+    fn clean_up(&mut self, _: &Shelf, _: &mut Server, _: &str) {}
+}
