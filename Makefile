@@ -28,7 +28,7 @@ ALL_SERVERS  = 15 16 17 18 19
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo fuzz simulate soak bench conformance book clean
+.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo fuzz simulate planted soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -89,6 +89,9 @@ fuzz: prerequisites ## fuzz what reads bytes from outside (SECONDS=60 for each t
 # Its segments are smaller than any server's, so it is not built with the rest.
 simulate: prerequisites ## play made-up histories of servers and their archive, and judge each answer (MINUTES=60 SEED=…)
 	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- $(or $(MINUTES),60) $(SEED)
+
+planted: prerequisites ## plant ten faults in what the simulation tests: each must be found within a minute (SEED=…)
+	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- faults $(SEED)
 
 soak: prerequisites build ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
 	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/soak $(or $(MINUTES),15) $(SEED)

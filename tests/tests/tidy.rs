@@ -112,7 +112,7 @@ fn root() -> PathBuf {
 /// Every Rust file of the repository with its path from the root.
 fn sources() -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for folder in ["bench", "crates", "docs", "examples", "tests"] {
+    for folder in ["bench", "crates", "docs", "examples", "testing", "tests"] {
         walk(&root().join(folder), &mut found);
     }
     assert!(
@@ -152,7 +152,10 @@ fn code(line: &str) -> &str {
 }
 
 fn is_product(path: &str) -> bool {
-    let tests = path.starts_with("tests/") || path.ends_with("/tests.rs");
+    let tests = ["tests/", "testing/"]
+        .iter()
+        .any(|folder| path.starts_with(folder))
+        || path.ends_with("/tests.rs");
     path.contains("/src/")
         && !tests
         && !path

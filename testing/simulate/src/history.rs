@@ -1,6 +1,7 @@
 //! Makes up what happens: writing, archiving, failing over, copying, losing, recovering.
 //!
-//! Guarantees that a seed gives one history, and that a history ends with recoveries of what is left.
+//! Guarantees that a seed gives one history, and that a history ends with recoveries of what is left. One function is
+//! long because it lists what may befall an object.
 
 use std::sync::Arc;
 

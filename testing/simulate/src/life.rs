@@ -2,7 +2,8 @@
 //! when recovery has ended.
 //!
 //! Guarantees what `xlog.c` (15 to 18) leaves in `pg_wal`: recycled files with future names and stale contents, `.partial`,
-//! `.ready` and `.done`, the copied beginning of a timeline's first segment.
+//! `.ready` and `.done`, the copied beginning of a timeline's first segment. The file is
+//! long because a server's life is one thing.
 
 use std::sync::Arc;
 

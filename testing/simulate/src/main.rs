@@ -8,6 +8,7 @@
     reason = "a program for people"
 )]
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use simulate::history::{Limits, play};
@@ -21,7 +22,7 @@ type Maker = Box<dyn Fn() -> Box<dyn Module>>;
 /// How long a planted fault may stay hidden.
 const HIDDEN_MAX: Duration = Duration::from_secs(60);
 
-fn main() {
+fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let text = |at: usize| args.get(at).map(String::as_str);
     let seed = |at: usize| match text(at) {
@@ -38,6 +39,7 @@ fn main() {
         Some("one") => {
             let world = play(seed(1), limits, &*maker(&module));
             println!("{}", story(&world));
+            ExitCode::SUCCESS
         }
         minutes => {
             let minutes: f64 = minutes.map_or(1.0, |text| text.parse().expect("MINUTES"));
@@ -47,7 +49,7 @@ fn main() {
             let outcome = run(seed, limits, &*maker(&module), &mut |_| {
                 Instant::now() >= deadline
             });
-            end(&outcome);
+            end(&outcome)
         }
     }
 }
@@ -59,15 +61,16 @@ fn maker(name: &str) -> Maker {
     }
 }
 
-fn end(outcome: &Outcome) {
+fn end(outcome: &Outcome) -> ExitCode {
     println!("{}", outcome.told());
     if let Some((seed, story)) = &outcome.found {
         println!("{story}\nseed {seed}");
-        std::process::exit(1);
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
-fn faults(seed: u64, module: &str) {
+fn faults(seed: u64, module: &str) -> ExitCode {
     println!("seed {seed}");
     let mut hidden = false;
     for fault in Fault::ALL {
@@ -98,7 +101,8 @@ fn faults(seed: u64, module: &str) {
             }
         }
     }
-    if hidden {
-        std::process::exit(1);
+    match hidden {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
     }
 }

@@ -1,7 +1,8 @@
 //! What may be said of a file, computed from what the servers wrote and what lies in the archive.
 //!
 //! Guarantees its own reading of the rules: nothing here calls what decides in the product. Where a rule leaves room, the
-//! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery.
+//! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. One
+//! function is long because a segment's rules stand together.
 
 use crate::life::{Server, Signal};
 use crate::reader::{Ask as PageAsk, Pages, Reader, Record, Seen, Trouble};

@@ -1,7 +1,8 @@
 //! The server's reader of WAL: pages, records over pages, and what makes it stop.
 //!
 //! Guarantees the checks of `xlogreader.c` (15 to 18) in their order: `XLogReaderValidatePageHeader`, `ValidXLogRecordHeader`,
-//! the checksum. Where pages come from is left to `startup`.
+//! the checksum. Where pages come from is left to `startup`. One function
+//! is long because the server's is.
 
 use forge::pen::{OVERWRITES, Written};
 

@@ -3,7 +3,8 @@
 //! Guarantees the order of requests of 15 to 18: `validateRecoveryParameters`, `InitWalRecovery`, `XLogPageRead`,
 //! `WaitForWALToBecomeAvailable`, `XLogFileReadAnyTLI`, `rescanLatestTimeLine`, `FinishWalRecovery` (`xlogrecovery.c`),
 //! `StartupXLOG` (`xlog.c`), `RestoreArchivedFile`, `KeepFileRestoredFromArchive` (`xlogarchive.c`), `timeline.c`. The last
-//! segment is asked for twice, as the prefetcher makes it. Over 500 lines: it is one process, in the server's own order.
+//! segment is asked for twice, as the prefetcher makes it. It is
+//! long because it is one process, in the server's own order.
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! All servers, their backups and the one archive; what happens to them, and what is judged on the way.
 //!
 //! Guarantees that every answer passes the oracle, and that each recovery is run twice from the same state: first with `cp` as it
-//! should be, then with what is under test. Left to `history`: what happens next.
+//! should be, then with what is under test. Left to `history`: what happens next. The file is long because everything
+//! meets here.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The simulation itself: its server recovers as a server does, its rules are kept by whoever keeps to them, and faults are found.
+//! The simulation itself: its server recovers as a server does, who keeps to its rules is never found wrong, and faults are
+//! found.
 //!
 //! A few histories each, with segments as small as a server's can be; `make simulate` plays many.
 
