@@ -116,7 +116,7 @@ struct Weathered {
 }
 
 impl Weathered {
-    fn now(&self) -> Result<&MemoryStore, Error> {
+    fn there(&self) -> Result<&MemoryStore, Error> {
         match *self.weather.lock().unwrap_or_else(PoisonError::into_inner) {
             Weather::Clear | Weather::ListingsFail => Ok(&self.store),
             Weather::Away => Err(Error::new(
@@ -131,15 +131,15 @@ impl Weathered {
 impl Store for Weathered {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         // What is written where nothing is mounted is lost.
-        self.now()?.stage(key)
+        self.there()?.stage(key)
     }
 
     fn open(&self, key: &str) -> Result<Option<Object>, Error> {
-        self.now()?.open(key)
+        self.there()?.open(key)
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {
-        self.now()?.settle(key)
+        self.there()?.settle(key)
     }
 
     fn list(
@@ -156,19 +156,15 @@ impl Store for Weathered {
                 "a listing broke off",
             ));
         }
-        self.now()?.list(prefix, detail, visit)
+        self.there()?.list(prefix, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
-        self.now()?.remove(key)
+        self.there()?.remove(key)
     }
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         Ok(0)
-    }
-
-    fn now(&self) -> Result<Option<std::time::SystemTime>, Error> {
-        Weathered::now(self)?.now()
     }
 
     fn place(&self) -> String {
