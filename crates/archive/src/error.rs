@@ -1,12 +1,17 @@
 //! The one error type of this crate: what the caller must do (`ErrorKind`), and the text to show a person.
 //!
 //! Guarantees: a message is one line in the server's style (lower case, no full stop, objects named and
-//! quoted, cause last); advice is in the hint. Absence is never an error here: see [`crate::Got::Absent`].
+//! quoted, cause last), and nothing in it is obeyed by a terminal, whoever wrote it (`printable.rs`); advice is in the hint.
+//! Absence is never an error here: see [`crate::Got::Absent`].
 //! Leaves logging to the caller: errors are returned, never printed.
 
 use std::io;
 
+use crate::printable::message;
 use crate::secret::Digest;
+
+/// The longest message, in bytes; what is put into one has limits of its own, which are much smaller.
+const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// What the caller must do about an [`Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,7 +73,7 @@ impl Error {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
         Error {
             kind,
-            message: message.into(),
+            message: fit(message.into()),
             hint: None,
             mark: None,
             source: None,
@@ -86,7 +91,7 @@ impl Error {
                 kind: inner.kind,
                 message: match inner.message.starts_with(what.as_ref()) {
                     true => inner.message.clone(),
-                    false => format!("{}: {}", what.as_ref(), inner.message),
+                    false => fit(format!("{}: {}", what.as_ref(), inner.message)),
                 },
                 hint: inner.hint.clone(),
                 mark: inner.mark,
@@ -95,7 +100,7 @@ impl Error {
         }
         Error {
             kind: ErrorKind::Unavailable,
-            message: format!("{}: {}", what.as_ref(), cause_of(&cause)),
+            message: fit(format!("{}: {}", what.as_ref(), cause_of(&cause))),
             hint: None,
             mark: None,
             source: Some(cause),
@@ -105,7 +110,7 @@ impl Error {
     /// The same error with advice beside it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = Some(hint.into());
+        self.hint = Some(message(hint.into(), MESSAGE_BYTES_MAX, true));
         self
     }
 
@@ -162,6 +167,11 @@ impl Error {
     }
 }
 
+/// A message as it may be shown, whatever was put into it.
+fn fit(text: String) -> String {
+    message(text, MESSAGE_BYTES_MAX, false)
+}
+
 /// The system's words for a failure, without the number that Rust appends: the server prints `%m`.
 pub(crate) fn cause_of(cause: &io::Error) -> String {
     let text = cause.to_string();
@@ -189,6 +199,21 @@ mod tests {
         let error = Error::io("could not write", io::Error::other(inner));
         assert_eq!(error.to_string(), "could not write: no room");
         assert_eq!(error.kind(), ErrorKind::Unusable);
+    }
+
+    #[test]
+    fn nothing_in_a_message_or_a_hint_is_obeyed_by_a_terminal() {
+        let odd = "a\u{1b}]0;x\u{7}\u{202e}b\r\n";
+        let cause = io::Error::other(odd);
+        for error in [Error::unusable(odd), Error::io(odd, cause)] {
+            let error = error.with_hint(odd);
+            let said = format!("{error}{error:?}{}", error.hint().unwrap_or_default());
+            let is_fit = |c: char| !c.is_control() && c != '\u{202e}';
+            assert!(said.replace('\n', "").chars().all(is_fit), "{said:?}");
+            assert!(!error.to_string().contains('\n'));
+        }
+        let long = Error::unusable("x".repeat(1_000_000)).to_string();
+        assert!(long.len() < MESSAGE_BYTES_MAX + 10);
     }
 
     #[test]

@@ -42,10 +42,8 @@ impl FromStr for IdentityFile {
             return wrong("path of the identity file is too long or contains a null byte");
         }
         if !Path::new(text).is_absolute() {
-            let shown = text.escape_default();
-            return wrong(&format!(
-                "identity file \"{shown}\" is not an absolute path"
-            ));
+            // It is not repeated: it may be a key.
+            return wrong("path of the identity file is not absolute");
         }
         Ok(IdentityFile { path: text.into() })
     }

@@ -1,6 +1,7 @@
 //! Where an archive is: the value of `walden.archive` and of `--archive`, parsed at the edge.
 //!
-//! Guarantees: a [`Location`] names an absolute directory, or a place in an object store. Whether it exists is
+//! Guarantees: a [`Location`] names an absolute directory, or a place in an object store. One that is refused is not
+//! repeated in the error, since it may hold a secret that does not belong there. Whether it exists is
 //! [`crate::Archive::open`]'s question.
 
 use std::fmt;
@@ -9,9 +10,15 @@ use std::str::FromStr;
 
 use crate::cloud::{Address, Service};
 use crate::error::Error;
+use crate::printable::is_plain_text;
 
 /// The longest location accepted, in bytes: the server's own limit for paths (`MAXPGPATH`, 15 to 18).
 pub const LOCATION_BYTES_MAX: usize = 1024;
+
+/// The longest scheme that is repeated, in bytes.
+const SCHEME_BYTES_MAX: usize = 8;
+
+const FORMS: &str = "Give an absolute path, or a \"file:\", \"s3:\", \"gs:\" or \"az:\" URL.";
 
 /// Where an archive is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -29,11 +36,11 @@ impl Location {
     /// person's shell have different working directories, so a relative path would mean several archives.
     pub fn directory(path: impl Into<PathBuf>) -> Result<Location, Error> {
         let directory = path.into();
+        // It is not repeated: what is no path may be a URL with a word missing, with a key in it.
         if !directory.is_absolute() {
-            return Err(Error::unusable(format!(
-                "archive location \"{}\" is not an absolute path",
-                directory.display()
-            )));
+            return Err(
+                Error::unusable("archive location is not an absolute path").with_hint(FORMS)
+            );
         }
         Ok(Location::Directory(directory))
     }
@@ -80,19 +87,31 @@ impl FromStr for Location {
         if text.contains('\0') {
             return Err(Error::unusable("archive location contains a null byte"));
         }
+        if !is_plain_text(text) {
+            return Err(Error::unusable(
+                "archive location contains characters that cannot be shown",
+            ));
+        }
         let Some((scheme, rest)) = scheme_of(text) else {
             return Location::directory(text);
         };
         if scheme.eq_ignore_ascii_case("file") {
-            return Location::directory(local_path(text, rest)?);
+            return Location::directory(local_path(rest)?);
         }
         if Service::of_scheme(&scheme.to_ascii_lowercase()).is_some() {
             return Ok(Location::Cloud(Box::new(text.parse()?)));
         }
-        Err(Error::unusable(format!(
-            "archive location scheme \"{scheme}:\" is not supported"
-        ))
-        .with_hint("Give an absolute path, or a \"file:\", \"s3:\", \"gs:\" or \"az:\" URL."))
+        // A key with a colon behind it looks like a scheme, too.
+        let is_word = scheme.len() <= SCHEME_BYTES_MAX
+            && scheme.chars().all(|letter| letter.is_ascii_lowercase());
+        let shown = match is_word {
+            true => format!(" \"{scheme}:\""),
+            false => String::new(),
+        };
+        Err(
+            Error::unusable(format!("archive location scheme{shown} is not supported"))
+                .with_hint(FORMS),
+        )
     }
 }
 
@@ -115,14 +134,12 @@ fn scheme_of(text: &str) -> Option<(&str, &str)> {
 }
 
 /// The path of a `file:` URL, which may name no host.
-fn local_path<'a>(url: &str, rest: &'a str) -> Result<&'a str, Error> {
+fn local_path(rest: &str) -> Result<&str, Error> {
     match rest.strip_prefix("//") {
         None => Ok(rest),
         Some(path) if path.starts_with('/') => Ok(path),
-        Some(_) => Err(
-            Error::unusable(format!("archive location \"{url}\" names a host"))
-                .with_hint("A \"file:\" URL has no host: write file:///directory."),
-        ),
+        Some(_) => Err(Error::unusable("archive location \"file:\" names a host")
+            .with_hint("A \"file:\" URL has no host: write file:///directory.")),
     }
 }
 

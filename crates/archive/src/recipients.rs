@@ -10,12 +10,16 @@ use std::str::FromStr;
 use age::x25519::Recipient;
 
 use crate::error::Error;
+use crate::printable::printable;
 
 /// The most recipients accepted: each costs two hundred bytes in every object, and a curve multiplication.
 pub const RECIPIENTS_MAX: usize = 32;
 
 /// The longest piece of a wrong value that is repeated in a message, in characters.
 const REPEATED_MAX: usize = 80;
+
+/// The longest wrong value that is repeated whatever it looks like, in bytes.
+const SHORT_MAX: usize = 8;
 
 /// The public keys that new files are encrypted for. None: new files are not encrypted.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -69,9 +73,16 @@ fn not_a_recipient(part: &str) -> Error {
              known to whoever could read this value.",
         );
     }
-    let shown: String = part.chars().take(REPEATED_MAX).collect();
-    let shown = shown.escape_default();
-    Error::unusable(format!("recipient \"{shown}\" is not an age public key")).with_hint(
+    // What does not look like a public key is not repeated: it may be half of a secret one.
+    let is_public = ["age1", "ssh-"].iter().any(|kind| part.starts_with(kind));
+    let shown = match is_public || part.len() <= SHORT_MAX {
+        true => {
+            let shown: String = part.chars().take(REPEATED_MAX).collect();
+            format!("\"{}\" ", printable(&shown))
+        }
+        false => String::new(),
+    };
+    Error::unusable(format!("recipient {shown}is not an age public key")).with_hint(
         "Give public keys as age-keygen makes them, comma separated: they begin with \"age1\". Keys of SSH and of \
          age's plugins are not supported.",
     )

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use url::Url;
 
 use crate::error::Error;
+use crate::printable::is_plain_text;
 
 /// The kinds of object stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +63,12 @@ pub struct AddressOptions {
     /// Use the store although it cannot create an object only if it is absent.
     pub unsafe_overwrite: Option<bool>,
 }
+
+/// The longest name of a bucket: Google's, with dots.
+const BUCKET_BYTES_MAX: usize = 222;
+
+/// The longest name of an option that is repeated when it is not known.
+const OPTION_BYTES_MAX: usize = 24;
 
 impl Service {
     pub(crate) fn of_scheme(scheme: &str) -> Option<Service> {
@@ -121,6 +128,9 @@ impl Service {
 impl AddressOptions {
     /// Takes one option of a URL.
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        if !is_plain_text(value) {
+            return Err("has characters that cannot be shown".to_owned());
+        }
         match name {
             "endpoint" => once(&mut self.endpoint, endpoint(value)?),
             "proxy" => once(&mut self.proxy, endpoint(value)?),
@@ -229,12 +239,8 @@ impl FromStr for Address {
         // What a URL that cannot be parsed holds is not known, so it is not repeated.
         let url = Url::parse(text)
             .map_err(|error| Error::unusable(format!("archive location is not a URL: {error}")))?;
-        let service = Service::of_scheme(url.scheme()).ok_or_else(|| {
-            Error::unusable(format!(
-                "archive location scheme \"{}:\" is not supported",
-                url.scheme()
-            ))
-        })?;
+        let service = Service::of_scheme(url.scheme())
+            .ok_or_else(|| Error::unusable("archive location scheme is not supported"))?;
         let scheme = service.scheme();
         if !url.username().is_empty() || url.password().is_some() || url.port().is_some() {
             return Err(Error::unusable(format!(
@@ -250,6 +256,14 @@ impl FromStr for Address {
                 Error::unusable(format!("archive location \"{scheme}:\" names no bucket"))
                     .with_hint(format!("Write {scheme}://BUCKET/PREFIX.")),
             );
+        }
+        // A name that cannot be one is not repeated: it may hold what does not belong there.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if bucket.len() > BUCKET_BYTES_MAX || !bucket.chars().all(allowed) {
+            return Err(Error::unusable(format!(
+                "archive location \"{scheme}:\" names a bucket that cannot be one"
+            ))
+            .with_hint("Names have letters, digits, \"-\", \"_\" and \".\"."));
         }
         if url.fragment().is_some() {
             return Err(Error::unusable(format!(
@@ -267,9 +281,14 @@ impl FromStr for Address {
             };
             set.map_err(|why| {
                 // The value is not repeated: it may be a secret that does not belong there.
+                let is_word = name.len() <= OPTION_BYTES_MAX
+                    && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+                let shown = match is_word {
+                    true => format!("option \"{name}\""),
+                    false => "an option".to_owned(),
+                };
                 Error::unusable(format!(
-                    "option \"{}\" of archive location \"{scheme}://{bucket}\" {why}",
-                    name.escape_default()
+                    "{shown} of archive location \"{scheme}://{bucket}\" {why}"
                 ))
                 .with_hint(format!("Options are: {}.", known.join(", ")))
             })?;
@@ -294,7 +313,7 @@ fn prefix_of(url: &Url, scheme: &str, bucket: &str) -> Result<String, Error> {
         return Ok(prefix.to_owned());
     }
     Err(Error::unusable(format!(
-        "prefix \"{prefix}\" of archive location \"{scheme}://{bucket}\" cannot be one"
+        "prefix of archive location \"{scheme}://{bucket}\" cannot be one"
     ))
     .with_hint("Use letters, digits, \"-\", \"_\", \".\" and \"=\", with single slashes between."))
 }

@@ -9,9 +9,13 @@ use std::fmt;
 use object_store::Error as StoreError;
 
 use crate::error::{Error, ErrorKind};
+use crate::printable::printable;
 
 /// The longest text of an answer that is repeated, in bytes.
 const TEXT_BYTES_MAX: usize = 300;
+
+/// The longest word of an answer that is repeated where its text is not, in bytes.
+const WORD_BYTES_MAX: usize = 40;
 
 /// What is named as the store where credentials could not be had, which another service gives.
 pub(super) const CREDENTIALS: &str = "credentials";
@@ -115,6 +119,8 @@ impl Failure {
         let text = match (status, code, message) {
             (Some(status), Some(code), Some(message)) => format!("{status} {code}: {message}"),
             (Some(status), Some(code), None) => format!("{status} {code}"),
+            // What gives credentials answers with them, in whatever form.
+            (Some(status), None, _) if is_of_credentials => oauth(status, &whole),
             (Some(_), None, _) => after_status(&whole).to_owned(),
             (None, ..) => first_cause(error),
         };
@@ -124,7 +130,7 @@ impl Failure {
         };
         Failure {
             meaning,
-            text: one_line(&text),
+            text: printable(&one_line(&text)),
             status,
             is_of_credentials,
         }
@@ -230,11 +236,29 @@ fn after_status(text: &str) -> &str {
         .map_or(text, |(_, rest)| rest)
 }
 
+/// The status, with the one word that says what is wrong where the answer has it as it should.
+fn oauth(status: u16, whole: &str) -> String {
+    let word = between(whole, "\"error\"", ",").and_then(|rest| {
+        let word = rest.trim_matches([':', ' ', '"', '}', '\n']);
+        let is_word = word.len() <= WORD_BYTES_MAX
+            && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        is_word.then_some(word)
+    });
+    match word {
+        Some(word) => format!("{status} {word}"),
+        None => status.to_string(),
+    }
+}
+
 /// Where it began: "Connection refused", not the layers that passed it on.
 fn first_cause(error: &StoreError) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
+    }
+    // They repeat what they do not understand, which may be a token, or a file with a key.
+    if cause.is::<serde_json::Error>() || cause.is::<quick_xml::DeError>() {
+        return "the answer is not understood".to_owned();
     }
     let text = cause.to_string();
     text.split(" (os error ")
