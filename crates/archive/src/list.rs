@@ -12,9 +12,14 @@ const TOLD_EVERY: usize = 256;
 
 /// See [`Archive::list_with`].
 pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
-    let mut files = Vec::new();
+    let (mut files, mut has_room) = (Vec::new(), true);
     archive.store.list("", Detail::Full, &mut |entry| {
         if let Some(name) = parse_key(&entry.key) {
+            // How many there are is not for us to say.
+            has_room = files.try_reserve(1).is_ok();
+            if !has_room {
+                return ControlFlow::Break(());
+            }
             files.push(Stored {
                 name,
                 key: entry.key,
@@ -27,6 +32,12 @@ pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<S
         }
         ControlFlow::Continue(())
     })?;
+    if !has_room {
+        let (place, count) = (archive.store.place(), files.len());
+        return Err(Error::unavailable(format!(
+            "could not list \"{place}\": there is no memory for more than {count} files"
+        )));
+    }
     files.sort_by(|a: &Stored, b: &Stored| a.name.cmp(&b.name));
     Ok(files)
 }

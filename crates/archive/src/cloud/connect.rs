@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -25,8 +26,12 @@ use reqwest::redirect::Policy;
 use crate::error::Error;
 
 use super::address::{Address, Service};
-use super::credentials;
+use super::answers::Bounded;
+use super::credentials::{self, Credential, Version};
 use super::unfinished::Unfinished;
+
+/// The longest name in a credentials file that is repeated, in bytes.
+const NAME_BYTES_MAX: usize = 48;
 
 /// How long a connection may take to come about.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -49,7 +54,7 @@ pub(super) struct Connection {
     /// `None` if requests are made without.
     pub(super) credentials: Option<Credentials>,
     /// `None` where unfinished uploads cannot be asked for, or need not be.
-    pub(super) unfinished: Option<Unfinished>,
+    pub(super) unfinished: Option<Arc<Unfinished>>,
 }
 
 /// A client for this address.
@@ -77,7 +82,7 @@ fn use_ring() {
     });
 }
 
-fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Error> {
+fn s3(address: &Address, named: Vec<Credential>) -> Result<Connection, Error> {
     let connector = Connector::new(address)?;
     let http = connector.client.clone();
     let builder = s3_builder(address, named)?.with_http_connector(connector);
@@ -87,17 +92,19 @@ fn s3(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Err
     Ok(Connection {
         credentials: is_signed.then(|| asking(client.credentials())),
         // A URL is signed with credentials or not at all.
-        unfinished: is_signed.then(|| Unfinished::in_s3(http, Arc::clone(&client))),
+        unfinished: is_signed.then(|| Arc::new(Unfinished::in_s3(http, Arc::clone(&client)))),
         client,
     })
 }
 
-fn s3_builder(address: &Address, named: Vec<(String, String)>) -> Result<AmazonS3Builder, Error> {
+fn s3_builder(address: &Address, named: Vec<Credential>) -> Result<AmazonS3Builder, Error> {
     let options = &address.options;
     let mut builder = AmazonS3Builder::from_env();
-    for (name, value) in named {
+    for credential in named {
         use AmazonS3ConfigKey as Key;
-        let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
+        let key = credential.name.parse();
+        let key: Key = key.map_err(|_| not_a_credential(address, &credential))?;
+        let value = credential.value.as_str();
         match key {
             Key::AccessKeyId
             | Key::SecretAccessKey
@@ -105,7 +112,7 @@ fn s3_builder(address: &Address, named: Vec<(String, String)>) -> Result<AmazonS
             | Key::RoleArn
             | Key::RoleSessionName
             | Key::WebIdentityTokenFile => builder = builder.with_config(key, value),
-            _ => return Err(not_a_credential(address, &name)),
+            _ => return Err(not_a_credential(address, &credential)),
         }
     }
     // What is said last counts.
@@ -142,16 +149,22 @@ fn gcs(address: &Address) -> Result<Connection, Error> {
     let options = &address.options;
     let connector = Connector::new(address)?;
     let http = connector.client.clone();
-    let mut builder = GoogleCloudStorageBuilder::from_env()
+    let (mut builder, named) = gcs_environment();
+    // Read here, since the library would read whatever comes, or wait for it.
+    if let Some(file) = key_file(address) {
+        let text = credentials::read_text(&file)?;
+        builder = builder.with_service_account_key(text.as_str());
+    } else if let Some(key) = named {
+        builder = builder.with_service_account_key(key);
+    } else if let Some(file) = builder.get_config_value(&GoogleConfigKey::ApplicationCredentials) {
+        // Only looked at, since the library has no other way to be given it.
+        credentials::read_text(Path::new(&file))?;
+    }
+    builder = builder
         .with_bucket_name(&address.bucket)
         .with_client_options(client_options(address))
         .with_http_connector(connector)
         .with_retry(no_retries());
-    if let Some(file) = &options.credentials_file {
-        // Read here only for the sake of a clear error.
-        credentials::read_text(file)?;
-        builder = builder.with_service_account_path(file.display().to_string());
-    }
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_base_url(endpoint);
     }
@@ -161,22 +174,70 @@ fn gcs(address: &Address) -> Result<Connection, Error> {
     let keys = is_signed.then(|| Arc::clone(client.credentials()));
     Ok(Connection {
         credentials: keys.as_ref().map(asking),
-        unfinished: Some(Unfinished::in_gcs(
+        unfinished: Some(Arc::new(Unfinished::in_gcs(
             http,
             endpoint.as_deref(),
             &address.bucket,
             keys,
-        )),
+        ))),
         client: Arc::new(client),
     })
 }
 
-fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Connection, Error> {
+/// What the environment says, but for a file with the key of a service account; and that key, where it holds one.
+fn gcs_environment() -> (GoogleCloudStorageBuilder, Option<String>) {
+    use GoogleConfigKey as Key;
+    let (mut builder, mut named) = (GoogleCloudStorageBuilder::new(), None);
+    for (name, value) in std::env::vars_os() {
+        let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else {
+            continue;
+        };
+        let key = name
+            .starts_with("GOOGLE_")
+            .then(|| name.to_ascii_lowercase());
+        match key.and_then(|key| key.parse::<Key>().ok()) {
+            None | Some(Key::ServiceAccount) => {}
+            Some(Key::ServiceAccountKey) => named = Some(value.to_owned()),
+            Some(key) => builder = builder.with_config(key, value),
+        }
+    }
+    (builder, named)
+}
+
+/// The file with the key of a service account, for Google's store: what the URL says goes before the environment.
+fn key_file(address: &Address) -> Option<PathBuf> {
+    let names = [
+        "GOOGLE_SERVICE_ACCOUNT",
+        "GOOGLE_SERVICE_ACCOUNT_PATH",
+        "SERVICE_ACCOUNT",
+    ];
+    let named = address.options.credentials_file.clone();
+    named.or_else(|| names.iter().find_map(std::env::var_os).map(PathBuf::from))
+}
+
+/// The files that a connection is made from, as they are now: when they change, it has to be made anew.
+pub(super) fn versions(address: &Address) -> Vec<Version> {
+    let options = &address.options;
+    let credentials = match address.service {
+        Service::Gcs => key_file(address),
+        Service::S3 | Service::Azure => options.credentials_file.clone(),
+    };
+    let files = [credentials, options.ca_file.clone()];
+    files
+        .iter()
+        .flatten()
+        .map(|file| Version::of(file))
+        .collect()
+}
+
+fn azure(address: &Address, named: Vec<Credential>) -> Result<Connection, Error> {
     let options = &address.options;
     let mut builder = MicrosoftAzureBuilder::from_env();
-    for (name, value) in named {
+    for credential in named {
         use AzureConfigKey as Key;
-        let key: Key = name.parse().map_err(|_| not_a_credential(address, &name))?;
+        let key = credential.name.parse();
+        let key: Key = key.map_err(|_| not_a_credential(address, &credential))?;
+        let value = credential.value.as_str();
         match key {
             Key::AccountName
             | Key::AccessKey
@@ -186,7 +247,7 @@ fn azure(address: &Address, named: Vec<(String, String)>) -> Result<Connection, 
             | Key::ClientSecret
             | Key::AuthorityId
             | Key::FederatedTokenFile => builder = builder.with_config(key, value),
-            _ => return Err(not_a_credential(address, &name)),
+            _ => return Err(not_a_credential(address, &credential)),
         }
     }
     builder = builder
@@ -237,7 +298,9 @@ struct Connector {
 
 impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(self.client.clone()))
+        Ok(HttpClient::new(Bounded {
+            client: self.client.clone(),
+        }))
     }
 }
 
@@ -289,13 +352,41 @@ fn no_retries() -> RetryConfig {
     }
 }
 
+/// What the client library may say of what it is given, and what is said of that. Its own words are not repeated, since
+/// they hold what they are about: keys, byte by byte, and whole files.
+const UNDERSTOOD: [(&str, &str); 12] = [
+    ("Missing AccessKeyId", "Missing AccessKeyId"),
+    ("Missing SecretAccessKey", "Missing SecretAccessKey"),
+    ("Account must be specified", "Account must be specified"),
+    ("Invalid Access Key", "the access key is not one"),
+    ("SAS key", "the SAS token is not one"),
+    ("SAS query", "the SAS token is not one"),
+    (
+        "Unable to decode service account file",
+        "the key file of the service account is not as Google makes it",
+    ),
+    (
+        "Unable to open service account file",
+        "the key file of the service account cannot be read",
+    ),
+    (
+        "GCP credential",
+        "the key of the service account is not one",
+    ),
+    ("Generic GCS", "the key of the service account is not one"),
+    ("Unable parse source url", "a URL is not one"),
+    (
+        "One of service account path",
+        "both a file and a key of a service account are given",
+    ),
+];
+
 fn unusable(address: &Address, error: object_store::Error) -> Error {
     let text = error.to_string();
-    // Which part of the client library says so is of no use to anybody.
-    let why = match text.split_once(" error: ") {
-        Some((before, why)) if before.starts_with("Generic ") => why,
-        _ => &text,
-    };
+    let known = UNDERSTOOD.iter().find(|(part, _)| text.contains(part));
+    let why = known.map_or("what is said of the store is not understood", |(_, why)| {
+        why
+    });
     let hint = match address.service {
         Service::Azure if why.contains("Account") => {
             "Name the storage account with the option \"account\"."
@@ -311,15 +402,24 @@ fn unusable(address: &Address, error: object_store::Error) -> Error {
     .with_hint(hint)
 }
 
-/// What else there is to say is said by the URL, where everybody sees it.
-fn not_a_credential(address: &Address, name: &str) -> Error {
+/// What else there is to say is said by the URL, where everybody sees it. A name is repeated only if it looks like one.
+fn not_a_credential(address: &Address, credential: &Credential) -> Error {
     let file = address.options.credentials_file.as_ref();
     let shown = file
         .map(|file| file.display().to_string())
         .unwrap_or_default();
-    let name = name.escape_default();
+    let (line, name) = (credential.line, &credential.name);
+    let is_name = name.len() <= NAME_BYTES_MAX
+        && ["aws_", "azure_", "allow_"]
+            .iter()
+            .any(|kind| name.starts_with(kind))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let named = match is_name {
+        true => format!("\"{name}\""),
+        false => "the name".to_owned(),
+    };
     Error::unusable(format!(
-        "\"{name}\" in credentials file \"{shown}\" is no credential"
+        "{named} on line {line} of credentials file \"{shown}\" is no credential"
     ))
     .with_hint("Names are those of the environment variables, such as \"AWS_ACCESS_KEY_ID\" or \"AZURE_STORAGE_ACCOUNT_KEY\".")
 }
@@ -328,10 +428,18 @@ fn not_a_credential(address: &Address, name: &str) -> Error {
 mod tests {
     use super::*;
 
+    fn credential(name: &str, value: &str) -> Credential {
+        Credential {
+            line: 1,
+            name: name.to_owned(),
+            value: value.to_owned().into(),
+        }
+    }
+
     #[test]
     fn a_credentials_file_holds_nothing_that_changes_the_place_or_what_promises_depend_on() {
         let address: Address = "s3://wal/main?region=eu".parse().unwrap();
-        let read = |name: &str| s3_builder(&address, vec![(name.to_owned(), "it".to_owned())]);
+        let read = |name: &str| s3_builder(&address, vec![credential(name, "it")]);
         let builder = read("aws_access_key_id").unwrap();
         let is = |name: &str| builder.get_config_value(&name.parse().unwrap());
         assert_eq!(is("aws_access_key_id").as_deref(), Some("it"));
@@ -355,14 +463,14 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_and_no_part_of_the_client_library() {
         let address: Address = "s3://wal?region=eu".parse().unwrap();
-        let named = vec![("aws_access_key_id".to_owned(), "it".to_owned())];
+        let named = vec![credential("aws_access_key_id", "it")];
         let error = s3(&address, named).err().unwrap();
         let said = error.to_string();
         assert!(
             said.ends_with("cannot be used: Missing SecretAccessKey"),
             "{said}"
         );
-        let named = vec![("aws_regoin".to_owned(), "x".to_owned())];
+        let named = vec![credential("aws_regoin", "x")];
         let error = s3(&address, named).err().unwrap();
         assert!(error.to_string().contains("\"aws_regoin\""));
         assert!(error.hint().is_some());

@@ -6,6 +6,7 @@
 //!
 //! Guarantees: no value is ever part of an error.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
@@ -16,11 +17,20 @@ use crate::small_file;
 /// The longest file believed, in bytes.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The names and values of a credentials file, names in lower case.
+/// One line of a credentials file.
+#[derive(Debug)]
+pub(super) struct Credential {
+    pub(super) line: u32,
+    /// In lower case. It is a key rather, where somebody has put one alone on a line, and is not repeated.
+    pub(super) name: String,
+    pub(super) value: Zeroizing<String>,
+}
+
+/// The names and values of a credentials file.
 ///
 /// Fails with [`crate::ErrorKind::Unavailable`] if it cannot be read, since a secret may be put there later;
 /// [`crate::ErrorKind::Unusable`] if it has other lines.
-pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<Credential>, Error> {
     let text = read_text(path)?;
     let mut found = Vec::new();
     for (line, number) in text.lines().zip(1_u32..) {
@@ -35,9 +45,34 @@ pub(super) fn read(path: &Path) -> Result<Vec<(String, String)>, Error> {
             )));
         };
         let name = name.trim().to_ascii_lowercase();
-        found.push((name, value.trim().to_owned()));
+        found.push(Credential {
+            line: number,
+            name,
+            value: Zeroizing::new(value.trim().to_owned()),
+        });
     }
     Ok(found)
+}
+
+/// Which version of a file is there, by what a replaced one does not share; `None` if it cannot be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version(Option<[i64; 6]>);
+
+impl Version {
+    pub(super) fn of(path: &Path) -> Version {
+        let stat = std::fs::metadata(path).ok();
+        Version(stat.map(|stat| {
+            let (device, inode) = (stat.dev().cast_signed(), stat.ino().cast_signed());
+            let changed = [
+                stat.mtime(),
+                stat.mtime_nsec(),
+                stat.ctime(),
+                stat.ctime_nsec(),
+            ];
+            let [a, b, c, d] = changed;
+            [device, inode, a, b, c, d]
+        }))
+    }
 }
 
 /// A whole file of the user's, for credentials or certificates.
@@ -48,6 +83,7 @@ pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, Error> {
         FILE_BYTES_MAX,
         "It has to be readable for the operating system user that the database server runs as.",
     )?;
+    // Its contents must not be part of the error, as they are of the standard library's.
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         let shown = path.display();
         Error::unusable(format!("file \"{shown}\" is not a text file"))
@@ -65,10 +101,17 @@ mod tests {
         let path = dir.path().join("credentials");
         let text = "# mine\n[default]\naws_access_key_id = A\nAWS_SECRET_ACCESS_KEY=b=c\n\n";
         std::fs::write(&path, text).unwrap();
-        let expected = [("aws_access_key_id", "A"), ("aws_secret_access_key", "b=c")];
+        let found = read(&path).unwrap();
+        let found: Vec<_> = found
+            .iter()
+            .map(|it| (it.line, it.name.as_str(), it.value.as_str()))
+            .collect();
         assert_eq!(
-            read(&path).unwrap(),
-            expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
+            found,
+            [
+                (3, "aws_access_key_id", "A"),
+                (4, "aws_secret_access_key", "b=c")
+            ]
         );
     }
 

@@ -5,17 +5,21 @@
 //! ended with it, does all the talking.
 //!
 //! * `address.rs`: the URL. `connect.rs`, `credentials.rs`: from the URL and the environment to a client.
+//! * `answers.rs`, `listing.rs`, `pages.rs`: what comes back, bounded and, if it is to be a listing, read to its end.
 //! * `driver.rs`: the thread. `asking.rs`: one request until it is answered, with the policy of `retry.rs`.
 //! * `store.rs`, `staged.rs`, `reader.rs`: the store. `unfinished.rs`: uploads that nobody finishes any more.
 //! * `probe.rs`: whether the store keeps its promises.
 //! * `failure.rs`: what went wrong, in words for people.
 
 mod address;
+mod answers;
 mod asking;
 mod connect;
 mod credentials;
 mod driver;
 mod failure;
+mod listing;
+mod pages;
 mod probe;
 mod proof;
 mod reader;

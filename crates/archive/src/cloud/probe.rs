@@ -16,8 +16,9 @@ use crate::store::{Published, Staged, Trial};
 use super::address::Address;
 use super::asking::limit_for;
 use super::failure::Meaning;
+use super::pages::From;
 use super::staged::{CloudStaged, SINGLE_BYTES_MAX};
-use super::store::{CloudStore, From, Shared};
+use super::store::{CloudStore, Shared};
 
 /// What the names of objects begin with that only serve to try something.
 pub(super) const PROBE_PREFIX: &str = "walden.probe.";

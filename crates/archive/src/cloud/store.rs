@@ -6,22 +6,24 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use object_store::list::PaginatedListOptions;
 use object_store::path::Path;
-use object_store::{GetResult, MultipartId, ObjectMeta, ObjectStoreExt};
+use object_store::{GetOptions, GetResult, MultipartId, ObjectMeta, ObjectStoreExt};
 
 use crate::crew::Spawn;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::{self, Detail, Entry, Object, Staged, Store, Trial};
 
 use super::address::{Address, Service};
+use super::answers::Expected;
 use super::asking::{Gate, ask, have, limit_for};
-use super::connect::{Client, Credentials, connect};
+use super::connect::{Client, Connection, connect, versions};
+use super::credentials::Version;
 use super::driver::Driver;
 use super::failure::{Failure, Meaning};
+use super::pages::From;
 use super::probe::{self, PROBE_PREFIX};
 use super::proof::Proof;
 use super::reader::{self, Reader};
@@ -37,15 +39,6 @@ const LEFTOVER_PREFIXES: [&str; 2] = [STAGED_PREFIX, PROBE_PREFIX];
 /// Pages of unfinished uploads that are looked at, each of up to a thousand.
 const UPLOAD_PAGES_MAX: usize = 100;
 
-/// Where a page of a listing begins.
-pub(super) enum From {
-    Start,
-    /// Behind this key, in the store's order.
-    After(String),
-    /// Where the store said that the next one does.
-    Token(String),
-}
-
 /// An archive's place in an object store. Clones share connections.
 #[derive(Clone)]
 pub struct CloudStore {
@@ -55,14 +48,29 @@ pub struct CloudStore {
 /// What all requests need.
 pub(super) struct Shared {
     pub(super) address: Address,
-    client: Arc<dyn Client>,
-    credentials: Option<Credentials>,
-    unfinished: Option<Arc<Unfinished>>,
+    made: Mutex<Made>,
     driver: Driver,
     gate: Arc<Gate>,
     /// The store has been seen to keep what is there, when something is put there or copied there.
     creation: Proof,
     copy: Proof,
+}
+
+/// A connection, and of which versions of its files it was made.
+struct Made {
+    connection: Arc<Connection>,
+    versions: Vec<Version>,
+}
+
+impl Made {
+    fn of(address: &Address) -> Result<Made, Error> {
+        // Looked at first, so that a change in between counts as one that came later.
+        let versions = versions(address);
+        Ok(Made {
+            connection: Arc::new(connect(address)?),
+            versions,
+        })
+    }
 }
 
 impl CloudStore {
@@ -71,13 +79,10 @@ impl CloudStore {
     /// Fails with [`crate::ErrorKind::Unusable`] if the address or the credentials cannot be used,
     /// [`crate::ErrorKind::Unavailable`] if a file they name cannot be read or no thread can be started.
     pub fn open(address: &Address, spawn: Spawn) -> Result<CloudStore, Error> {
-        let connection = connect(address)?;
         Ok(CloudStore {
             shared: Arc::new(Shared {
                 address: address.clone(),
-                client: connection.client,
-                credentials: connection.credentials,
-                unfinished: connection.unfinished.map(Arc::new),
+                made: Mutex::new(Made::of(address)?),
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
                 creation: Proof::default(),
@@ -104,6 +109,19 @@ impl fmt::Debug for CloudStore {
 }
 
 impl Shared {
+    /// What to make requests with: made anew when somebody has replaced one of its files, as credentials are now and then.
+    ///
+    /// Fails as [`CloudStore::open`] does while what is there now cannot be used.
+    fn connection(&self) -> Result<Arc<Connection>, Error> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if made.versions != versions(&self.address) {
+            // It may be half written; the next request looks again.
+            *made =
+                Made::of(&self.address).map_err(|error| error.with_kind(ErrorKind::Unavailable))?;
+        }
+        Ok(Arc::clone(&made.connection))
+    }
+
     /// Makes a request, with the patience of `asking.rs`. Fails on the outside only if it ends without an answer.
     pub(super) fn ask<T, F, R>(
         &self,
@@ -115,11 +133,11 @@ impl Shared {
         F: Future<Output = object_store::Result<T>> + Send,
         R: Fn(Arc<dyn Client>) -> F + Send + Sync + 'static,
     {
-        let (client, gate) = (Arc::clone(&self.client), Arc::clone(&self.gate));
-        let credentials = self.credentials.clone();
+        let (connection, gate) = (self.connection()?, Arc::clone(&self.gate));
         self.driver.run(async move {
             ask(&gate, limit, || {
-                let (client, credentials) = (Arc::clone(&client), credentials.as_ref());
+                let client = Arc::clone(&connection.client);
+                let credentials = connection.credentials.as_ref();
                 let request = &request;
                 async move {
                     // Apart from the request, so that what another service says of them is not taken for the store's
@@ -142,7 +160,7 @@ impl Shared {
     }
 
     /// The same for what need not be a key.
-    fn name(&self, text: &str) -> String {
+    pub(super) fn name(&self, text: &str) -> String {
         match self.address.prefix.as_str() {
             "" => text.to_owned(),
             root => format!("{root}/{text}"),
@@ -198,9 +216,11 @@ impl Shared {
 
     /// Gives up an upload in parts; nobody waits for that.
     pub(super) fn forget(&self, path: Path, upload: MultipartId) {
-        let (client, gate) = (Arc::clone(&self.client), Arc::clone(&self.gate));
+        let (Ok(connection), gate) = (self.connection(), Arc::clone(&self.gate)) else {
+            return;
+        };
         self.driver.start_work(async move {
-            let abort = || client.abort_multipart(&path, &upload);
+            let abort = || connection.client.abort_multipart(&path, &upload);
             drop(ask(&gate, limit_for(0), abort).await);
         });
     }
@@ -209,7 +229,11 @@ impl Shared {
         let path = self.path(key);
         let found = self.ask(limit_for(0), move |client| {
             let path = path.clone();
-            async move { client.get(&path).await }
+            let options = GetOptions {
+                extensions: Expected::Object.extensions(),
+                ..GetOptions::default()
+            };
+            async move { client.get_opts(&path, options).await }
         })?;
         match found {
             Ok(found) => Ok(Some(found)),
@@ -217,76 +241,6 @@ impl Shared {
             Err(failure) => {
                 Err(failure.error(&format!("could not read object \"{}\"", self.shown(key))))
             }
-        }
-    }
-
-    /// One page of the objects whose keys begin so, of so many at most or as many as the store likes, and where the next
-    /// one begins.
-    pub(super) fn page(
-        &self,
-        prefix: &str,
-        from: &From,
-        most: Option<usize>,
-    ) -> Result<(Vec<Entry>, Option<From>), Error> {
-        let asked = match self.address.service {
-            // For Azure the client library leaves out an object that is named like the prefix itself.
-            Service::Azure => prefix.get(..prefix.len().saturating_sub(1)),
-            Service::S3 | Service::Gcs => Some(prefix),
-        };
-        let asked = self.name(asked.unwrap_or_default());
-        let (offset, token) = match from {
-            From::Start => (None, None),
-            From::After(key) => (Some(self.name(key)), None),
-            From::Token(token) => (None, Some(token.clone())),
-        };
-        let found = self.ask(limit_for(0), move |client| {
-            let asked = asked.clone();
-            let options = PaginatedListOptions {
-                delimiter: Some("/".into()),
-                offset: offset.clone(),
-                page_token: token.clone(),
-                max_keys: most,
-                ..PaginatedListOptions::default()
-            };
-            async move {
-                let asked = Some(asked.as_str()).filter(|asked| !asked.is_empty());
-                client.list_paginated(asked, options).await
-            }
-        })?;
-        let page = found.map_err(|failure| {
-            failure.error(&format!("could not list \"{}\"", self.address.place()))
-        })?;
-        let entries = page.result.objects.into_iter().filter_map(|object| {
-            let key = object.location.filename()?;
-            // Some stores list a folder as if it were an object in it.
-            let is_meant = key.starts_with(prefix) && object.location == self.path(key);
-            is_meant.then(|| Entry {
-                key: key.to_owned(),
-                bytes: object.size,
-                modified: object.last_modified.into(),
-            })
-        });
-        Ok((entries.collect(), page.page_token.map(From::Token)))
-    }
-
-    /// Shows what [`Shared::page`] gives, page after page, until `visit` breaks.
-    fn each(
-        &self,
-        prefix: &str,
-        mut from: From,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        loop {
-            let (entries, next) = self.page(prefix, &from, None)?;
-            for entry in entries {
-                if visit(entry).is_break() {
-                    return Ok(());
-                }
-            }
-            let Some(next) = next else {
-                return Ok(());
-            };
-            from = next;
         }
     }
 
@@ -327,7 +281,8 @@ impl Shared {
     /// Gives up uploads in parts, for such names, that were begun longer ago than this. A store that does not list them,
     /// or not to us, has none as far as we know.
     fn give_up_uploads(&self, age: Duration) -> Result<u64, Error> {
-        let Some(unfinished) = &self.unfinished else {
+        let connection = self.connection()?;
+        let Some(unfinished) = &connection.unfinished else {
             return Ok(0);
         };
         let mut count = 0;

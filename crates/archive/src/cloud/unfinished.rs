@@ -21,14 +21,23 @@ use object_store::{Error as StoreError, MultipartId, Result as StoreResult};
 use serde::Deserialize;
 use url::Url;
 
+/// What a list of uploads is called.
+const ROOT: &str = "ListMultipartUploadsResult";
+
 /// How long a signature lasts: longer than any try of a request.
 const SIGNED_FOR: Duration = Duration::from_secs(300);
 
 /// How many are told at once; more than services give.
 const PAGE_UPLOADS: &str = "1000";
 
-/// The longest answer that is read, in bytes; a thousand uploads take about one.
+/// The longest answer that is read, in bytes: a thousand uploads take about half a million.
 const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How much of an answer is read that is none.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// The longest name, mark or time that is believed, in bytes.
+const TEXT_BYTES_MAX: usize = 8 * 1024;
 
 /// Where Google's store is, unless somebody says otherwise.
 const GOOGLE: &str = "https://storage.googleapis.com";
@@ -130,14 +139,19 @@ impl Unfinished {
         let without_url = |error: reqwest::Error| failed(error.without_url());
         let mut answer = request.send().await.map_err(without_url)?;
         let status = answer.status();
-        let mut text = Vec::new();
+        let mut text: Vec<u8> = Vec::new();
         while let Some(piece) = answer.chunk().await.map_err(without_url)? {
-            if text.len() + piece.len() > ANSWER_BYTES_MAX {
+            if status == StatusCode::OK && text.len() + piece.len() > ANSWER_BYTES_MAX {
                 return Err(failed(format!(
                     "the answer is longer than {ANSWER_BYTES_MAX} bytes"
                 )));
             }
+            let reserved = text.try_reserve(piece.len());
+            reserved.map_err(|_| failed("there is no memory for the answer"))?;
             text.extend_from_slice(&piece);
+            if status != StatusCode::OK && text.len() >= ERROR_BYTES_MAX {
+                break;
+            }
         }
         let text = String::from_utf8_lossy(&text).into_owned();
         match status {
@@ -178,10 +192,29 @@ struct Listed {
     initiated: String,
 }
 
+/// The name of the outermost element, if the text begins as XML does.
+fn root_of(text: &str) -> Option<&str> {
+    let mut rest = text.trim_start_matches('\u{feff}').trim_start();
+    if let Some(declared) = rest.strip_prefix("<?xml") {
+        rest = declared.split_once("?>")?.1.trim_start();
+    }
+    rest.strip_prefix('<')?.split([' ', '>', '\n', '/']).next()
+}
+
 fn parsed(text: &str) -> StoreResult<Page> {
-    let answer: Answer = quick_xml::de::from_str(text)
-        .map_err(|error| failed(format!("the answer is not understood: {error}")))?;
-    let uploads = answer.upload.into_iter().map(|listed| Upload {
+    // Another root is another answer, and what stands in it is not looked at.
+    if root_of(text) != Some(ROOT) {
+        return Err(failed("the answer is no list of uploads"));
+    }
+    let answer: Answer =
+        quick_xml::de::from_str(text).map_err(|_| failed("the answer is not understood"))?;
+    let is_believed = |listed: &Listed| {
+        [&listed.key, &listed.upload_id]
+            .iter()
+            .all(|text| text.len() <= TEXT_BYTES_MAX)
+    };
+    let uploads = answer.upload.into_iter().filter(is_believed);
+    let uploads = uploads.map(|listed| Upload {
         begun: humantime::parse_rfc3339(&listed.initiated).ok(),
         name: listed.key,
         id: listed.upload_id,
@@ -190,7 +223,8 @@ fn parsed(text: &str) -> StoreResult<Page> {
         name: answer.next_key_marker,
         id: answer.next_upload_id_marker,
     };
-    let goes_on = answer.is_truncated && !next.name.is_empty();
+    let is_believed = next.name.len() <= TEXT_BYTES_MAX && next.id.len() <= TEXT_BYTES_MAX;
+    let goes_on = answer.is_truncated && is_believed && !next.name.is_empty();
     Ok((uploads.collect(), goes_on.then_some(next)))
 }
 
@@ -248,9 +282,8 @@ mod tests {
     #[test]
     fn an_answer_of_another_kind_names_no_upload() {
         let other = "<ListBucketResult><Contents><Key>main/x</Key></Contents></ListBucketResult>";
-        assert_eq!(parsed(other).unwrap(), (Vec::new(), None));
         let no_names = page("<Upload><UploadId>one</UploadId></Upload>");
-        for text in ["", "{}", "<html><p>Welcome", no_names.as_str()] {
+        for text in ["", "{}", "<html><p>Welcome", other, no_names.as_str()] {
             assert!(parsed(text).is_err(), "{text}");
         }
     }

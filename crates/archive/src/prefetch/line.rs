@@ -9,6 +9,7 @@ use std::path::Path;
 use wal::{SegmentName, SegmentNumber, SegmentSize, TimelineHistory, WalFileName};
 
 use crate::check::HISTORY_BYTES_MAX;
+use crate::small_file;
 
 /// What is known of the line.
 #[derive(Debug, Default)]
@@ -38,9 +39,9 @@ impl Line {
                 continue;
             };
             // What cannot be read, or understood, is no reason not to fetch: this is a guess.
-            let history = std::fs::read(entry.path())
+            let bytes_max = usize::try_from(HISTORY_BYTES_MAX).unwrap_or(usize::MAX);
+            let history = small_file::read(&entry.path(), "file", bytes_max, "")
                 .ok()
-                .filter(|text| text.len() as u64 <= HISTORY_BYTES_MAX)
                 .and_then(|text| TimelineHistory::parse(timeline, &text).ok());
             if let Some(history) = history {
                 self.learn(history);
