@@ -4,7 +4,7 @@
 //! line, say) is not seen. Left to others: reading the files (`archive::ServerConf`), the archive itself.
 
 use crate::check::Line;
-use archive::ServerConf;
+use archive::{Location, ServerConf};
 use std::path::Path;
 
 /// The three jobs that a library and a command can both be set for.
@@ -33,7 +33,11 @@ fn check_settings<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Lin
 
 fn archiving<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
     lines.push(match get("walden.archive") {
-        Some(archive) => Line::passed(format!("walden.archive is \"{archive}\"")),
+        Some(archive) => match archive.parse::<Location>() {
+            Ok(location) => Line::passed(format!("walden.archive is \"{location}\"")),
+            // One that is refused is not repeated, since it may hold a secret.
+            Err(error) => Line::error(&error, "Correct walden.archive and reload."),
+        },
         None => Line::failed(
             "walden.archive is not set",
             "Set walden.archive and reload.",

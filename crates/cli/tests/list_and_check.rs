@@ -134,6 +134,28 @@ fn each_failed_check_names_its_cure() {
 }
 
 #[test]
+fn a_location_with_a_secret_in_it_fails_the_check_and_is_not_repeated() {
+    let place = Place::new();
+    let data = place.text("data");
+    for location in [
+        "s3://AKIA:hushhush7@bucket/wal",
+        "s3//AKIA:hushhush7@bucket/wal",
+        "file://u:hushhush7@host/srv/wal",
+        "hushhush7",
+    ] {
+        place.configure(&GOOD.replace("ARCHIVE", location));
+        for flags in [
+            &["check", "-D", &data][..],
+            &["check", "--json", "-D", &data],
+        ] {
+            let ran = place.walden(flags).exits(1);
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            assert!(!said.contains("hushhush7"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn an_archive_of_another_cluster_fails_the_check() {
     let place = Place::new();
     place.configure(GOOD);
