@@ -15,6 +15,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::archive_dir::ArchiveDir;
 use crate::installation::Installation;
+use crate::process::Process;
 use crate::program::run;
 use crate::settings::Settings;
 
@@ -208,6 +209,25 @@ impl Lab {
             .success()
             .with_context(|| format!("could not fetch \"{name}\""))?;
         Ok(fs::read(&dest)?)
+    }
+
+    /// Lets a process of the servers' user have this many bytes of memory more than it has, and refuses it the rest: what it
+    /// asks for beyond fails.
+    ///
+    /// # Errors
+    ///
+    /// When it is gone, or the kernel refuses.
+    pub fn limit_memory(&self, process: &Process, more: u64) -> Result<()> {
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid))?;
+        let data = status.lines().find_map(|line| line.strip_prefix("VmData:"));
+        let data = data.and_then(|rest| rest.split_whitespace().next());
+        let data: u64 = data.context("no VmData in a process's status")?.parse()?;
+        let mut command = self.server_command("prlimit");
+        command.arg(format!("--pid={}", process.pid));
+        run(command.arg(format!("--data={}", data * 1024 + more)))?
+            .success()
+            .with_context(|| format!("could not limit process {}", process.pid))?;
+        Ok(())
     }
 
     /// Gives a file to the servers' user.

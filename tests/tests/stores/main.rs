@@ -6,6 +6,7 @@
 mod common;
 mod forms;
 mod leftovers;
+mod misbehaving;
 mod races;
 mod refused;
 mod requests;

@@ -10,6 +10,8 @@
 //! preconditions, from memory, without authentication. What is shown with it is that Walden asks rightly, not how
 //! Google answers.
 //!
+//! [`Script`] is a server that follows a script, and answers as no store should.
+//!
 //! [`Proxy`] stands between a client and a store, counts requests, and makes them late, or fail.
 
 mod daemon;
@@ -19,6 +21,7 @@ mod http;
 mod make;
 mod ports;
 mod proxy;
+mod script;
 mod serve;
 mod tls;
 
@@ -38,6 +41,7 @@ use ports::Port;
 pub use eyes::REGION;
 pub use make::Make;
 pub use proxy::{Behaviour, Fault, Proxy, Request};
+pub use script::{Reply, Script, Step, Tokens};
 
 /// A key for a server that asks for none. Without one `object_store` 0.14 asks the machine's metadata server for a
 /// token before it writes, also when it is to skip signatures.
@@ -133,6 +137,12 @@ impl<'lab> Store<'lab> {
     #[must_use]
     pub fn url_through(&self, proxy: &Proxy, prefix: &str) -> String {
         self.url_at(&format!("http://127.0.0.1:{}", proxy.port()), prefix)
+    }
+
+    /// The same place through a server that follows a script.
+    #[must_use]
+    pub fn url_by(&self, script: &Script, prefix: &str) -> String {
+        self.url_at(&format!("http://127.0.0.1:{}", script.port()), prefix)
     }
 
     fn url_at(&self, endpoint: &str, prefix: &str) -> String {

@@ -1,0 +1,431 @@
+//! Stores, and proxies before them, that answer as none should: bodies, headers and pages that never end, listings that are
+//! none, objects larger than any WAL file.
+//!
+//! The server, its processes and the command run with little memory to spare. None of them may die, take long, say that a
+//! file is absent, or say that one is archived.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use archive::{CloudStore, Detail, Location, Store as _, spawn_plainly};
+use lab::stores::{Make, Reply, Script, Step, Store, Tokens};
+use lab::{Cluster, DEADLINE, Lab, Outcome, Process, run_for, scenario, wait_for};
+
+use crate::common::with_credentials;
+
+/// How much more memory a process may have than it has when all is well.
+const MEMORY: u64 = 96 * 1024 * 1024;
+
+/// How much the command may have in all: it is started with it.
+const COMMAND_MEMORY: u64 = 256 * 1024 * 1024;
+
+/// How long the command may take with a store that answers at once, in whatever way.
+const COMMAND_MAX: Duration = Duration::from_secs(100);
+
+/// How long `walden restore` is to try.
+const RESTORE_TIMEOUT: &str = "2s";
+
+/// The segment that is asked for, which no store here has.
+const SEGMENT: &str = "000000010000000000000001";
+
+const NO_SUCH_KEY: &str = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>";
+
+fn whole(status: u16, body: &str) -> Reply {
+    Reply::Whole(status, body.to_owned())
+}
+
+fn endless(status: u16, beginning: &str, more: &str) -> Reply {
+    Reply::Endless(status, beginning.to_owned(), more.to_owned())
+}
+
+/// What no request is to be answered with.
+fn answers_to_anything() -> Vec<Reply> {
+    vec![
+        endless(403, "<Error><Code>AccessDenied</Code>", "x"),
+        endless(200, "", "x"),
+        endless(
+            200,
+            "<ListBucketResult>",
+            "<Contents><Key>wal/a</Key></Contents>",
+        ),
+        Reply::EndlessHeaders(200),
+        Reply::Headers(200, 5_000),
+        Reply::Cut(
+            200,
+            "<ListBucketResult><IsTruncated>false</IsTruncated>".to_owned(),
+        ),
+        whole(200, "<!DOCTYPE html><html><body>Welcome"),
+        whole(200, ""),
+        whole(404, "<html>not found</html>"),
+    ]
+}
+
+/// What is no complete listing.
+fn listings_that_are_none() -> Vec<Reply> {
+    let inside = |text: &str| whole(200, &format!("<ListBucketResult>{text}</ListBucketResult>"));
+    let is_last = "<IsTruncated>false</IsTruncated>";
+    let object = "<Contents><Key>wal/a</Key><Size>1</Size><LastModified>2026-11-29T20:00:00Z</LastModified></Contents>";
+    vec![
+        whole(200, "<Error><Code>InternalError</Code></Error>"),
+        whole(200, "<html></html>"),
+        whole(
+            200,
+            "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>",
+        ),
+        whole(200, "<ListBucketResult>"),
+        inside(""),
+        inside("<IsTruncated>true</IsTruncated>"),
+        inside("<IsTruncated>true</IsTruncated><NextContinuationToken></NextContinuationToken>"),
+        inside(&format!(
+            "{is_last}<NextContinuationToken>x</NextContinuationToken>"
+        )),
+        inside(&format!("{is_last}<KeyCount>3</KeyCount>{object}{object}")),
+        Reply::Pages(String::new(), Tokens::ByTurns),
+        Reply::Pages(object.to_owned(), Tokens::ByTurns),
+    ]
+}
+
+/// A place in S3 that is only a script.
+fn scripted_s3(lab: &Lab, script: &Script) -> Result<String> {
+    let file = lab.dir().join("credentials");
+    std::fs::write(&file, "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\n")?;
+    Ok(format!(
+        "s3://archive/wal?endpoint=http://127.0.0.1:{}&region=eu&path_style=true&credentials_file={}",
+        script.port(),
+        file.display()
+    ))
+}
+
+/// Runs the command with little memory.
+fn walden(lab: &Lab, arguments: &[&str]) -> Result<Outcome> {
+    let mut command = lab.command("prlimit");
+    command
+        .arg(format!("--data={COMMAND_MEMORY}"))
+        .arg("walden");
+    command.args(arguments);
+    run_for(&mut command, COMMAND_MAX)
+}
+
+/// Fails unless the command has said that it could not tell.
+fn must_not_know(reply: &Reply, ran: &Outcome, exits_above: i32) -> Result<()> {
+    let status = ran.status.code();
+    let status = status.with_context(|| format!("{reply:?}: it died, {ran:?}"))?;
+    let said = format!("{}{}", ran.stdout, ran.stderr);
+    ensure!(
+        status > exits_above && !said.contains("panicked") && said.len() < 20_000,
+        "{reply:?}: {ran:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_command_survives_every_answer_and_takes_none_for_an_empty_archive() -> Result<()> {
+    scenario(|lab| {
+        let script = Script::alone()?;
+        let url = scripted_s3(lab, &script)?;
+        let dest = lab.dir().join("dest");
+        let dest = dest.to_str().context("a path that is no text")?;
+        let mut wrong = Vec::new();
+        wrong.extend(
+            answers_to_anything()
+                .into_iter()
+                .map(|reply| vec![Step::on("*", "", reply)]),
+        );
+        wrong.extend(listings_that_are_none().into_iter().map(|reply| {
+            vec![
+                Step::on("GET", "list-type=2", reply),
+                Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
+            ]
+        }));
+        for steps in wrong {
+            let shown = format!("{steps:?}");
+            let reply = &steps.first().context("no steps")?.clone();
+            script.follow(steps);
+            let ran = walden(lab, &["list", "-A", &url])?;
+            must_not_know(reply.reply(), &ran, 0)?;
+            let restore = [
+                "restore",
+                "--timeout",
+                RESTORE_TIMEOUT,
+                "-A",
+                &url,
+                SEGMENT,
+                dest,
+            ];
+            let ran = walden(lab, &restore)?;
+            must_not_know(reply.reply(), &ran, 125)?;
+            let unexpected = script.unexpected();
+            ensure!(unexpected.is_empty(), "{shown}: {unexpected:?}");
+            ensure!(
+                script.taken().first() > Some(&0),
+                "{shown}: it was not asked"
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_listing_of_endless_pages_ends_and_an_object_larger_than_any_is_not_taken() -> Result<()> {
+    scenario(|lab| {
+        let script = Script::alone()?;
+        let url = scripted_s3(lab, &script)?;
+        script.follow(vec![
+            Step::on(
+                "GET",
+                "list-type=2",
+                Reply::Pages(String::new(), Tokens::New),
+            ),
+            Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
+        ]);
+        let ran = walden(lab, &["list", "-A", &url])?;
+        let said = &ran.stderr;
+        ensure!(said.contains("more than 10000 pages"), "{ran:?}");
+
+        // Sixteen exabytes, and more than a segment can have.
+        for bytes in [u64::MAX, 1 << 40, (1 << 30) + 1] {
+            script.follow(vec![
+                Step::on(
+                    "GET",
+                    "list-type=2",
+                    whole(
+                        200,
+                        "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+                    ),
+                ),
+                Step::on("GET", SEGMENT, Reply::Zeros(200, bytes)),
+                Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
+            ]);
+            let dest = lab.dir().join("dest");
+            let dest = dest.to_str().context("a path that is no text")?;
+            let begun = Instant::now();
+            let restore = [
+                "restore",
+                "--timeout",
+                RESTORE_TIMEOUT,
+                "-A",
+                &url,
+                SEGMENT,
+                dest,
+            ];
+            let ran = walden(lab, &restore)?;
+            must_not_know(&Reply::Zeros(200, bytes), &ran, 125)?;
+            ensure!(
+                begun.elapsed() < COMMAND_MAX,
+                "it took {:?}",
+                begun.elapsed()
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn odd_keys_stop_nothing() -> Result<()> {
+    scenario(|lab| {
+        let script = Script::alone()?;
+        let Location::Cloud(address) = scripted_s3(lab, &script)?.parse()? else {
+            anyhow::bail!("a directory");
+        };
+        let store = CloudStore::open(&address, spawn_plainly)?;
+        let (long, longer) = ("x".repeat(1025), "x".repeat(100_000));
+        let odd = [
+            "wal//x",
+            "wal/.",
+            "wal/..",
+            "..",
+            "",
+            "/",
+            "wal/a\u{7}b",
+            "wal/&#1;",
+            "wal/\u{202e}x",
+            "wal/é",
+            "wal/a b",
+            &long,
+            &longer,
+        ];
+        let object = |key: &str| {
+            format!(
+                "<Contents><Key>{key}</Key><Size>1</Size><LastModified>2026-11-29T20:00:00Z</LastModified></Contents>"
+            )
+        };
+        let keys: String = odd.iter().map(|key| object(key)).collect();
+        let body = format!(
+            "<ListBucketResult><IsTruncated>false</IsTruncated>{keys}<CommonPrefixes><Prefix>wal//</Prefix></CommonPrefixes>\
+             {}</ListBucketResult>",
+            object(&format!("wal/{SEGMENT}"))
+        );
+        script.follow(vec![Step::on("GET", "list-type=2", whole(200, &body))]);
+        let mut found = Vec::new();
+        store.list("", Detail::Full, &mut |entry| {
+            found.push(entry.key);
+            std::ops::ControlFlow::Continue(())
+        })?;
+        assert_eq!(found, [SEGMENT]);
+        Ok(())
+    })
+}
+
+#[test]
+fn credentials_that_were_replaced_count_from_the_next_request_on() -> Result<()> {
+    scenario(|lab| {
+        let store = Store::start(lab, Make::SeaweedFs, "archive")?;
+        let location: Location = with_credentials(&store, &store.url("wal"))?.parse()?;
+        let Location::Cloud(address) = location else {
+            anyhow::bail!("a directory");
+        };
+        let file = store.credentials_file()?;
+        let good = std::fs::read(&file)?;
+        let client = CloudStore::open(&address, spawn_plainly)?;
+        let look = || client.open("nothing").map(|found| found.is_some());
+        ensure!(!look()?, "something is there");
+        std::fs::write(
+            &file,
+            "AWS_ACCESS_KEY_ID=other\nAWS_SECRET_ACCESS_KEY=other\n",
+        )?;
+        let refused = look().err().context("old credentials are used on")?;
+        ensure!(refused.to_string().contains("403"), "{refused}");
+        std::fs::write(&file, "AWS_ACCESS_KEY_ID")?;
+        let refused = look().err().context("half a file is not read")?;
+        ensure!(refused.kind().may_work_later(), "{refused}");
+        std::fs::write(&file, good)?;
+        ensure!(!look()?, "something is there");
+        Ok(())
+    })
+}
+
+/// A store that is honest until it follows a script, and a server that archives there.
+struct Scene<'lab> {
+    store: Store<'lab>,
+    script: Script,
+}
+
+impl<'lab> Scene<'lab> {
+    fn new(lab: &'lab Lab) -> Result<Scene<'lab>> {
+        let store = Store::start(lab, Make::GcsFake, "archive")?;
+        let script = Script::before(&store)?;
+        Ok(Scene { store, script })
+    }
+
+    fn url(&self) -> Result<String> {
+        with_credentials(&self.store, &self.store.url_by(&self.script, "wal"))
+    }
+}
+
+fn must_live(server: &Cluster, process: &Process) -> Result<()> {
+    ensure!(process.is_alive(), "{process:?} has ended");
+    ensure!(server.is_running()?, "the server has ended");
+    Ok(())
+}
+
+#[test]
+fn an_archiver_with_little_memory_survives_every_answer_and_archives_nothing_meanwhile()
+-> Result<()> {
+    scenario(|lab| {
+        let scene = Scene::new(lab)?;
+        let settings = lab.walden_settings_at(&scene.url()?)?;
+        let server = lab.primary("primary", 1, settings.with("walden.archive_timeout", "2s"))?;
+        server.archive_everything()?;
+        let archiver = server.wait_for_process("archiver")?;
+        lab.limit_memory(&archiver, MEMORY)?;
+        let mut replies = answers_to_anything();
+        replies.push(Reply::Zeros(200, u64::MAX));
+        for (reply, entry) in replies.into_iter().zip(1..) {
+            scene.script.follow(vec![Step::on("*", "", reply.clone())]);
+            server.sql(&format!("insert into ledger(entry) values ({entry})"))?;
+            let count = server.archiver("archived_count")?;
+            let failures = server.archive_failures()?;
+            server.switch_segment()?;
+            wait_for("a failure", DEADLINE, || {
+                must_live(&server, &archiver).with_context(|| format!("{reply:?}"))?;
+                Ok((server.archive_failures()? > failures).then_some(()))
+            })?;
+            ensure!(
+                server.archiver("archived_count")? == count,
+                "{reply:?}: archived"
+            );
+            scene.script.follow(Vec::new());
+            server
+                .wait_until_archived()
+                .with_context(|| format!("after {reply:?}"))?;
+            must_live(&server, &archiver)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_standby_with_little_memory_survives_every_answer_and_goes_on_afterwards() -> Result<()> {
+    scenario(|lab| {
+        let scene = Scene::new(lab)?;
+        let settings = lab.walden_settings_at(&scene.url()?)?;
+        let primary = lab.primary("primary", 1, settings.clone())?;
+        let backup = primary.base_backup("backup")?;
+        let settings = settings
+            .with("walden.restore_library", "walden")
+            .with("walden.restore_timeout", "2s");
+        let standby = lab.restored("standby", &backup, settings)?;
+        standby.touch("standby.signal")?;
+        standby.start()?;
+        let worker = standby.wait_for_process("walden")?;
+        let startup = standby.wait_for_process("startup")?;
+        for process in [&worker, &startup] {
+            lab.limit_memory(process, MEMORY)?;
+        }
+        let mut replies = answers_to_anything();
+        replies.push(Reply::Zeros(200, u64::MAX));
+        for (reply, entry) in replies.into_iter().zip(1_u32..) {
+            let mark = standby.mark()?;
+            primary.sql(&format!("insert into ledger(entry) values ({entry})"))?;
+            primary.archive_everything()?;
+            scene.script.follow(vec![Step::on("*", "", reply.clone())]);
+            standby
+                .wait_for_log(mark, &["could not"])
+                .with_context(|| format!("{reply:?}"))?;
+            for process in [&worker, &startup] {
+                must_live(&standby, process).with_context(|| format!("{reply:?}"))?;
+            }
+            scene.script.follow(Vec::new());
+            standby
+                .wait_for_sql("select count(*) from ledger", &entry.to_string())
+                .with_context(|| format!("after {reply:?}"))?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_recovery_does_not_end_where_a_listing_is_none() -> Result<()> {
+    scenario(|lab| {
+        let scene = Scene::new(lab)?;
+        let settings = lab.walden_settings_at(&scene.url()?)?;
+        let primary = lab.primary("primary", 1, settings.clone())?;
+        let backup = primary.base_backup("backup")?;
+        primary.sql("insert into ledger(entry) values (1)")?;
+        primary.archive_everything()?;
+        let settings = settings
+            .with("walden.restore_library", "walden")
+            .with("walden.restore_timeout", "2s");
+        for (reply, number) in listings_that_are_none().into_iter().zip(1..) {
+            scene
+                .script
+                .follow(vec![Step::on("GET", "list-type=2", reply.clone())]);
+            let name = format!("recovered{number}");
+            let server = lab.restored(&name, &backup, settings.clone())?;
+            server.touch("recovery.signal")?;
+            let log = server
+                .start_refused()
+                .with_context(|| format!("{reply:?}"))?;
+            ensure!(log.contains("could not"), "{reply:?}: {log}");
+            ensure!(
+                server.data().join("recovery.signal").exists(),
+                "{reply:?}: it was promoted"
+            );
+            ensure!(
+                scene.script.taken().first() > Some(&0),
+                "{reply:?}: it was not asked"
+            );
+        }
+        Ok(())
+    })
+}
