@@ -99,6 +99,22 @@ impl TimelineHistory {
             .map(|ancestor| ancestor.switchpoint)
     }
 
+    /// Where this history's line left `timeline` for good: the least switchpoint among the lines for it
+    /// and for those that came after it.  `None` where there is no line for `timeline`: it is the file's own,
+    /// which goes on, or no ancestor.
+    ///
+    /// The least, because switchpoints need not increase (see [`TimelineHistory::parse`]): what lies behind
+    /// the place where a later timeline was left is not on this line, whatever the lines before it say.
+    #[must_use]
+    pub fn left(&self, timeline: TimelineId) -> Option<Lsn> {
+        self.switchpoint_of(timeline)?;
+        self.entries
+            .iter()
+            .filter(|ancestor| ancestor.timeline >= timeline)
+            .map(|ancestor| ancestor.switchpoint)
+            .min()
+    }
+
     /// The timeline whose WAL holds `place`, for a server on this history
     /// (`tliOfPointInHistory`, 15 to 18).
     ///
@@ -382,6 +398,22 @@ mod tests {
                 "segment {number}"
             );
         }
+    }
+
+    #[test]
+    fn a_line_leaves_a_timeline_at_the_least_switchpoint_from_there_on() {
+        let history = parse(4, "1\t0/300\n2\t0/200\n3\t0/400\n").unwrap();
+        for (number, left) in [
+            (1, Some(0x200)),
+            (2, Some(0x200)),
+            (3, Some(0x400)),
+            (4, None),
+            (5, None),
+        ] {
+            assert_eq!(history.left(timeline(number)), left.map(Lsn), "{number}");
+        }
+        // No ancestor, although there are older ones.
+        assert_eq!(parse(4, "1\t0/1\n").unwrap().left(timeline(2)), None);
     }
 
     #[test]
