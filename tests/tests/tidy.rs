@@ -14,25 +14,29 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 26] = [
+const EDGES: [(&str, &[&str]); 27] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/wire", &[]),
     ("crates/module", &["abi", "wal"]),
     ("crates/archive", &["wal"]),
+    ("crates/recovery", &["archive", "wal"]),
     ("crates/audit", &["archive", "wal"]),
     ("crates/forge", &["wal"]),
     (
         "crates/server",
-        &["abi", "archive", "module", "wal", "wire"],
+        &["abi", "archive", "module", "recovery", "wal", "wire"],
     ),
     (
         "crates/cli",
-        &["archive", "audit", "conformance", "wal", "wire"],
+        &["archive", "audit", "conformance", "recovery", "wal", "wire"],
     ),
     ("crates/lab", &[]),
     ("crates/conformance", &["lab"]),
-    ("tests", &["archive", "conformance", "lab", "wal"]),
+    (
+        "tests",
+        &["archive", "conformance", "lab", "recovery", "wal"],
+    ),
     ("bench", &["lab", "wal"]),
     ("testing/simulate", &["archive", "forge", "wal"]),
     ("tests/modules/misbehave", &["module"]),

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use wal::{KeepFrom, SegmentName, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
+use wal::{KeepFrom, SystemIdentifier, WalFileName};
 
 use crate::binding::{Binding, Seen};
 use crate::cloud::CloudStore;
@@ -23,9 +23,11 @@ use crate::dir_store::DirStore;
 use crate::durable::Disk;
 use crate::error::Error;
 use crate::form::Form;
+use crate::get::{AsStored, Rule};
 use crate::location::Location;
 use crate::neighbours::Neighbours;
 use crate::options::{Cancel, Options};
+use crate::prefetch::Answer;
 use crate::put::Offered;
 use crate::reading::{Found, Reading};
 use crate::secret::ClusterSecret;
@@ -81,17 +83,6 @@ pub enum Got {
     },
     /// The archive was there to be asked, and does not have the file.
     Absent,
-}
-
-/// A segment that must have existed, is not in the archive, and has later WAL behind it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Hole {
-    /// The segment that was asked for.
-    pub missing: SegmentName,
-    /// The first few (at most [`crate::HOLE_NAMES_MAX`]) file names on the same line that prove it, in order.
-    pub later: Vec<String>,
-    /// How many such files are stored in all.
-    pub later_count: u64,
 }
 
 /// What [`Archive::clean_up`] did.
@@ -213,27 +204,35 @@ impl Archive {
         system: Option<SystemIdentifier>,
         cancel: &Cancel,
     ) -> Result<Got, Error> {
-        crate::get::get(self, name, dest, system, cancel)
+        match self.get_ruled(name, dest, system, &AsStored, cancel)? {
+            Answer::Restored { bytes, .. } => Ok(Got::Restored { bytes }),
+            Answer::Absent(_) => Ok(Got::Absent),
+        }
     }
 
-    /// For a segment that [`Archive::get`] called absent: is it a hole, or just beyond the end of WAL?
+    /// The same for whoever has a rule for what follows from a file's being stored, or not.
     ///
-    /// A hole is reported only on evidence: later WAL of the same timeline, or a timeline that left this one
-    /// in a later segment. `size` is the server's segment size when the caller knows it; else it is taken
-    /// from a stored segment. Fails when the archive cannot be read; that is never the end of WAL. What is
-    /// damaged in the archive and not needed for the answer does not stand in its way.
-    pub fn hole_at(
+    /// Fails as [`Archive::get`] and as the rule do.
+    pub fn get_ruled(
         &self,
-        segment: &SegmentName,
-        size: Option<SegmentSize>,
-    ) -> Result<Option<Hole>, Error> {
-        crate::hole::hole_at(self, segment, size)
+        name: &WalFileName,
+        dest: &Path,
+        system: Option<SystemIdentifier>,
+        rule: &dyn Rule,
+        cancel: &Cancel,
+    ) -> Result<Answer, Error> {
+        crate::get::get(self, name, dest, system, rule, cancel)
     }
 
-    /// For a timeline history file that [`Archive::get`] called absent: fails with [`crate::ErrorKind::Damaged`] if there are
-    /// segments of its timeline and of an older one, so that it must have been there. Fails when the archive cannot be listed.
-    pub fn must_have_no_wal_of(&self, timeline: TimelineId) -> Result<(), Error> {
-        crate::branches::must_have_no_wal_of(self, timeline)
+    /// "Absent" needs more than a name that is not there: an unmounted mount point is an empty directory. Asked behind every look
+    /// that it has to cover.
+    ///
+    /// A bound archive proves itself by its binding, read again now. An unbound one proves itself by holding any WAL file at
+    /// all: nobody recovers from an archive that holds none, so nothing is lost by calling that "could not tell".
+    ///
+    /// Fails with [`crate::ErrorKind::Unavailable`] if this is not the archive.
+    pub fn prove_present(&self) -> Result<(), Error> {
+        crate::get::prove_present(self)
     }
 
     /// Every WAL file, sorted by name; foreign names are left out.

@@ -16,26 +16,6 @@ use crate::key::{key_of, parse_key};
 use crate::options::Verify;
 use crate::store::Detail;
 
-/// See [`Archive::must_have_no_wal_of`].
-pub(crate) fn must_have_no_wal_of(archive: &Archive, timeline: TimelineId) -> Result<(), Error> {
-    // Nearly always there is none, which costs little to find out.
-    let Some((name, _)) = lowest(archive, timeline)? else {
-        return Ok(());
-    };
-    if !has_older(archive, timeline)? {
-        return Ok(());
-    }
-    let file = WalFileName::TimelineHistory(timeline);
-    Err(Error::damaged(format!(
-        "timeline history file \"{file}\" is missing from archive \"{}\", which holds WAL of timeline {timeline}: \"{name}\"",
-        archive.place()
-    ))
-    .with_hint(
-        "Bring it back from a copy of the archive, or from the pg_wal of a server on that timeline. To do without that \
-         timeline for good, move its segments away.",
-    ))
-}
-
 /// Fails if there are segments of the timeline from before the place where its history file, which messages call `shown`,
 /// says that it begins. Nothing to say of a file that is none, nor with [`Verify::Off`].
 pub(crate) fn must_fit(
@@ -98,21 +78,6 @@ fn is_stored(archive: &Archive, segment: SegmentName) -> Result<bool, Error> {
     Ok(archive.store.open(&key)?.is_some())
 }
 
-/// Whether there are segments of an older timeline. Without them the archive may have been begun on this one, by a server whose
-/// timeline history file lies in the archive that it had before; recovery from a backup of this timeline does without it.
-fn has_older(archive: &Archive, timeline: TimelineId) -> Result<bool, Error> {
-    let mut has_older = false;
-    archive.store.list("", Detail::Keys, &mut |entry| {
-        let name = parse_key(&entry.key);
-        has_older = matches!(name, Some(WalFileName::Segment(name)) if name.timeline() < timeline);
-        match has_older {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    })?;
-    Ok(has_older)
-}
-
 /// The lowest segment of a timeline, and its key. Partial segments do not count: a server may be asked for one by hand.
 fn lowest(archive: &Archive, timeline: TimelineId) -> Result<Option<(SegmentName, String)>, Error> {
     let mut lowest: Option<(SegmentName, String)> = None;
@@ -157,23 +122,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let name = "00000002.history".parse().unwrap();
         archive.get(&name, &dir.path().join("x"), None, &Cancel::new())
-    }
-
-    #[test]
-    fn a_history_file_is_missing_only_if_there_is_wal_of_its_timeline_and_of_an_older_one() {
-        let (archive, store) = scene("", &[5]);
-        let second = TimelineId::new(2).unwrap();
-        // The archive may have been begun on it.
-        assert!(archive.must_have_no_wal_of(second).is_ok());
-        store.overwrite("000000010000000000000004", b"whatever");
-        let error = archive.must_have_no_wal_of(second).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Damaged);
-        assert!(
-            error.to_string().contains("000000020000000000000005"),
-            "{error}"
-        );
-        let third = TimelineId::new(3).unwrap();
-        assert!(archive.must_have_no_wal_of(third).is_ok());
     }
 
     #[test]

@@ -4,7 +4,10 @@
 //! Guarantees the three answers: restored; absent, which takes proof that the archive was there to be
 //! asked; and everything else, an error. A destination is never overwritten and never appears half written.
 
-use std::io::Write;
+mod absence;
+mod rule;
+
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +15,7 @@ use wal::{
     SegmentEnd, SegmentName, SegmentSummary, SystemIdentifier, TimelineHistory, WalFileName,
 };
 
-use crate::archive::{Archive, Got};
+use crate::archive::Archive;
 use crate::binding::{self, BINDING_KEY};
 use crate::branches;
 use crate::check::Check;
@@ -24,12 +27,19 @@ use crate::error::{Error, ErrorKind};
 use crate::key::{key_of, parse_key};
 use crate::neighbours;
 use crate::options::Cancel;
+use crate::prefetch::Answer;
 use crate::store::Detail;
 use crate::workspace::{Parts, Workspace};
+
+pub use absence::{Evidence, SegmentEvidence, SoughtSegment};
+pub use rule::{AsStored, NotStored, Notice, Rule};
 
 /// What the names of staged files begin with, where they need names. pg_basebackup (`sendDir`) and pg_rewind
 /// (`excludeFiles`, 15 to 18) skip what begins with `pgsql_tmp`.
 const STAGED_PREFIX: &str = "pgsql_tmp_walden_get_";
+
+/// How often a file is looked for that a listing shows and that cannot be opened.
+const LOOKS_MAX: u32 = 3;
 
 /// What is to be fetched.
 pub(crate) struct Wish<'a> {
@@ -53,17 +63,18 @@ pub(crate) struct Fetched {
     pub(crate) history: Option<TimelineHistory>,
 }
 
-/// See [`Archive::get`].
+/// See [`Archive::get_ruled`].
 pub(crate) fn get(
     archive: &Archive,
     name: &WalFileName,
     dest: &Path,
     system: Option<SystemIdentifier>,
+    rule: &dyn Rule,
     cancel: &Cancel,
-) -> Result<Got, Error> {
+) -> Result<Answer, Error> {
     // The end of a recovery must not depend on an archive that cannot be reached.
     if name.is_never_written() {
-        return Ok(Got::Absent);
+        return Ok(Answer::Absent(Vec::new()));
     }
     let dest = Destination::of(dest)?;
     let wish = Wish {
@@ -76,18 +87,53 @@ pub(crate) fn get(
         // Only to fail before the work rather than after it; publishing is what cannot overwrite.
         return Err(dest.exists());
     }
-    let mut workspace = Workspace::default();
-    match fetch(archive, &wish, &mut workspace, cancel)? {
-        Some(fetched) => {
+    match ruled(archive, &wish, rule, &mut Workspace::default(), cancel)? {
+        Ruled::File(fetched) => {
             let bytes = fetched.bytes;
             fetched.publish(&dest)?;
-            Ok(Got::Restored { bytes })
+            Ok(Answer::Restored {
+                bytes,
+                ahead: false,
+            })
         }
-        None => {
-            prove_present(archive)?;
-            Ok(Got::Absent)
-        }
+        Ruled::Absent(notices) => Ok(Answer::Absent(notices)),
     }
+}
+
+/// What a file that was looked for has come to under its rule.
+pub(crate) enum Ruled {
+    /// It may be handed over.
+    File(Box<Fetched>),
+    /// It is absent; and what to say beside that.
+    Absent(Vec<Notice>),
+}
+
+/// Fetches a file, and has its rule decide what follows. Works on any thread.
+pub(crate) fn ruled(
+    archive: &Archive,
+    wish: &Wish<'_>,
+    rule: &dyn Rule,
+    workspace: &mut Workspace,
+    cancel: &Cancel,
+) -> Result<Ruled, Error> {
+    for _ in 0..LOOKS_MAX {
+        let Some(fetched) = fetch(archive, wish, workspace, cancel)? else {
+            match rule.not_stored(archive, cancel)? {
+                NotStored::Absent(notices) => return Ok(Ruled::Absent(notices)),
+                NotStored::LookAgain => continue,
+            }
+        };
+        if rule.examines()
+            && let Some(notices) = rule.stored(archive, &mut fetched.contents(wish.name)?)?
+        {
+            return Ok(Ruled::Absent(notices));
+        }
+        return Ok(Ruled::File(Box::new(fetched)));
+    }
+    Err(Error::unavailable(format!(
+        "archive file \"{}\" is listed and cannot be found",
+        archive.shown(&key_of(wish.name))
+    )))
 }
 
 /// Fetches a file into an unnamed one in the directory that it is for, and checks it. Works on any thread.
@@ -106,10 +152,7 @@ pub(crate) fn fetch(
         ahead,
     } = *wish;
     // One that is wanted now is synced by the server, which waits for it either way.
-    let mut early = match ahead {
-        true => EarlySync::ON,
-        false => EarlySync::Off,
-    };
+    let mut early = if ahead { EarlySync::ON } else { EarlySync::Off };
     let bound = binding::known(archive)?;
     if let (Some(bound), Some(system)) = (&bound, system) {
         binding::check(archive, bound, system)?;
@@ -135,16 +178,15 @@ pub(crate) fn fetch(
     let identity = archive.options.identity_file.as_ref();
     let mut contents = Decoded::with_context(object, shown, identity, decompressor)?;
     let mut staged = stage(archive, name, parent)?;
+    let dir = parent.display();
+    let what = format!("could not write file \"{name}\" in \"{dir}\"");
+    let could_not_write = |cause| Error::io(&what, cause);
     loop {
         cancel.check(&format!("restoring of \"{name}\""))?;
         let bytes = contents.fill(chunk)?;
         let now = chunk.get(..bytes).unwrap_or_default();
         check.feed(now)?;
-        staged.write_all(now).map_err(|cause| {
-            let dir = parent.display();
-            let what = format!("could not write file \"{name}\" in \"{dir}\"");
-            Error::io(what, cause)
-        })?;
+        staged.write_all(now).map_err(could_not_write)?;
         early.wrote(bytes, || staged.sync_early())?;
         if bytes < CHUNK_BYTES {
             break;
@@ -223,6 +265,14 @@ impl std::fmt::Debug for Fetched {
 }
 
 impl Fetched {
+    /// What is in the file, from its beginning.
+    fn contents(&self, name: &WalFileName) -> Result<impl Read, Error> {
+        let could_not = |cause| Error::io(format!("could not read back \"{name}\""), cause);
+        let mut file = self.staged.file.try_clone().map_err(could_not)?;
+        file.seek(SeekFrom::Start(0)).map_err(could_not)?;
+        Ok(file)
+    }
+
     /// Gives the file its name, in the directory that it was fetched for.
     ///
     /// Not synced: the server syncs a restored file before it relies on it (durable_rename in

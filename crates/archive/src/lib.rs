@@ -31,7 +31,6 @@ mod faulty_store;
 mod forks;
 mod form;
 mod get;
-mod hole;
 mod identity;
 mod key;
 mod list;
@@ -57,7 +56,7 @@ mod time;
 mod uploads;
 mod workspace;
 
-pub use archive::{Archive, Cleaned, Got, Hole, Place, Put, Stored};
+pub use archive::{Archive, Cleaned, Got, Place, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
 pub use cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use compression::{Compression, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
@@ -67,8 +66,10 @@ pub use dir_store::DirStore;
 pub use error::{Error, ErrorKind};
 pub use faulty_store::{Faults, FaultyStore};
 pub use form::Form;
-pub use get::remove_restore_leftovers;
-pub use hole::{Absence, HOLE_NAMES_MAX};
+pub use get::{
+    AsStored, Evidence, NotStored, Notice, Rule, SegmentEvidence, SoughtSegment,
+    remove_restore_leftovers,
+};
 pub use identity::IdentityFile;
 pub use key::{beside, rename_hint};
 pub use location::{LOCATION_BYTES_MAX, Location};

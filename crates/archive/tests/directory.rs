@@ -15,11 +15,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
-use wal::{SegmentSize, TimelineId, WalFileName};
+use wal::{SegmentSize, TimelineId};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Error, ErrorKind, Form, Location, Options, Put, Verify,
-    spawn_plainly,
+    Archive, Cancel, Compression, Error, ErrorKind, Form, Location, Options, Put, SoughtSegment,
+    Verify, spawn_plainly,
 };
 
 #[test]
@@ -319,18 +319,13 @@ fn an_archive_that_goes_away_is_unavailable_until_it_comes_back() {
         error.to_string().ends_with("No such file or directory"),
         "{error}"
     );
-    assert!(
-        archive
-            .hole_at(
-                &TWO.parse::<WalFileName>()
-                    .unwrap()
-                    .segment()
-                    .copied()
-                    .unwrap(),
-                None
-            )
-            .is_err()
-    );
+    let sought = SoughtSegment {
+        segment: TWO.parse().unwrap(),
+        size: None,
+        is_fork: false,
+        at_hand: &[],
+    };
+    assert!(archive.segment_evidence(&sought).is_err());
     assert!(archive.list().is_err());
     let location = Location::directory(place.dir.path()).unwrap();
     let reopened = Archive::open(&location, Options::default(), spawn_plainly);

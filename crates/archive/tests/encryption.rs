@@ -18,8 +18,8 @@ use common::{ONE, OURS, Place, TWO, segment};
 use wal::{SegmentSize, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Form, Options,
-    Put, Verify,
+    Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Evidence, Form,
+    Options, Put, SoughtSegment, Verify,
 };
 
 /// A marker that stands in every segment, and in nothing that is encrypted.
@@ -351,11 +351,18 @@ fn whether_a_segment_is_missing_is_not_guessed_from_history_that_cannot_be_read(
         .put(&blind, "00000002.history", &history)
         .unwrap();
     let two: WalFileName = TWO.parse().unwrap();
-    let size = Some(SegmentSize::SMALLEST);
-    let hole = |archive: &Archive| archive.hole_at(two.segment().unwrap(), size);
-    assert_eq!(hole(&blind).unwrap_err().kind(), ErrorKind::Unusable);
-    let found = hole(&keys.archive(&[&public], Some(&file)))
-        .unwrap()
-        .unwrap();
-    assert_eq!(found.later, ["00000002.history"]);
+    let sought = SoughtSegment {
+        segment: *two.segment().unwrap(),
+        size: Some(SegmentSize::SMALLEST),
+        is_fork: false,
+        at_hand: &[],
+    };
+    let locked = blind.segment_evidence(&sought).unwrap_err();
+    assert_eq!(locked.kind(), ErrorKind::Unusable);
+    let sighted = keys.archive(&[&public], Some(&file));
+    let against = sighted.segment_evidence(&sought).unwrap().against;
+    assert!(
+        matches!(against, Some(Evidence::Left { .. })),
+        "{against:?}"
+    );
 }

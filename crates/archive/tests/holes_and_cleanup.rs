@@ -12,16 +12,35 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use common::{OURS, Place, THEIRS, TWO, segment};
-use wal::{KeepFrom, TimelineId, WalFileName};
+use wal::{KeepFrom, SegmentName, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, Got, MemoryStore, Object,
-    Options, Staged, Store,
+    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, Evidence, Got, MemoryStore,
+    Object, Options, SoughtSegment, Staged, Store,
 };
 
 /// The name of a segment of timeline 1.
 fn name(number: u32) -> String {
     format!("0000000100000000{number:08X}")
+}
+
+/// What speaks against the segment's absence, for whoever does not know the segment size.
+fn against(archive: &Archive, segment: &SegmentName) -> Option<Evidence> {
+    let sought = SoughtSegment {
+        segment: *segment,
+        size: None,
+        is_fork: false,
+        at_hand: &[],
+    };
+    archive.segment_evidence(&sought).unwrap().against
+}
+
+/// Evidence of later segments.
+fn later(keys: &[&str]) -> Option<Evidence> {
+    Some(Evidence::Later {
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        count: keys.len() as u64,
+    })
 }
 
 /// A store of which one object cannot be removed.
@@ -132,7 +151,7 @@ fn a_damaged_file_that_is_not_needed_does_not_stand_in_the_way_of_the_end() {
     fs::write(place.stored("00000007.history"), "").unwrap();
     for number in 1..=5 {
         fs::write(place.stored(&name(number)), "").unwrap();
-        assert_eq!(archive.hole_at(beyond, None).unwrap(), None, "{number}");
+        assert_eq!(against(&archive, beyond), None, "{number}");
         fs::write(place.stored(&name(number)), segment(&name(number))).unwrap();
     }
 }
@@ -173,7 +192,7 @@ fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
     let archive = place.archive(Compression::Zstd(1));
     let hole = |name: &str| {
         let name: WalFileName = name.parse().unwrap();
-        archive.hole_at(name.segment().unwrap(), None).unwrap()
+        against(&archive, name.segment().unwrap())
     };
     for name in [
         "000000020000000000000005",
@@ -184,15 +203,13 @@ fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
     }
     // Nothing says where timeline 2 begins: below its lowest segment is not a hole.
     assert_eq!(hole("000000020000000000000004"), None);
-    let found = hole("000000020000000000000006").unwrap();
     assert_eq!(
-        found.later,
-        [
+        hole("000000020000000000000006"),
+        later(&[
             "000000020000000000000008",
             "000000020000000000000009.partial"
-        ]
+        ])
     );
-    assert_eq!(found.later_count, 2);
     // Other timelines' segments say nothing of this one.
     assert_eq!(hole("000000010000000000000006"), None);
     assert_eq!(hole("000000030000000000000001"), None);
@@ -202,8 +219,11 @@ fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
     assert!(hole("000000020000000000000003").is_some());
     assert_eq!(hole("000000020000000000000002"), None);
     // And timeline 1 went on until there.
-    let found = hole("000000010000000000000002").unwrap();
-    assert_eq!(found.later, ["00000002.history"]);
+    let left = Evidence::Left {
+        by: TimelineId::new(2).unwrap(),
+        at: wal::Lsn(0x38_0000),
+    };
+    assert_eq!(hole("000000010000000000000002"), Some(left));
     assert_eq!(hole("000000010000000000000003"), None);
     // A partial segment is not the segment.
     assert_eq!(hole("000000020000000000000009"), None);
@@ -226,11 +246,9 @@ fn at_most_eight_names_of_a_long_line_are_given_the_first_ones() {
         place.put(&archive, &name, &segment(&name)).unwrap();
     }
     let name: WalFileName = TWO.parse().unwrap();
-    let hole = archive
-        .hole_at(name.segment().unwrap(), None)
-        .unwrap()
-        .unwrap();
-    assert_eq!(hole.later_count, 20);
-    assert_eq!(hole.later.len(), walden_archive::HOLE_NAMES_MAX);
-    assert_eq!(hole.later.first().unwrap(), "000000010000000000000003");
+    let Some(Evidence::Later { keys, count }) = against(&archive, name.segment().unwrap()) else {
+        panic!("no later segments");
+    };
+    assert_eq!((keys.len(), count), (8, 20));
+    assert_eq!(keys.first().unwrap(), "000000010000000000000003");
 }

@@ -1,13 +1,13 @@
 //! Who runs this program, and what that changes: a standby's startup process, another server's, a person.
 //!
-//! Guarantees: a server that must go on (`wire::Phase`) is not taken down by a failed restore; a command
+//! Guarantees: a server that must go on (`recovery::Phase`) is not taken down by a failed restore; a command
 //! that a server runs ends with the server. Left to others: everything about the file itself.
 
 use crate::exit::Outcome;
 use crate::say;
+use recovery::Phase;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use std::path::Path;
-use wire::Phase;
 
 /// The one message of every restore that could not tell, and its end.
 pub(crate) fn could_not_restore(

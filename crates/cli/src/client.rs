@@ -15,10 +15,11 @@ use crate::caller::{self, could_not_restore};
 use crate::exit::Outcome;
 use crate::flags::{ArchiveCleanup, Client, Global, RecoveryEnd, Restore};
 use crate::{cleanup, recovery_end, restore, say, settings};
+use recovery::Phase;
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
-use wire::{Answer, AskError, Phase, Request, SOCKET_PATH};
+use wire::{Answer, AskError, Request, SOCKET_PATH};
 
 /// How long Walden's own module is given to be answered for by the worker.  Usually the worker is there
 /// within milliseconds of the first request; where it is not, after a crash say, this is lost once per file,

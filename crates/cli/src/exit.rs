@@ -12,7 +12,7 @@
 //!
 //! The server takes a `restore_command` that exits with 1 to 125 for the end of WAL, and stops over
 //! anything higher (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18). So nothing but an archive's own
-//! "absent" may be 1, except where the server must not stop (`wire::Phase`): a standby asks again
+//! "absent" may be 1, except where the server must not stop (`recovery::Phase`): a standby asks again
 //! anyway, and a recovery that is ending can only be copying a timeline history file. A command line
 //! that names no command counts as a restore: it might have meant to be one.
 //!

@@ -112,8 +112,8 @@ pub(crate) struct Restore {
     #[arg(value_name = "LAST_RESTARTPOINT")]
     pub(crate) last_restartpoint: Option<String>,
 
-    /// What an absent segment means when the archive holds later ones: error (could not tell) or end
-    /// (absent) [default: PGDATA's walden.missing_segment, else error]
+    /// What a segment means that is missing although WAL goes on behind it: error (could not tell) or
+    /// end (absent) [default: PGDATA's walden.missing_segment, else error]
     #[arg(long, value_name = "error|end")]
     pub(crate) missing_segment: Option<MissingSegment>,
 

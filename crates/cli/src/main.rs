@@ -13,7 +13,6 @@ mod check_store;
 mod cleanup;
 mod client;
 mod conformance;
-mod control;
 mod exit;
 mod flags;
 mod list;

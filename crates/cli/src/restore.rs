@@ -1,8 +1,7 @@
 //! `walden restore NAME DEST [LAST_RESTARTPOINT]`: one file from the archive, done by this process.
 //!
-//! Guarantees the three answers: restored, absent, could not tell. Only the archive's own word makes a
-//! file absent, and an absent segment with later ones behind it is a hole, hence "could not tell",
-//! unless `--missing-segment end` says otherwise or the server has the segment in its own `pg_wal`.
+//! Guarantees the three answers: restored, absent, could not tell. What is told follows from the rules of the crate `recovery`,
+//! as with the library: this is the recovery module run in-process.
 //! `pg_rewind` runs this too: from any directory, with the final path as DEST, backwards, without `%r`.
 //! LAST_RESTARTPOINT is accepted, since the server offers it, and not used.
 //! Left to others: fetching and checking (`archive`), and asking a worker instead (`client.rs`).
@@ -13,14 +12,15 @@ use crate::exit::Outcome;
 use crate::flags::{Global, Restore};
 use crate::progress::{Progress, Where};
 use crate::say;
-use crate::settings;
-use archive::{Backoff, Cancel, Error, ErrorKind, Got, Hole, MissingSegment, Settings};
-use std::path::{Path, PathBuf};
+use crate::settings::{self, Chosen};
+use archive::{Answer, Backoff, Cancel, Error, ErrorKind, Settings};
+use recovery::{Asker, Control, Judge, Phase, Question, Server, TargetTimeline};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wal::{SegmentName, SystemIdentifier, WalFileName};
+use wal::SystemIdentifier;
 use wire::Request;
 
 /// The least an attempt is given, however short its retries are: a slow archive is not a dead one.
@@ -48,13 +48,6 @@ pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
     }
     match restore(flags, global) {
         Ok(outcome) => outcome,
-        Err(error) if server_falls_back_on_own(flags) => {
-            say::warning(&format!(
-                "{error}; the server has its own copy of \"{}\"",
-                flags.name
-            ));
-            Outcome::Absent
-        }
         Err(error) => caller::could_not_restore(
             &flags.name.to_string(),
             &flags.dest,
@@ -65,98 +58,92 @@ pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
 }
 
 fn restore(flags: &Restore, global: &Global) -> Result<Outcome, Error> {
-    let chosen = settings::choose(global, settings::data_dir_of(&flags.dest))?;
-    let system = chosen.system()?;
-    let given = flags.timeout.unwrap_or(chosen.restore_timeout);
-    let timeout = match caller::may_stop(&flags.dest) {
-        true => given,
-        // A standby tries again by itself, and streams meanwhile; waiting here would delay both.
-        false => Duration::ZERO,
-    };
-    let attempt_wait_max = given.max(ATTEMPT_WAIT_MIN);
-    let attempt = Arc::new(Attempt {
-        name: flags.name,
-        dest: flags.dest.clone(),
-        chosen: chosen.settings.clone(),
-        system,
-    });
-    // Never for a server, whose restore has to be quick and silent.
-    let progress = (!caller::is_servers_own(&flags.dest))
-        .then(|| Progress::start("restoring", Where::OnTerminal));
-    let found = retried(timeout, || bounded(&attempt, attempt_wait_max));
-    drop(progress);
-    match found? {
-        Found::Restored { bytes } => {
+    let chosen = settings::choose(global, settings::data_dir_of(&flags.dest));
+    let asker = asker(flags, chosen.as_ref().ok());
+    let question = Arc::new(Judge::new().ask(flags.name, asker));
+    let answer = chosen
+        .and_then(|chosen| ask(flags, &chosen, &question))
+        .or_else(|error| question.failed(error).map(Answer::Absent));
+    match answer? {
+        Answer::Restored { bytes, .. } => {
             if global.verbose {
-                let from = &chosen.settings.location;
-                say::note(&format!(
-                    "restored \"{}\" from \"{from}\", {bytes} bytes",
-                    flags.name
-                ));
+                say::note(&format!("restored \"{}\", {bytes} bytes", flags.name));
             }
             Ok(Outcome::Done)
         }
-        Found::Absent => {
+        Answer::Absent(notices) => {
+            for notice in notices {
+                say::warning_with_hint(&notice.message, notice.hint.as_deref());
+            }
             if global.verbose {
-                let from = &chosen.settings.location;
-                say::note(&format!("\"{}\" is not in \"{from}\"", flags.name));
+                say::note(&format!("\"{}\" is not in the archive", flags.name));
             }
             Ok(Outcome::Absent)
-        }
-        Found::Hole(hole) => {
-            let described = describe(&hole);
-            match chosen.missing_segment(flags.missing_segment) {
-                MissingSegment::Error => Err(Error::new(ErrorKind::Damaged, described).with_hint(
-                    "Bring the missing segment back, or let recovery end before it with \
-                     --missing-segment end (walden.missing_segment = 'end').",
-                )),
-                MissingSegment::End => {
-                    say::warning(&format!("{described}; recovery may end here"));
-                    Ok(Outcome::Absent)
-                }
-            }
         }
     }
 }
 
-/// What one attempt found out.
-enum Found {
-    Restored { bytes: u64 },
-    Absent,
-    Hole(Hole),
+/// Who asks: the server that this data directory is of, or somebody who wants this one file.
+fn asker(flags: &Restore, chosen: Option<&Chosen>) -> Asker {
+    let data_directory = settings::data_dir_of(&flags.dest);
+    let (Some(data_directory), true) = (data_directory, caller::is_servers_own(&flags.dest)) else {
+        return Asker::Other;
+    };
+    let control = Control::read(&data_directory);
+    let conf = chosen.and_then(|chosen| chosen.conf.as_ref());
+    let target = conf.and_then(|conf| conf.get("recovery_target_timeline"));
+    Asker::Recovery(Server {
+        phase: Phase::of(&data_directory),
+        target: TargetTimeline::parse(target.unwrap_or_default()),
+        control,
+        system: recovery::system_of(&data_directory).ok(),
+        size: control.and_then(|control| control.segment_size),
+        missing_segment: chosen
+            .map(|chosen| chosen.missing_segment(flags.missing_segment))
+            .unwrap_or_default(),
+        data_directory,
+    })
+}
+
+/// Asks the archive, trying again as long as the server can wait.
+fn ask(flags: &Restore, chosen: &Chosen, question: &Arc<Question>) -> Result<Answer, Error> {
+    let given = flags.timeout.unwrap_or(chosen.restore_timeout);
+    // A standby tries again by itself, and streams meanwhile; waiting here would delay both. And what the server has itself
+    // it need not wait for.
+    let waits = caller::may_stop(&flags.dest) && !question.has_own();
+    let timeout = if waits { given } else { Duration::ZERO };
+    let attempt = Arc::new(Attempt {
+        question: Arc::clone(question),
+        dest: flags.dest.clone(),
+        chosen: chosen.settings.clone(),
+        system: chosen.system()?,
+    });
+    // Never for a server, whose restore has to be quick and silent.
+    let progress = (!caller::is_servers_own(&flags.dest))
+        .then(|| Progress::start("restoring", Where::OnTerminal));
+    let answer = retried(timeout, || bounded(&attempt, given.max(ATTEMPT_WAIT_MIN)));
+    drop(progress);
+    answer
 }
 
 /// All that one attempt needs, so that it can run on a thread of its own.
 struct Attempt {
-    name: WalFileName,
+    question: Arc<Question>,
     dest: PathBuf,
     chosen: Settings,
     system: Option<SystemIdentifier>,
 }
 
 impl Attempt {
-    fn fetch(&self, cancel: &Cancel) -> Result<Found, Error> {
+    fn fetch(&self, cancel: &Cancel) -> Result<Answer, Error> {
         let archive = self.chosen.open(archive::spawn_plainly)?;
-        match archive.get(&self.name, &self.dest, self.system, cancel)? {
-            Got::Restored { bytes } => Ok(Found::Restored { bytes }),
-            Got::Absent => match &self.name {
-                WalFileName::Segment(segment) if !server_has(segment, &self.dest) => Ok(archive
-                    .hole_at(segment, None)?
-                    .map_or(Found::Absent, Found::Hole)),
-                // A standby asks again and again, and goes on with what it has.
-                WalFileName::TimelineHistory(timeline) if caller::may_stop(&self.dest) => {
-                    archive.must_have_no_wal_of(*timeline)?;
-                    Ok(Found::Absent)
-                }
-                _ => Ok(Found::Absent),
-            },
-        }
+        recovery::restore(&archive, &self.question, &self.dest, self.system, cancel)
     }
 }
 
 /// One attempt with an end: a file system that does not answer (a dead NFS server) must not hold recovery
 /// for good.  A thread that is stuck there ends with this process, and has published nothing.
-fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Found, Error> {
+fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Answer, Error> {
     let (tell, answer) = sync_channel(1);
     let cancel = Cancel::new();
     let (theirs, asked) = (Arc::clone(attempt), cancel.clone());
@@ -182,20 +169,6 @@ fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Found, Error> {
     }
 }
 
-/// Whether the segment lies where DEST shall: the server looks into its own `pg_wal` after the archive
-/// (`XLogFileReadAnyTLI`, `xlogrecovery.c`, 15 to 18), so nothing is missing for it.
-fn server_has(segment: &SegmentName, dest: &Path) -> bool {
-    settings::data_dir_of(dest).is_some() && dest.with_file_name(segment.to_string()).is_file()
-}
-
-/// Whether this is a timeline history file that the server already keeps in its `pg_wal`: it never
-/// changes, and "absent" makes the server take that copy (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18).
-fn server_falls_back_on_own(flags: &Restore) -> bool {
-    matches!(flags.name, WalFileName::TimelineHistory(_))
-        && caller::is_servers_own(&flags.dest)
-        && flags.dest.with_file_name(flags.name.to_string()).is_file()
-}
-
 /// Tries until it works, fails for good, or the time is up. Says once that it is trying again.
 fn retried<T>(timeout: Duration, attempt: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
     let deadline = Instant::now() + timeout;
@@ -217,20 +190,6 @@ fn retried<T>(timeout: Duration, attempt: impl Fn() -> Result<T, Error>) -> Resu
         }
         sleep(backoff.pause().min(left));
     }
-}
-
-/// A hole in words: the missing segment, and what lies behind it.
-fn describe(hole: &Hole) -> String {
-    let later = hole.later.join("\", \"");
-    let shown = u64::try_from(hole.later.len()).unwrap_or(u64::MAX);
-    let more = match hole.later_count.saturating_sub(shown) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    format!(
-        "segment \"{}\" is missing from the archive, which holds later WAL: \"{later}\"{more}",
-        hole.missing
-    )
 }
 
 #[cfg(test)]
@@ -259,24 +218,5 @@ mod tests {
         assert_eq!(tries.get(), 1);
         assert!(retried(Duration::from_secs(20), failing(ErrorKind::Damaged)).is_err());
         assert_eq!(tries.get(), 1);
-    }
-
-    #[test]
-    fn a_hole_is_described_by_the_missing_segment_and_the_later_ones() {
-        let mut hole = Hole {
-            missing: "000000010000000000000005".parse().unwrap(),
-            later: vec![
-                "000000010000000000000006".into(),
-                "000000010000000000000007".into(),
-            ],
-            later_count: 2,
-        };
-        assert_eq!(
-            describe(&hole),
-            "segment \"000000010000000000000005\" is missing from the archive, which holds later \
-             WAL: \"000000010000000000000006\", \"000000010000000000000007\""
-        );
-        hole.later_count = 9;
-        assert!(describe(&hole).ends_with("\" and 7 more"));
     }
 }

@@ -28,6 +28,14 @@ pub(crate) fn warning(message: &str) {
     line("warning", message);
 }
 
+/// The same with advice, on a line of its own.
+pub(crate) fn warning_with_hint(message: &str, hint: Option<&str>) {
+    warning(message);
+    if let Some(hint) = hint {
+        line("hint", hint);
+    }
+}
+
 /// Something for `--verbose`.
 pub(crate) fn note(message: &str) {
     line("note", message);

@@ -10,7 +10,6 @@
 //! wrong is an error, never skipped for the next place. Left to others: parsing a configuration and its
 //! values (`archive`), and what to do without an answer.
 
-use crate::control;
 use crate::flags::Global;
 use archive::{
     Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings,
@@ -177,12 +176,15 @@ impl Chosen {
 
     /// The secret of the cluster at hand; none without a data directory, or if its control file is not understood.
     pub(crate) fn secret(&self) -> Option<ClusterSecret> {
-        self.data_dir.as_deref().and_then(control::secret_of)
+        self.data_dir.as_deref().and_then(recovery::secret_of)
     }
 
     /// The system identifier of the cluster at hand; none without a data directory.
     pub(crate) fn system(&self) -> Result<Option<SystemIdentifier>, Error> {
-        self.data_dir.as_deref().map(control::system_of).transpose()
+        self.data_dir
+            .as_deref()
+            .map(recovery::system_of)
+            .transpose()
     }
 }
 

@@ -8,7 +8,7 @@
 //! | archive module | archiver | [`archiver`] |
 //! | host of several archive modules | archiver | [`several`] |
 //! | host of recovery modules | recovery worker | [`worker`] |
-//! | Walden's own recovery module | recovery worker | [`recovery`] |
+//! | Walden's own recovery module | recovery worker | [`recovery_module`] |
 //!
 //! Walden's own recovery module has no privileges: the host loads it by name like any other.
 
@@ -16,7 +16,8 @@ mod archiver;
 mod command;
 mod failure;
 mod loader;
-mod recovery;
+mod once;
+mod recovery_module;
 mod settings;
 mod several;
 mod wiring;
@@ -27,6 +28,6 @@ module::export! {
     settings: settings::ALL,
     load: wiring::on_load,
     archive: several::Archivers,
-    recovery: recovery::Recovery { restore, archive_cleanup, recovery_end },
+    recovery: recovery_module::Recovery { restore, archive_cleanup, recovery_end },
     worker: walden_recovery_worker => worker::main,
 }

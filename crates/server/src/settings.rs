@@ -165,7 +165,7 @@ static MISSING_SEGMENT: EnumSetting<MissingSegment> = EnumSetting::new(
     about(
         c"walden.missing_segment",
         Context::Reload,
-        c"Sets what happens when recovery needs a segment that is missing while later ones exist.",
+        c"Sets what happens when recovery needs a segment that is missing although WAL goes on behind it.",
         c"error: recovery does not go on. end: recovery ends there, with a warning.",
     ),
     &[

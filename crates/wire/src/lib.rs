@@ -18,7 +18,7 @@ mod listener;
 mod stream;
 
 pub use ask::{ANSWER_WAIT_MAX, ASK_AGAIN_COUNT_MAX, AskError, WORKER_START_WAIT_MAX, ask};
-pub use common::{OWN_LIBRARY, Phase, is_own_library};
+pub use common::{OWN_LIBRARY, is_own_library};
 pub use frame::{
     Answer, FILE_BYTES_MAX, FRAME_BYTES_MAX, FrameError, PATH_BYTES_MAX, PROTOCOL_VERSION, Request,
 };

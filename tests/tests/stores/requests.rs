@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use archive::{
-    Absence, Answer, Compression, Location, Options, Place, Prefetch, Wanted, spawn_plainly,
+    Answer, AsStored, Cancel, Compression, Location, MissingSegment, Options, Place, Prefetch,
+    Wanted, spawn_plainly,
 };
 use lab::stores::{Make, Proxy, Store};
 use lab::{DEADLINE, scenario, wait_for};
+use recovery::{Asker, Judge, Phase, Server, TargetTimeline};
 
 use crate::common::{SIZE, SYSTEM, contents, must_restore, open, put, segment, with_credentials};
 
@@ -84,6 +87,62 @@ fn on_a_fake_of_google_cloud_storage_a_segment_costs_one_request_each_way() -> R
     segments_cost_one_request_each(Make::GcsFake)
 }
 
+/// A standby that has caught up asks for the next segment, and for the next timeline, every few seconds.
+fn an_idle_standby_makes_four_requests(make: Make) -> Result<()> {
+    scenario(|lab| {
+        let store = Store::start(lab, make, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let data = lab.directory("data")?;
+        std::fs::create_dir(data.join("pg_wal"))?;
+        let location = with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let archive = open(&location, Compression::Zstd(1))?;
+        for number in 1..=5 {
+            put(&archive, &folder, &segment(number)?, 1)?;
+        }
+        let mut judge = Judge::new();
+        let standby = Server {
+            data_directory: data.clone(),
+            phase: Phase::Standby,
+            target: TargetTimeline::Latest,
+            control: None,
+            system: Some(SYSTEM),
+            size: Some(SIZE),
+            missing_segment: MissingSegment::Error,
+        };
+        let mut ask = |name| -> Result<()> {
+            let question = judge.ask(name, Asker::Recovery(standby.clone()));
+            let dest = data.join("pg_wal/RECOVERYXLOG");
+            let answer = recovery::restore(&archive, &question, &dest, None, &Cancel::new())?;
+            ensure!(answer == Answer::Absent(Vec::new()), "{name}: {answer:?}");
+            Ok(())
+        };
+        // The first round looks at everything, and once a minute another does.
+        for round in 0..5 {
+            proxy.clear();
+            ask(segment(6)?)?;
+            ask("00000002.history".parse()?)?;
+            let requests = proxy.requests().len();
+            ensure!(
+                requests <= if round == 0 { 8 } else { 4 },
+                "{requests} requests in round {round}: {:?}",
+                proxy.requests()
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn on_s3_an_idle_standby_makes_four_requests_a_round() -> Result<()> {
+    an_idle_standby_makes_four_requests(Make::SeaweedFs)
+}
+
+#[test]
+fn on_azure_an_idle_standby_makes_four_requests_a_round() -> Result<()> {
+    an_idle_standby_makes_four_requests(Make::Azurite)
+}
+
 /// How a recovery asks for one segment after the other.
 fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) -> Result<bool> {
     let name = segment(number)?;
@@ -95,7 +154,7 @@ fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) 
         place: place.clone(),
         system: SYSTEM,
         size: SIZE,
-        absence: Absence::Final,
+        rule: Arc::new(AsStored),
         prefetch_max: PREFETCH_DEFAULT,
         memory_limit: 128 << 20,
     };

@@ -7,17 +7,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use wal::WalFileName;
-
 use crate::archive::{Archive, Place};
 use crate::error::Error;
-use crate::get::{self, Wish};
-use crate::hole::{Absence, Holes, SETTLED_AFTER, Seen};
+use crate::get::{self, Ruled, Wish};
 use crate::memory;
 use crate::workspace::Workspace;
 
 use super::pace::Pace;
-use super::state::{Around, Cost, Found, Job, State, Why};
+use super::state::{Around, Cost, Job, State, Why};
 
 /// Opens an archive.
 type Open = Box<dyn Fn(&Place) -> Result<Archive, Error> + Send + Sync>;
@@ -26,7 +23,6 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Told to the keeper: there is nothing to keep any more.
     over: Condvar,
-    holes: Mutex<Holes>,
     bell: Box<dyn Fn() + Send + Sync>,
     open: Open,
     kept_unused_max: Duration,
@@ -41,7 +37,6 @@ impl Shared {
         Shared {
             state: Mutex::new(State::new()),
             over: Condvar::new(),
-            holes: Mutex::default(),
             bell,
             open,
             kept_unused_max,
@@ -109,7 +104,8 @@ impl Shared {
         state.has_keeper = false;
     }
 
-    fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Found, Error> {
+    /// What became of the job. Of one that is ahead nobody is told, so nothing need be proven.
+    fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Ruled, Error> {
         let archive = self.archive(job)?;
         let Around { parent, system, .. } = &job.around;
         let wish = Wish {
@@ -118,35 +114,13 @@ impl Shared {
             system: Some(*system),
             ahead: matches!(job.why, Why::Ahead(_)),
         };
-        let fetched = get::fetch(&archive, &wish, workspace, &job.cancel)?;
-        match (fetched, job.why) {
-            (Some(fetched), _) => Ok(Found::File(Box::new(fetched))),
-            // Nobody is told, so it need not be proven.
-            (None, Why::Ahead(_)) => Ok(Found::Absent),
-            (None, Why::Demanded(_, absence)) => {
-                get::prove_present(&archive)?;
-                let segment = match &job.name {
-                    WalFileName::Segment(segment) => segment,
-                    // Recovery would follow other timelines than the archive holds.
-                    WalFileName::TimelineHistory(timeline) if absence == Absence::MayEnd => {
-                        archive.must_have_no_wal_of(*timeline)?;
-                        return Ok(Found::Absent);
-                    }
-                    _ => return Ok(Found::Absent),
-                };
-                let look = || {
-                    let size = job.around.size;
-                    Holes::look(&self.holes, &archive, segment, size, absence)
-                };
-                match look()? {
-                    Seen::Nothing => Ok(Found::Absent),
-                    Seen::Hole(hole) => Ok(Found::Hole(hole)),
-                    // Perhaps another server's archiver has several files on their way.
-                    Seen::Unsettled if job.cancel.wait(SETTLED_AFTER) => {
-                        Err(Error::unavailable("nobody waits any more"))
-                    }
-                    Seen::Unsettled => self.fetch(job, workspace),
-                }
+        match &job.why {
+            Why::Demanded(_, rule) => {
+                get::ruled(&archive, &wish, rule.as_ref(), workspace, &job.cancel)
+            }
+            Why::Ahead(_) => {
+                let fetched = get::fetch(&archive, &wish, workspace, &job.cancel)?;
+                Ok(fetched.map_or(Ruled::Absent(Vec::new()), |it| Ruled::File(Box::new(it))))
             }
         }
     }

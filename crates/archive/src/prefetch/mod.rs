@@ -12,7 +12,8 @@
 //! * The window is kept full, slides with the requests, and is given up when nobody asks any more.
 //!
 //! The owner asks from one thread, waits as it likes for the bell, and does nothing slow: files are fetched, checked
-//! and decompressed by a crew. Left to others: what a hole means, retries, and how long an answer is waited for.
+//! and decompressed by a crew. Left to others: what follows from a file's being stored or not ([`Rule`]), retries, and how
+//! long an answer is waited for.
 
 mod hands;
 mod line;
@@ -29,14 +30,13 @@ use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::archive::{Archive, Hole, Place};
+use crate::archive::{Archive, Place};
 use crate::crew::{Crew, Spawn};
 use crate::error::Error;
-use crate::get::{Destination, Fetched};
-use crate::hole::Absence;
+use crate::get::{Destination, Fetched, Notice, Rule, Ruled};
 
 use hands::Shared;
-use state::{Around, DemandId, Found};
+use state::{Around, DemandId};
 use window::{Awaited, FetchId, Taken};
 
 /// The most segments that may be fetched ahead.
@@ -66,8 +66,8 @@ pub struct Wanted {
     pub system: SystemIdentifier,
     /// How large the server's segments are.
     pub size: SegmentSize,
-    /// What to make of a segment that is not there.
-    pub absence: Absence,
+    /// What follows from its being stored, or not.
+    pub rule: Arc<dyn Rule>,
     /// How many segments may be fetched ahead, at most [`PREFETCH_MAX`]; 0 for none.
     pub prefetch_max: usize,
     /// How many bytes all buffers may take, see [`Prefetch`]. One file at a time is always moved.
@@ -84,10 +84,8 @@ pub enum Answer {
         /// It had been fetched, or begun to be, before it was asked for.
         ahead: bool,
     },
-    /// The archive was there to be asked, and does not have it.
-    Absent,
-    /// It is a segment that the archive does not have, while it has later ones.
-    Hole(Hole),
+    /// It is absent, by its rule; and what to say beside that.
+    Absent(Vec<Notice>),
 }
 
 /// What has been done ahead so far, for the log.
@@ -142,7 +140,7 @@ impl Prefetch {
         let around = Around::of(&wanted)?;
         let (waiting, forward) = match &wanted.name {
             WalFileName::Segment(segment) if wanted.in_line => {
-                self.asked_in_line(*segment, &around)
+                self.asked_in_line(*segment, &around, wanted.rule.examines())
             }
             _ => {
                 self.shared.state().arrive_at(&around, false);
@@ -173,7 +171,12 @@ impl Prefetch {
         self.shared.state().tally()
     }
 
-    fn asked_in_line(&self, segment: SegmentName, around: &Around) -> (Waiting, bool) {
+    fn asked_in_line(
+        &self,
+        segment: SegmentName,
+        around: &Around,
+        examines: bool,
+    ) -> (Waiting, bool) {
         let mut state = self.shared.state();
         state.arrive_at(around, true);
         let forward = state.asked_for(segment, around.size, Instant::now());
@@ -182,6 +185,10 @@ impl Prefetch {
             return (Waiting::NotAsked, false);
         }
         state.window.drop_behind(segment);
+        if examines {
+            // What it holds decides, and that has to be looked at where the archive is asked.
+            return (Waiting::NotAsked, true);
+        }
         let waiting = match state.window.take(segment) {
             Taken::Ready(fetched) => Waiting::Ready(Box::new(fetched)),
             Taken::UnderWay(id) => Waiting::UnderWay(id),
@@ -230,11 +237,11 @@ impl Asking<'_> {
     pub fn answer(&mut self) -> Option<Result<Answer, Error>> {
         let (found, ahead) = match std::mem::replace(&mut self.waiting, Waiting::Answered) {
             Waiting::Answered | Waiting::NotAsked => return None,
-            Waiting::Ready(fetched) => (Ok(Found::File(fetched)), true),
+            Waiting::Ready(fetched) => (Ok(Ruled::File(fetched)), true),
             Waiting::UnderWay(id) => {
                 let awaited = self.prefetch.shared.state().window.awaited(id);
                 match awaited {
-                    Awaited::Ready(fetched) => (Ok(Found::File(Box::new(fetched))), true),
+                    Awaited::Ready(fetched) => (Ok(Ruled::File(Box::new(fetched))), true),
                     Awaited::UnderWay => {
                         self.waiting = Waiting::UnderWay(id);
                         return None;
@@ -267,11 +274,10 @@ impl Asking<'_> {
     }
 
     /// `None` if it has to be fetched anew.
-    fn give(&mut self, found: Found, ahead: bool) -> Result<Option<Answer>, Error> {
+    fn give(&mut self, found: Ruled, ahead: bool) -> Result<Option<Answer>, Error> {
         let mut fetched = match found {
-            Found::File(fetched) => *fetched,
-            Found::Absent => return Ok(Some(Answer::Absent)),
-            Found::Hole(hole) => return Ok(Some(Answer::Hole(hole))),
+            Ruled::File(fetched) => *fetched,
+            Ruled::Absent(notices) => return Ok(Some(Answer::Absent(notices))),
         };
         let (bytes, history) = (fetched.bytes, fetched.history.take());
         let dest = self.wanted.dest.clone();
@@ -301,7 +307,7 @@ impl Asking<'_> {
         let demanded = self.prefetch.shared.state().demand(
             self.wanted.name,
             &self.around,
-            self.wanted.absence,
+            Arc::clone(&self.wanted.rule),
         );
         self.waiting = Waiting::Demanded(demanded.ok_or_else(|| {
             Error::unavailable(format!(

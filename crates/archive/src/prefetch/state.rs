@@ -5,17 +5,15 @@
 //! of that.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::archive::{Archive, Hole, Place};
+use crate::archive::{Archive, Place};
 use crate::error::Error;
-use crate::get::{self, Fetched};
-use crate::hole::Absence;
+use crate::get::{self, Fetched, Rule, Ruled};
 use crate::memory;
 use crate::neighbours::Neighbours;
 use crate::options::Cancel;
@@ -51,23 +49,6 @@ impl Around {
             parent: get::Destination::of(&wanted.dest)?.parent.to_owned(),
             system: wanted.system,
             size: wanted.size,
-        })
-    }
-}
-
-/// What a demand found out.
-pub(super) enum Found {
-    File(Box<Fetched>),
-    Absent,
-    Hole(Hole),
-}
-
-impl fmt::Debug for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Found::File(_) => "File",
-            Found::Absent => "Absent",
-            Found::Hole(_) => "Hole",
         })
     }
 }
@@ -112,7 +93,7 @@ struct Demand {
 enum DemandStage {
     InTurn(Box<Job>),
     UnderWay(Cancel),
-    Ended(Result<Found, Error>),
+    Ended(Result<Ruled, Error>),
     /// Nobody waits any more, and the hand has not come back.
     GivenUp,
 }
@@ -127,10 +108,10 @@ pub(super) struct Job {
 }
 
 /// For whom a file is fetched.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) enum Why {
     Ahead(FetchId),
-    Demanded(DemandId, Absence),
+    Demanded(DemandId, Arc<dyn Rule>),
 }
 
 /// What a fetch has cost.
@@ -211,7 +192,7 @@ impl State {
         &mut self,
         name: WalFileName,
         around: &Around,
-        absence: Absence,
+        rule: Arc<dyn Rule>,
     ) -> Option<DemandId> {
         if self.stuck() >= STUCK_MAX {
             return None;
@@ -223,7 +204,7 @@ impl State {
             around: around.clone(),
             turn: self.turn,
             cancel: Cancel::new(),
-            why: Why::Demanded(id, absence),
+            why: Why::Demanded(id, rule),
         };
         let stage = DemandStage::InTurn(Box::new(job));
         self.demands.push_back(Demand { id, stage });
@@ -231,7 +212,7 @@ impl State {
     }
 
     /// The outcome of a demand, once there is one.
-    pub(super) fn demanded(&mut self, id: DemandId) -> Option<Result<Found, Error>> {
+    pub(super) fn demanded(&mut self, id: DemandId) -> Option<Result<Ruled, Error>> {
         let at = self.demands.iter().position(|demand| demand.id == id)?;
         let demand = self.demands.remove(at)?;
         match demand.stage {
@@ -420,8 +401,8 @@ impl State {
     }
 
     /// A job has ended; true if somebody waits for it.
-    pub(super) fn ended(&mut self, job: &Job, found: Result<Found, Error>, cost: &Cost) -> bool {
-        if matches!(found, Ok(Found::File(_))) && matches!(job.name, WalFileName::Segment(_)) {
+    pub(super) fn ended(&mut self, job: &Job, found: Result<Ruled, Error>, cost: &Cost) -> bool {
+        if matches!(found, Ok(Ruled::File(_))) && matches!(job.name, WalFileName::Segment(_)) {
             self.pace.fetched(cost.took);
             self.bytes_each = cost.bytes.max(memory::download_bytes());
         }
@@ -429,7 +410,7 @@ impl State {
             Why::Ahead(id) => {
                 self.under_way -= 1;
                 let ended = match found {
-                    Ok(Found::File(fetched)) => {
+                    Ok(Ruled::File(fetched)) => {
                         self.fetched += 1;
                         Ended::Fetched(*fetched)
                     }
@@ -442,7 +423,8 @@ impl State {
                 self.window.end(id, ended)
             }
             Why::Demanded(id, _) => {
-                let failed = found.is_err() && !job.cancel.is_cancelled();
+                let failed = matches!(&found, Err(error) if error.kind().may_work_later())
+                    && !job.cancel.is_cancelled();
                 if failed && self.turn == job.turn {
                     // What was wrong may be the open archive itself: a stale handle, another mount.
                     self.archive = None;

@@ -2,10 +2,12 @@
 
 use std::fs;
 
-use wal::{KeepFrom, WalFileName};
+use wal::{KeepFrom, SegmentName, WalFileName};
 
 use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
-use crate::{Archive, Cancel, Compression, ErrorKind, Got, Put, Store};
+use crate::{
+    Archive, Cancel, Compression, Error, ErrorKind, Evidence, Got, Put, SoughtSegment, Store,
+};
 
 pub(super) const ALL: &[Promise] = &[
     (
@@ -423,15 +425,26 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
     }
     let five = segment_of(&name("000000010000000000000005")?)?;
     let seven = segment_of(&name("000000010000000000000007")?)?;
-    let hole = archive.hole_at(&five, None)?;
-    let later = hole.map(|hole| (hole.later, hole.later_count));
-    let expected = (vec!["000000010000000000000006".to_owned()], 1);
+    let against = |segment: SegmentName| -> Result<Option<Evidence>, Error> {
+        let sought = SoughtSegment {
+            segment,
+            size: None,
+            is_fork: false,
+            at_hand: &[],
+        };
+        Ok(archive.segment_evidence(&sought)?.against)
+    };
+    let found = against(five)?;
+    let expected = Evidence::Later {
+        keys: vec!["000000010000000000000006".to_owned()],
+        count: 1,
+    };
     must(
-        later.as_ref() == Some(&expected),
-        format!("segment 5 of 6: {later:?}"),
+        found.as_ref() == Some(&expected),
+        format!("segment 5 of 6: {found:?}"),
     )?;
     must(
-        archive.hole_at(&seven, None)?.is_none(),
+        against(seven)?.is_none(),
         "the end of WAL was called a hole",
     )?;
     // Timeline 2 left timeline 1 at 0/A00000, in segment 10 of 1 MB: 7 must have been there.
@@ -439,17 +452,17 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let contents = forge::timeline_history(wal::TimelineId::FIRST, "0/A00000", "test");
     let _ = put(bench, &archive, &history, &contents)?;
     must(
-        archive.hole_at(&seven, None)?.is_some(),
+        against(seven)?.is_some(),
         "a timeline's switchpoint was not taken for evidence",
     )?;
     let ten = segment_of(&name("00000001000000000000000A")?)?;
     must(
-        archive.hole_at(&ten, None)?.is_none(),
+        against(ten)?.is_none(),
         "the segment of the switchpoint was called a hole",
     )?;
     let before_two = segment_of(&name("000000020000000000000009")?)?;
     must(
-        archive.hole_at(&before_two, None)?.is_none(),
+        against(before_two)?.is_none(),
         "a hole before its timeline began",
     )?;
     Ok("between segments, before a switchpoint, at the end, before the beginning".to_owned())

@@ -10,6 +10,7 @@
 
 use module::spawn_with_signals_blocked;
 use module::{Bell, Failure};
+use recovery::Phase;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,8 +18,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wire::{
-    Accepted, Answer, Connection, Listener, Phase, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH,
-    Stop,
+    Accepted, Answer, Connection, Listener, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH, Stop,
 };
 
 /// The startup process and the checkpointer each have one client at a time; the rest is for people.

@@ -15,6 +15,7 @@ mod libraries;
 
 use crate::loader::c_text;
 use crate::loader::recovery::Library;
+use crate::once::Once;
 use crate::settings::{self, Job};
 use crate::wiring;
 use archive::Backoff;
@@ -23,17 +24,14 @@ use handover::Handover;
 use left_behind::LeftBehind;
 use libraries::Libraries;
 use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
+use recovery::Phase;
 use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use wire::{Answer, Phase, Request};
+use wire::{Answer, Request};
 
 /// Longest pause between tries: a server stands still until a repaired archive is noticed.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long the same trouble is not reported again: a standby asks every few seconds.
-const SAME_REPORT_PAUSE: Duration = Duration::from_secs(60);
-/// How many different troubles are remembered for that.  A standby asks for a few names in turn.
-const REPORTED_MAX: usize = 32;
 /// How long archive cleanup and the end of recovery may take, before their clients are told that it has failed
 /// and those who wait behind them give up too.
 const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
@@ -51,7 +49,7 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
         libraries,
         desk,
         left_behind: LeftBehind::default(),
-        reported: Vec::new(),
+        once: Once::default(),
     };
     worker.serve()
 }
@@ -61,7 +59,7 @@ struct Worker {
     libraries: Libraries,
     desk: Desk,
     left_behind: LeftBehind,
-    reported: Vec<(String, Instant)>,
+    once: Once,
 }
 
 impl Worker {
@@ -249,18 +247,8 @@ impl Worker {
         if self.libraries.has_reported(failure) {
             return;
         }
-        self.reported
-            .retain(|(_, when)| when.elapsed() < SAME_REPORT_PAUSE);
-        if self
-            .reported
-            .iter()
-            .any(|(message, _)| *message == failure.message)
-        {
+        if !self.once.is_news(&failure.message) {
             return;
-        }
-        if self.reported.len() < REPORTED_MAX {
-            self.reported
-                .push((failure.message.clone(), Instant::now()));
         }
         self.process
             .report(&Report::of(Level::Warning, failure.clone()));

@@ -16,8 +16,8 @@ use crate::memory;
 use crate::options::{Cancel, Options};
 use crate::suite::forge;
 use crate::{
-    Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, Glance, MemoryStore, Object,
-    Staged, Store,
+    AsStored, Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, Glance, MemoryStore,
+    Object, Staged, Store,
 };
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex, mpsc};
@@ -248,7 +248,7 @@ impl Recovery {
             },
             system: OURS,
             size: SegmentSize::SMALLEST,
-            absence: Absence::Final,
+            rule: Arc::new(AsStored),
             prefetch_max,
             memory_limit: 128 << 20,
         };

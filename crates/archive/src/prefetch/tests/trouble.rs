@@ -130,7 +130,10 @@ fn recovery_never_gets_less_than_there_is_however_often_the_archive_fails() {
                 );
             }
             faults.stop();
-            assert_eq!(recovery.ask(segment(31)).unwrap(), Answer::Absent);
+            assert_eq!(
+                recovery.ask(segment(31)).unwrap(),
+                Answer::Absent(Vec::new())
+            );
             assert!(faults.injected() > 0);
         }
     }

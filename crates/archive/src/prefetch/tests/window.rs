@@ -72,8 +72,14 @@ fn absence_is_asked_for_anew_each_time_and_what_came_meanwhile_is_found() {
     recovery.settle();
     for number in 4..=20 {
         // The look ahead has missed it; and so does recovery, twice.
-        assert_eq!(recovery.ask(segment(number)).unwrap(), Answer::Absent);
-        assert_eq!(recovery.ask(segment(number)).unwrap(), Answer::Absent);
+        assert_eq!(
+            recovery.ask(segment(number)).unwrap(),
+            Answer::Absent(Vec::new())
+        );
+        assert_eq!(
+            recovery.ask(segment(number)).unwrap(),
+            Answer::Absent(Vec::new())
+        );
         recovery.put(&segment(number));
         recovery.restore(segment(number));
         recovery.settle();
@@ -142,7 +148,10 @@ fn a_segment_missing_on_the_new_timeline_is_found_on_the_old_one_and_nothing_is_
     // A server that finds the new one's segment gone asks the old one for the same.
     recovery.prefetch.forget();
     recovery.restore(segment(3));
-    assert_eq!(recovery.ask(on_timeline(2, 3)).unwrap(), Answer::Absent);
+    assert_eq!(
+        recovery.ask(on_timeline(2, 3)).unwrap(),
+        Answer::Absent(Vec::new())
+    );
     assert!(recovery.restore_later(segment(4)));
 }
 
@@ -216,66 +225,4 @@ fn where_files_need_names_they_go_with_the_window() {
     assert_eq!(recovery.files(), 3, "the one asked for and two ahead");
     recovery.prefetch.forget();
     assert_eq!(recovery.files(), 1);
-}
-
-/// A recovery whose archive is bound, so that it need not be listed to be believed.
-fn bound(numbers: impl IntoIterator<Item = u64>, absence: Absence) -> Recovery {
-    let mut recovery = Recovery::new(8).holding(numbers);
-    let binding = br#"{"format": 1, "system_identifier": "7", "created": "2026-11-22T00:00:00Z"}"#;
-    recovery.memory.overwrite("walden.json", binding);
-    recovery.wanted.absence = absence;
-    recovery
-}
-
-fn later(answer: Answer) -> Vec<String> {
-    match answer {
-        Answer::Hole(hole) => hole.later,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_standby_that_asks_again_and_again_has_the_archive_listed_once() {
-    let mut recovery = bound(1..=3, Absence::AskedAgain);
-    recovery.restore(segment(3));
-    for _ in 0..20 {
-        assert_eq!(recovery.ask(segment(4)).unwrap(), Answer::Absent);
-        assert_eq!(recovery.ask(on_timeline(2, 4)).unwrap(), Answer::Absent);
-    }
-    assert_eq!(recovery.store.lists(), 2, "once for each name");
-    // A hole is noticed when one of the next segments is there.
-    recovery.put(&segment(6));
-    for _ in 0..5 {
-        let answer = recovery.ask(segment(4)).unwrap();
-        assert_eq!(later(answer), [segment(6).to_string()]);
-    }
-    assert_eq!(recovery.store.lists(), 3);
-    // And so is its end.
-    recovery.put(&segment(4));
-    recovery.restore(segment(4));
-    recovery.memory.remove(&segment(4).to_string()).unwrap();
-    recovery.memory.remove(&segment(6).to_string()).unwrap();
-    assert_eq!(recovery.ask(segment(4)).unwrap(), Answer::Absent);
-}
-
-#[test]
-fn a_hole_far_from_later_segments_stays_one_for_a_standby() {
-    let mut recovery = bound((1..=3).chain([40]), Absence::AskedAgain);
-    for _ in 0..5 {
-        let answer = recovery.ask(segment(4)).unwrap();
-        assert_eq!(later(answer), [segment(40).to_string()]);
-    }
-    assert_eq!(recovery.store.lists(), 1);
-}
-
-#[test]
-fn where_recovery_would_end_the_archive_is_listed_each_time() {
-    let mut recovery = bound((1..=3).chain([40]), Absence::MayEnd);
-    for _ in 0..3 {
-        later(recovery.ask(segment(4)).unwrap());
-    }
-    assert_eq!(recovery.store.lists(), 3);
-    recovery.wanted.absence = Absence::Final;
-    assert_eq!(recovery.ask(segment(4)).unwrap(), Answer::Absent);
-    assert_eq!(recovery.store.lists(), 3);
 }
