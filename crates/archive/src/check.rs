@@ -9,7 +9,7 @@
 
 use wal::{
     LONG_PAGE_HEADER_BYTES, LongPageHeader, ReadError, SegmentReader, SegmentSize, SegmentSummary,
-    SystemIdentifier, TimelineHistory, WalFileName,
+    SystemIdentifier, TimelineHistory, WalFileName, WalMagic,
 };
 
 use crate::error::Error;
@@ -17,6 +17,9 @@ use crate::options::Verify;
 
 /// The longest timeline or backup history file believed, in bytes. Real ones have a line per ancestor.
 pub(crate) const HISTORY_BYTES_MAX: u64 = 1024 * 1024;
+
+const UNKNOWN_FORMAT: &str = "Install a release of Walden that knows it. With \"walden.verify\" set to \"header\" \
+     such segments are archived and restored without a look at their records.";
 
 /// A check in progress.
 pub(crate) struct Check<'a> {
@@ -31,6 +34,8 @@ pub(crate) struct Check<'a> {
     header: Option<LongPageHeader>,
     records: Option<SegmentReader>,
     bytes: u64,
+    /// The server's major version, one that is known.
+    server_major: Option<u32>,
 }
 
 /// What was checked, and found right.
@@ -59,12 +64,21 @@ impl<'a> Check<'a> {
             header: None,
             records: None,
             bytes: 0,
+            server_major: None,
         }
     }
 
     /// The same where it is known how long the archive's segments are, for one whose header cannot be read.
     pub(crate) fn of_size(self, size: Option<SegmentSize>) -> Check<'a> {
         Check { size, ..self }
+    }
+
+    /// The same where the major version of the server whose WAL this is can be told.
+    pub(crate) fn of_server(self, major: Option<u32>) -> Check<'a> {
+        Check {
+            server_major: major.filter(|major| WalMagic::knows(*major)),
+            ..self
+        }
     }
 
     /// The next bytes of the file. Fails as soon as they are known to be wrong.
@@ -105,7 +119,26 @@ impl<'a> Check<'a> {
             Some(Ok(summary)) if summary.header.magic.major().is_some() => Some(summary),
             _ => None,
         };
+        self.must_be_of_a_known_format()?;
         Ok(Checked { bytes, summary })
+    }
+
+    /// A server of a known major version writes WAL that can be read; if not, what the setting promises cannot be kept, and
+    /// nothing is wrong with the file. Asked last: a wrong magic number of the first page alone is damage.
+    fn must_be_of_a_known_format(&self) -> Result<(), Error> {
+        let (Some(major), Some(header), Verify::Records) =
+            (self.server_major, &self.header, self.verify)
+        else {
+            return Ok(());
+        };
+        if !self.is_segment() || header.magic.major().is_some() {
+            return Ok(());
+        }
+        let why = format!(
+            "{} cannot be checked: its pages have magic number {}, which is not known as one of PostgreSQL {major}",
+            self.shown, header.magic
+        );
+        Err(Error::unusable(why).with_hint(UNKNOWN_FORMAT))
     }
 
     fn size_at_end(&self) -> Result<u64, Error> {
@@ -256,6 +289,7 @@ mod tests {
     use forge::Written;
 
     use super::*;
+    use crate::error::ErrorKind;
 
     const SEGMENT: usize = 1024 * 1024;
 
@@ -285,6 +319,48 @@ mod tests {
         assert_eq!(checked(|_| ()), Ok(true));
         let error = checked(|bytes| bytes[500_000] ^= 1).unwrap_err();
         assert!(error.starts_with("the file is not valid: at "), "{error}");
+    }
+
+    /// The same for a server of this major.
+    fn checked_for(
+        major: u32,
+        verify: Verify,
+        change: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Error> {
+        let mut wal = Written::new();
+        wal.fill(SEGMENT);
+        let (name, mut bytes) = wal.segments(1).remove(0);
+        change(&mut bytes);
+        let name = WalFileName::Segment(name);
+        let mut check =
+            Check::new(&name, verify, None, "the file".to_owned()).of_server(Some(major));
+        check.feed(&bytes)?;
+        check.finish().map(drop)
+    }
+
+    #[test]
+    fn an_unknown_format_of_a_known_major_is_an_error_and_no_damage() {
+        let all = |bytes: &mut [u8]| bytes.chunks_mut(8192).for_each(other_major);
+        let error = checked_for(19, Verify::Records, all).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+        assert_eq!(
+            error.to_string(),
+            "the file cannot be checked: its pages have magic number D150, which is not known as one of PostgreSQL 19"
+        );
+        assert!(error.hint().unwrap().contains("\"header\""));
+        assert!(checked_for(19, Verify::Header, all).is_ok());
+        assert!(checked_for(20, Verify::Records, all).is_ok());
+        assert!(checked_for(19, Verify::Records, |_| ()).is_ok());
+        // One page alone is damaged.
+        let error = checked_for(19, Verify::Records, other_major).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged);
+        // A format that is not known may have other flags.
+        let flags = |bytes: &mut [u8]| {
+            all(bytes);
+            bytes[3] |= 0x01;
+        };
+        let error = checked_for(19, Verify::Records, flags).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable);
     }
 
     #[test]

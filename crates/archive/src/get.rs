@@ -169,7 +169,8 @@ pub(crate) fn fetch(
         system,
         format!("archive file \"{shown}\""),
     )
-    .of_size(bound.and_then(|bound| bound.segment_size));
+    .of_size(bound.and_then(|bound| bound.segment_size))
+    .of_server(archive.options.server_major);
     let Parts {
         chunk,
         decompressor,

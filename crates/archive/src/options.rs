@@ -14,7 +14,8 @@ use crate::recipients::Recipients;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Verify {
     /// Every record of segments and partial segments up to the end of WAL, and what [`Verify::Header`] checks. WAL of a
-    /// major version that is not known is checked as with [`Verify::Header`].
+    /// format that is not known is checked as with [`Verify::Header`], unless it is from a server whose major version is
+    /// known ([`Options::server_major`]): that is an error.
     #[default]
     Records,
     /// The first page's long header and the file's size, for segments and partial segments.
@@ -61,6 +62,8 @@ pub struct Options {
     pub identity_file: Option<IdentityFile>,
     /// How segments are checked, on the way in and on the way out.
     pub verify: Verify,
+    /// The major version of the server that this is done for, where that can be told.
+    pub server_major: Option<u32>,
 }
 
 /// How long an operation stands still for another that goes first: longer than any deadline, which is an hour.

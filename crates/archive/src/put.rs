@@ -306,7 +306,8 @@ impl Offer<'_> {
             verify,
             Some(self.owner.system),
             self.source.shown.clone(),
-        );
+        )
+        .of_server(self.archive.options.server_major);
         let counted = Counted {
             inner: staged,
             bytes: 0,

@@ -78,6 +78,7 @@ impl Settings {
                     .map(|text| parse("walden.identity_file", text))
                     .transpose()?,
                 verify: parse_or_default("walden.verify", &get)?,
+                server_major: None,
             },
             missing_segment: parse_or_default("walden.missing_segment", &get)?,
         })

@@ -93,6 +93,7 @@ impl Keys {
             recipients: recipients.join(",").parse().unwrap(),
             identity_file: identity.map(|path| path.to_str().unwrap().parse().unwrap()),
             verify: Verify::Header,
+            server_major: None,
         };
         let store = DirStore::open(self.place.dir.path()).unwrap();
         let secret = ClusterSecret::new([1; CLUSTER_SECRET_BYTES]);

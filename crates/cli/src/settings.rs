@@ -14,6 +14,8 @@ use crate::flags::Global;
 use archive::{
     Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings,
 };
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use wal::SystemIdentifier;
@@ -66,7 +68,7 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
     }
     let identity_file = global.identity_file.as_deref().map(absolute).transpose()?;
     let from_conf = |name: &str| conf.as_ref().and_then(|conf| conf.get(name));
-    let settings = Settings::read(|name| match name {
+    let mut settings = Settings::read(|name| match name {
         "walden.archive" => Some(location.as_str()),
         "walden.compression" => compression.as_deref().or_else(|| from_conf(name)),
         "walden.recipients" => global.recipients.as_deref().or_else(|| from_conf(name)),
@@ -85,6 +87,7 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
         Some(dir) => Some(named_data_dir(dir, conf.as_ref())),
         None => near_dir,
     };
+    settings.options.server_major = data_dir.as_deref().and_then(major_of);
     Ok(Chosen {
         settings,
         said_by,
@@ -210,6 +213,15 @@ pub(crate) fn current_data_dir() -> Option<PathBuf> {
 /// Whether this is a data directory, as the server itself tells it (`ValidatePgVersion`, 15 to 18).
 fn is_data_dir(dir: &Path) -> bool {
     dir.join("PG_VERSION").is_file()
+}
+
+/// The major version of a data directory; `None` if it cannot be told.
+fn major_of(dir: &Path) -> Option<u32> {
+    // No more than what is there in any version, and of a regular file.
+    let file = is_data_dir(dir).then(|| File::open(dir.join("PG_VERSION")))?;
+    let mut text = String::new();
+    file.ok()?.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }
 
 /// A parameter with a unit of time, in seconds unless it names one; as the server reads it

@@ -1,5 +1,6 @@
 //! Walden's parameters, as data, and the typed view of them that the rest of the library uses.
 
+use abi::Major;
 use archive::{
     Compression, IdentityFile, Location, MissingSegment, Options, Place, Recipients, UploadLimits,
     Verify,
@@ -319,8 +320,15 @@ pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
             recipients,
             identity_file,
             verify: VERIFY.get(process),
+            server_major: major(process),
         },
     })
+}
+
+fn major(process: Process) -> Option<u32> {
+    let number = process.parameter(c"server_version_num").ok().flatten()?;
+    let Major(major) = Major::of_version_num(number.parse().ok()?);
+    Some(major)
 }
 
 /// `walden.archive` as it is written; empty when not set.

@@ -25,6 +25,12 @@ impl WalMagic {
         }
     }
 
+    /// Whether the format of a major version is known.
+    #[must_use]
+    pub fn knows(major: u32) -> bool {
+        (15..=19).contains(&major)
+    }
+
     /// All flags that a page of this format can have (`XLP_ALL_FLAGS`); the server refuses a page with others. Of a format
     /// that is not known it can be any.
     pub(crate) fn flags(self) -> u16 {
@@ -80,6 +86,8 @@ mod tests {
                 (0xD122, 19)
             ]
         );
+        let majors: Vec<u32> = (0..100).filter(|major| WalMagic::knows(*major)).collect();
+        assert!(majors.iter().eq(known.iter().map(|(_, major)| major)));
         assert!(
             known
                 .iter()

@@ -217,6 +217,7 @@ impl Bench<'_> {
             },
             identity_file: (way.sealing != Sealing::Blind).then(|| self.identity.clone()),
             verify: Verify::Header,
+            server_major: None,
         };
         Archive::with_store(store, options).with_secret(ClusterSecret::new(SECRET))
     }
