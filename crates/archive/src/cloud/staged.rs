@@ -23,6 +23,7 @@ use crate::options::Cancel;
 use crate::retry::Backoff;
 use crate::store::{Published, Staged};
 
+use super::address::Service;
 use super::asking::limit_for;
 use super::connect::Client;
 use super::failure::{Failure, Meaning};
@@ -129,7 +130,12 @@ impl CloudStaged {
         if self.parts.is_none() {
             let name = format!("{STAGED_PREFIX}{}.{:016x}", self.key, fastrand::u64(..));
             let path = self.shared.path(&name);
-            let (begun, attributes) = (path.clone(), self.attributes());
+            let begun = path.clone();
+            let attributes = match self.shared.address.service {
+                // The client library refuses to begin any there with attributes.
+                Service::Azure => Attributes::new(),
+                Service::S3 | Service::Gcs => self.attributes(),
+            };
             let begin = move |client: Arc<dyn Client>| {
                 let (path, attributes) = (begun.clone(), attributes.clone());
                 async move {
