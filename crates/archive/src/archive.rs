@@ -245,6 +245,12 @@ impl Archive {
         crate::list::list(self, told)
     }
 
+    /// How many objects the last listing left out because no archive has such names: they disturb nothing, and can be in
+    /// nobody's interest.
+    pub fn skipped(&self) -> u64 {
+        self.store.skipped()
+    }
+
     /// In which form a file is stored, by its first bytes; `None` if it is not there. In an object store this is a request.
     pub fn form_of(&self, key: &str) -> Result<Option<Form>, Error> {
         crate::reading::form_of(self, key)

@@ -38,6 +38,6 @@ pub(crate) fn list(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Vec<S
             "could not list \"{place}\": there is no memory for more than {count} files"
         )));
     }
-    files.sort_by(|a: &Stored, b: &Stored| a.name.cmp(&b.name));
+    files.sort_by_key(|file: &Stored| file.name);
     Ok(files)
 }

@@ -146,6 +146,11 @@ pub trait Store: Send + Sync {
         false
     }
 
+    /// How many objects the last listing left out because no archive has such names, where that is known and worth a note.
+    fn skipped(&self) -> u64 {
+        0
+    }
+
     /// Removes an object, durably, and tells whether it was there.
     fn remove(&self, key: &str) -> Result<bool, Error>;
 

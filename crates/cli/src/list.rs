@@ -89,7 +89,13 @@ fn look(archive: &Archive, progress: &Progress) -> Result<(Vec<Stored>, Vec<Stri
         progress.found(files.len() as u64);
         ControlFlow::Continue(())
     })?;
-    files.sort_by(|one: &Stored, other: &Stored| one.name.cmp(&other.name));
+    if archive.skipped() > 0 {
+        let objects = say::counted(archive.skipped(), "object");
+        say::note(&format!(
+            "left out {objects} with names that no archive has"
+        ));
+    }
+    files.sort_by_key(|file: &Stored| file.name);
     beside.sort();
     Ok((files, beside))
 }

@@ -42,6 +42,8 @@ pub(super) struct Page {
     pub(super) objects: Vec<Listed>,
     /// Where the next page begins; `None` if this is the last.
     pub(super) next: Option<String>,
+    /// What all names begin with, as the store has understood the question; `None` if it does not say.
+    pub(super) prefix: Option<String>,
     /// How many objects were left out, because of names that no archive uses.
     pub(super) odd: u64,
 }
@@ -78,6 +80,7 @@ impl Dialect {
         };
         match (self, inner) {
             (Dialect::S3, "/IsTruncated") => Element::IsTruncated,
+            (_, "/Prefix") => Element::Prefix,
             (Dialect::S3, "/NextContinuationToken") => Element::Next,
             (Dialect::S3, "/KeyCount") => Element::KeyCount,
             (Dialect::S3, "/CommonPrefixes") => Element::Folder,
@@ -102,6 +105,7 @@ impl Dialect {
 enum Element {
     IsTruncated,
     Next,
+    Prefix,
     KeyCount,
     /// What is behind a delimiter.
     Folder,
@@ -261,6 +265,7 @@ impl Said {
                 let count = text.text.trim().parse();
                 self.key_count = Some(count.map_err(|_| "its count of keys is no number")?);
             }
+            Element::Prefix => self.page.prefix = text.plain(),
             Element::Name => self.name = text.plain(),
             Element::Bytes => self.bytes = text.text.trim().parse().ok(),
             Element::Modified => self.modified = time(text.text.trim()),

@@ -7,10 +7,12 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use object_store::list::PaginatedListOptions;
 
 use crate::error::Error;
+use crate::printable::printable;
 use crate::store::Entry;
 
 use super::address::Service;
@@ -32,6 +34,17 @@ pub(super) enum From {
     Token(String),
 }
 
+impl From {
+    /// Behind this key, as far as the store knows the question.
+    pub(super) fn after(shared: &Shared, key: &str) -> From {
+        match shared.address.service {
+            Service::S3 | Service::Gcs if !key.is_empty() => From::After(key.to_owned()),
+            // Azure has no such question but in versions that not all of them speak.
+            _ => From::Start,
+        }
+    }
+}
+
 impl Shared {
     /// One page of the objects whose keys begin so, of so many at most or as many as the store likes, and where the next
     /// one begins.
@@ -50,6 +63,13 @@ impl Shared {
             let could_not = could_not();
             return Err(Error::unavailable(format!("{could_not}: nothing was told")));
         };
+        self.skipped.fetch_add(page.odd, Ordering::Relaxed);
+        if let Some(prefix) = page.prefix.filter(|it| !is_of(&self.name(prefix), it)) {
+            let (could_not, prefix) = (could_not(), printable(&prefix));
+            return Err(Error::unavailable(format!(
+                "{could_not}: the store answered with what begins with \"{prefix}\""
+            )));
+        }
         let root = self.name("");
         let entries = page.objects.into_iter().filter_map(|object| {
             let key = object.name.strip_prefix(&root)?;
@@ -104,6 +124,7 @@ impl Shared {
         mut from: From,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
+        self.skipped.store(0, Ordering::Relaxed);
         let mut tokens = HashSet::new();
         for _ in 0..PAGES_MAX {
             let (entries, next) = self.page(prefix, &from, None)?;
@@ -132,9 +153,34 @@ impl Shared {
     }
 }
 
+/// Whether all that was asked for is in a listing of this prefix, which some stores tell in the letters of URLs.
+fn is_of(asked: &str, told: &str) -> bool {
+    let plain = told
+        .replace("%2F", "/")
+        .replace("%2f", "/")
+        .replace("%3D", "=")
+        .replace("%3d", "=");
+    asked.starts_with(&plain)
+}
+
 /// What a token is remembered by.
 fn digest(token: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     token.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_is_of_what_was_asked_for_or_of_more() {
+        for told in ["main/0000", "main/", "", "main%2F0000", "main%2f"] {
+            assert!(is_of("main/0000", told), "{told}");
+        }
+        for told in ["main/00000001", "other/", "main/0001"] {
+            assert!(!is_of("main/0000", told), "{told}");
+        }
+    }
 }

@@ -232,12 +232,33 @@ fn must_be_listed(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), 
     }
     found.sort();
     if found == keys {
-        return Ok(());
+        return must_start_behind(shared, prefix, keys);
     }
     let place = shared.address.place();
     Err(Error::unusable(format!(
         "archive \"{place}\" lists {} objects in pages of one where {LISTED} were just created",
         found.len()
+    )))
+}
+
+/// Has those behind the first listed, as whoever follows a timeline asks for.
+fn must_start_behind(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), Error> {
+    let Some((first, behind)) = keys.split_first() else {
+        return Ok(());
+    };
+    let (entries, _) = shared.page(prefix, &From::after(shared, first), None)?;
+    let mut found: Vec<_> = entries.into_iter().map(|entry| entry.key).collect();
+    // A store that does not know the question shows all.
+    found.retain(|key| key > first);
+    found.sort();
+    if found == behind {
+        return Ok(());
+    }
+    let place = shared.address.place();
+    Err(Error::unusable(format!(
+        "archive \"{place}\" lists {} objects behind one where {} were just created",
+        found.len(),
+        behind.len()
     )))
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     made: Mutex<Made>,
     driver: Driver,
     gate: Arc<Gate>,
+    /// How many objects the last listing left out.
+    pub(super) skipped: AtomicU64,
     /// The store has been seen to keep what is there, when something is put there or copied there.
     creation: Proof,
     copy: Proof,
@@ -85,6 +88,7 @@ impl CloudStore {
                 made: Mutex::new(Made::of(address)?),
                 driver: Driver::start(spawn)?,
                 gate: Arc::default(),
+                skipped: AtomicU64::new(0),
                 creation: Proof::default(),
                 copy: Proof::default(),
             }),
@@ -422,12 +426,7 @@ impl Store for CloudStore {
         _: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let from = match self.shared.address.service {
-            Service::S3 | Service::Gcs if start_after.is_empty() => From::Start,
-            Service::S3 | Service::Gcs => From::After(start_after.to_owned()),
-            // It has no such question but in versions that not all of them speak.
-            Service::Azure => From::Start,
-        };
+        let from = From::after(&self.shared, start_after);
         self.shared.each(prefix, from, &mut |entry| {
             // A store that does not know the question shows all.
             match is_ours(&entry) && entry.key.as_str() > start_after {
@@ -451,6 +450,10 @@ impl Store for CloudStore {
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
         self.remove_leftovers_older_than(LEFTOVER_AGE)
+    }
+
+    fn skipped(&self) -> u64 {
+        self.shared.skipped.load(Ordering::Relaxed)
     }
 
     fn staged_bytes(&self, bytes: u64) -> u64 {

@@ -32,6 +32,7 @@ fn a_page_tells_its_objects_and_where_the_next_one_begins() {
     .unwrap();
     assert_eq!(names(&page), ["main/1", "main/2"]);
     assert_eq!((page.next.as_deref(), page.odd), (Some("a&bA=="), 0));
+    assert_eq!(page.prefix.as_deref(), Some("main/"));
     assert_eq!(page.objects[0].bytes, 7);
     let modified = humantime::format_rfc3339(page.objects[0].modified).to_string();
     assert_eq!(modified, "2026-11-20T10:00:00Z");
