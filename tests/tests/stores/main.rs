@@ -6,6 +6,7 @@
 mod common;
 mod forms;
 mod leftovers;
+mod little_memory;
 mod misbehaving;
 mod races;
 mod refused;

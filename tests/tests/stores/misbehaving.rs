@@ -1,20 +1,17 @@
 //! Stores, and proxies before them, that answer as none should: bodies, headers and pages that never end, listings that are
 //! none, objects larger than any WAL file.
 //!
-//! The server, its processes and the command run with little memory to spare. None of them may die, take long, say that a
-//! file is absent, or say that one is archived.
+//! The command runs with little memory here. It may not die, take long, or say that a file is absent. What the server makes of
+//! the same is in `little_memory.rs`.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use archive::{CloudStore, Detail, Location, Store as _, spawn_plainly};
 use lab::stores::{Make, Reply, Script, Step, Store, Tokens};
-use lab::{Cluster, DEADLINE, Lab, Outcome, Process, run_for, scenario, wait_for};
+use lab::{Lab, Outcome, run_for, scenario};
 
 use crate::common::with_credentials;
-
-/// How much more memory a process may have than it has when all is well.
-const MEMORY: u64 = 96 * 1024 * 1024;
 
 /// How much the command may have in all: it is started with it.
 const COMMAND_MEMORY: u64 = 256 * 1024 * 1024;
@@ -39,7 +36,7 @@ fn endless(status: u16, beginning: &str, more: &str) -> Reply {
 }
 
 /// What no request is to be answered with.
-fn answers_to_anything() -> Vec<Reply> {
+pub(crate) fn answers_to_anything() -> Vec<Reply> {
     vec![
         endless(403, "<Error><Code>AccessDenied</Code>", "x"),
         endless(200, "", "x"),
@@ -61,7 +58,7 @@ fn answers_to_anything() -> Vec<Reply> {
 }
 
 /// What is no complete listing.
-fn listings_that_are_none() -> Vec<Reply> {
+pub(crate) fn listings_that_are_none() -> Vec<Reply> {
     let inside = |text: &str| whole(200, &format!("<ListBucketResult>{text}</ListBucketResult>"));
     let is_last = "<IsTruncated>false</IsTruncated>";
     let object = "<Contents><Key>wal/a</Key><Size>1</Size><LastModified>2026-11-29T20:00:00Z</LastModified></Contents>";
@@ -255,13 +252,108 @@ fn odd_keys_stop_nothing() -> Result<()> {
              {}</ListBucketResult>",
             object(&format!("wal/{SEGMENT}"))
         );
-        script.follow(vec![Step::on("GET", "list-type=2", whole(200, &body))]);
+        script.follow(vec![
+            Step::on("GET", "list-type=2", whole(200, &body)),
+            Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
+        ]);
         let mut found = Vec::new();
         store.list("", Detail::Full, &mut |entry| {
             found.push(entry.key);
             std::ops::ControlFlow::Continue(())
         })?;
         assert_eq!(found, [SEGMENT]);
+        assert_eq!(store.skipped(), odd.len() as u64);
+        let ran = walden(lab, &["list", "-A", &scripted_s3(lab, &script)?])?;
+        let note = format!(
+            "left out {} objects with names that no archive has",
+            odd.len()
+        );
+        ensure!(
+            ran.stderr.contains(&note) && ran.stdout.contains(SEGMENT),
+            "{ran:?}"
+        );
+        Ok(())
+    })
+}
+
+/// Each service's own words, without a command around them.
+#[test]
+fn no_service_is_believed_a_listing_that_is_none() -> Result<()> {
+    scenario(|lab| {
+        let script = Script::alone()?;
+        let (port, file) = (script.port(), lab.dir().join("credentials"));
+        let (lines, key) = (
+            "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\nAZURE_STORAGE_ACCOUNT_KEY=Zm9v\n",
+            r#"{"private_key":"","private_key_id":"","client_email":"","disable_oauth":true}"#,
+        );
+        let azure = [
+            "<EnumerationResults><Blobs></Blobs></EnumerationResults>",
+            "<EnumerationResults><NextMarker/></EnumerationResults>",
+            "<EnumerationResults><Blobs></Blobs><NextMarker/>",
+            "<Error><Code>ServerBusy</Code></Error>",
+            "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>",
+            "<EnumerationResults><Prefix>other/</Prefix><Blobs></Blobs><NextMarker/></EnumerationResults>",
+        ];
+        let azure = azure.map(|body| whole(200, body)).to_vec();
+        let mut s3 = listings_that_are_none();
+        s3.push(whole(
+            200,
+            "<ListBucketResult><Prefix>other/</Prefix><IsTruncated>false</IsTruncated></ListBucketResult>",
+        ));
+        for (place, credentials, replies) in [
+            (
+                format!("s3://b/wal?endpoint=http://127.0.0.1:{port}&region=eu&path_style=true"),
+                lines,
+                &s3,
+            ),
+            (
+                format!("gs://b/wal?endpoint=http://127.0.0.1:{port}"),
+                key,
+                &s3,
+            ),
+            (
+                format!("az://b/wal?account=a&endpoint=http://127.0.0.1:{port}/a"),
+                lines,
+                &azure,
+            ),
+        ] {
+            let lines: String = credentials
+                .lines()
+                .filter(|line| !line.starts_with("AZURE") || place.starts_with("az:"))
+                .filter(|line| !line.starts_with("AWS") || place.starts_with("s3:"))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            std::fs::write(&file, lines)?;
+            let url = format!("{place}&credentials_file={}", file.display());
+            let store = CloudStore::open(&url.parse()?, spawn_plainly)?;
+            for reply in replies.iter().chain(&answers_to_anything()) {
+                script.follow(vec![Step::on("GET", "list", reply.clone())]);
+                let visit = &mut |_| std::ops::ControlFlow::Continue(());
+                for listed in [
+                    store.list("", Detail::Keys, visit),
+                    store.list_after("0000", SEGMENT, Detail::Keys, visit),
+                ] {
+                    let error = listed
+                        .err()
+                        .with_context(|| format!("{place}, {reply:?}: a listing"))?;
+                    ensure!(error.kind().may_work_later(), "{place}, {reply:?}: {error}");
+                }
+                let unexpected = script.unexpected();
+                ensure!(unexpected.is_empty(), "{place}: {unexpected:?}");
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A planted fault for these tests: what takes in all that comes does not survive the memory that it has here.
+#[test]
+fn a_program_that_takes_in_what_never_ends_dies_of_it() -> Result<()> {
+    scenario(|lab| {
+        let mut command = lab.command("prlimit");
+        command.arg(format!("--data={COMMAND_MEMORY}"));
+        let ran = run_for(command.args(["tail", "-n", "1", "/dev/zero"]), COMMAND_MAX)?;
+        ensure!(!ran.status.success(), "{ran:?}");
         Ok(())
     })
 }
@@ -290,142 +382,6 @@ fn credentials_that_were_replaced_count_from_the_next_request_on() -> Result<()>
         ensure!(refused.kind().may_work_later(), "{refused}");
         std::fs::write(&file, good)?;
         ensure!(!look()?, "something is there");
-        Ok(())
-    })
-}
-
-/// A store that is honest until it follows a script, and a server that archives there.
-struct Scene<'lab> {
-    store: Store<'lab>,
-    script: Script,
-}
-
-impl<'lab> Scene<'lab> {
-    fn new(lab: &'lab Lab) -> Result<Scene<'lab>> {
-        let store = Store::start(lab, Make::GcsFake, "archive")?;
-        let script = Script::before(&store)?;
-        Ok(Scene { store, script })
-    }
-
-    fn url(&self) -> Result<String> {
-        with_credentials(&self.store, &self.store.url_by(&self.script, "wal"))
-    }
-}
-
-fn must_live(server: &Cluster, process: &Process) -> Result<()> {
-    ensure!(process.is_alive(), "{process:?} has ended");
-    ensure!(server.is_running()?, "the server has ended");
-    Ok(())
-}
-
-#[test]
-fn an_archiver_with_little_memory_survives_every_answer_and_archives_nothing_meanwhile()
--> Result<()> {
-    scenario(|lab| {
-        let scene = Scene::new(lab)?;
-        let settings = lab.walden_settings_at(&scene.url()?)?;
-        let server = lab.primary("primary", 1, settings.with("walden.archive_timeout", "2s"))?;
-        server.archive_everything()?;
-        let archiver = server.wait_for_process("archiver")?;
-        lab.limit_memory(&archiver, MEMORY)?;
-        let mut replies = answers_to_anything();
-        replies.push(Reply::Zeros(200, u64::MAX));
-        for (reply, entry) in replies.into_iter().zip(1..) {
-            scene.script.follow(vec![Step::on("*", "", reply.clone())]);
-            server.sql(&format!("insert into ledger(entry) values ({entry})"))?;
-            let count = server.archiver("archived_count")?;
-            let failures = server.archive_failures()?;
-            server.switch_segment()?;
-            wait_for("a failure", DEADLINE, || {
-                must_live(&server, &archiver).with_context(|| format!("{reply:?}"))?;
-                Ok((server.archive_failures()? > failures).then_some(()))
-            })?;
-            ensure!(
-                server.archiver("archived_count")? == count,
-                "{reply:?}: archived"
-            );
-            scene.script.follow(Vec::new());
-            server
-                .wait_until_archived()
-                .with_context(|| format!("after {reply:?}"))?;
-            must_live(&server, &archiver)?;
-        }
-        Ok(())
-    })
-}
-
-#[test]
-fn a_standby_with_little_memory_survives_every_answer_and_goes_on_afterwards() -> Result<()> {
-    scenario(|lab| {
-        let scene = Scene::new(lab)?;
-        let settings = lab.walden_settings_at(&scene.url()?)?;
-        let primary = lab.primary("primary", 1, settings.clone())?;
-        let backup = primary.base_backup("backup")?;
-        let settings = settings
-            .with("walden.restore_library", "walden")
-            .with("walden.restore_timeout", "2s");
-        let standby = lab.restored("standby", &backup, settings)?;
-        standby.touch("standby.signal")?;
-        standby.start()?;
-        let worker = standby.wait_for_process("walden")?;
-        let startup = standby.wait_for_process("startup")?;
-        for process in [&worker, &startup] {
-            lab.limit_memory(process, MEMORY)?;
-        }
-        let mut replies = answers_to_anything();
-        replies.push(Reply::Zeros(200, u64::MAX));
-        for (reply, entry) in replies.into_iter().zip(1_u32..) {
-            let mark = standby.mark()?;
-            primary.sql(&format!("insert into ledger(entry) values ({entry})"))?;
-            primary.archive_everything()?;
-            scene.script.follow(vec![Step::on("*", "", reply.clone())]);
-            standby
-                .wait_for_log(mark, &["could not"])
-                .with_context(|| format!("{reply:?}"))?;
-            for process in [&worker, &startup] {
-                must_live(&standby, process).with_context(|| format!("{reply:?}"))?;
-            }
-            scene.script.follow(Vec::new());
-            standby
-                .wait_for_sql("select count(*) from ledger", &entry.to_string())
-                .with_context(|| format!("after {reply:?}"))?;
-        }
-        Ok(())
-    })
-}
-
-#[test]
-fn a_recovery_does_not_end_where_a_listing_is_none() -> Result<()> {
-    scenario(|lab| {
-        let scene = Scene::new(lab)?;
-        let settings = lab.walden_settings_at(&scene.url()?)?;
-        let primary = lab.primary("primary", 1, settings.clone())?;
-        let backup = primary.base_backup("backup")?;
-        primary.sql("insert into ledger(entry) values (1)")?;
-        primary.archive_everything()?;
-        let settings = settings
-            .with("walden.restore_library", "walden")
-            .with("walden.restore_timeout", "2s");
-        for (reply, number) in listings_that_are_none().into_iter().zip(1..) {
-            scene
-                .script
-                .follow(vec![Step::on("GET", "list-type=2", reply.clone())]);
-            let name = format!("recovered{number}");
-            let server = lab.restored(&name, &backup, settings.clone())?;
-            server.touch("recovery.signal")?;
-            let log = server
-                .start_refused()
-                .with_context(|| format!("{reply:?}"))?;
-            ensure!(log.contains("could not"), "{reply:?}: {log}");
-            ensure!(
-                server.data().join("recovery.signal").exists(),
-                "{reply:?}: it was promoted"
-            );
-            ensure!(
-                scene.script.taken().first() > Some(&0),
-                "{reply:?}: it was not asked"
-            );
-        }
         Ok(())
     })
 }
