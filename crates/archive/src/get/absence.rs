@@ -306,15 +306,16 @@ impl Listed {
     }
 
     fn note(&mut self, key: &str, timeline: TimelineId) {
-        match key.parse() {
-            Ok(WalFileName::TimelineHistory(stored)) => {
-                self.histories.insert(stored);
-                return;
-            }
-            Ok(WalFileName::Segment(stored)) if self.samples.len() < SAMPLES_MAX => {
-                self.samples.push(stored);
-            }
-            _ => {}
+        let own = key.parse().ok();
+        // A history counts in any form.
+        if let Some(WalFileName::TimelineHistory(stored)) = own.or_else(|| beside(key)) {
+            self.histories.insert(stored);
+            return;
+        }
+        if let Some(WalFileName::Segment(stored)) = own
+            && self.samples.len() < SAMPLES_MAX
+        {
+            self.samples.push(stored);
         }
         let Some(stored) = segment_of(key) else {
             return;
@@ -368,8 +369,8 @@ impl Histories {
         Ok(Histories(histories))
     }
 
-    /// Whether the segment lies before its timeline begins, as far as can be told: its own history says where that is; without
-    /// one, the timeline's lowest stored segment has to do.
+    /// Whether the segment lies before its timeline begins, as far as can be told: without a history that says where that is,
+    /// the timeline's lowest stored segment has to do.
     fn begins_behind(
         &self,
         segment: &SegmentName,
@@ -379,9 +380,8 @@ impl Histories {
         if segment.timeline() == TimelineId::FIRST {
             return false;
         }
-        let own = self.0.iter().find(|it| it.timeline() == segment.timeline());
-        match (own, size) {
-            (Some(own), Some(size)) => match (own.begins(), segment.number(size)) {
+        match (self.beginning(segment.timeline()), size) {
+            (Some(begins), Some(size)) => match (begins, segment.number(size)) {
                 (Some(begins), Some(number)) => number < begins.segment(size),
                 (None, _) => false,
                 // There is no such segment of this size, so it is not missing.
@@ -389,6 +389,21 @@ impl Histories {
             },
             _ => lowest.is_none_or(|lowest| segment.position() < lowest.position()),
         }
+    }
+
+    /// Where a timeline begins, if any history tells: its own, or one that names it behind the timeline that it left. The inner
+    /// `None`: nothing comes before it.
+    fn beginning(&self, timeline: TimelineId) -> Option<Option<Lsn>> {
+        let own = self.0.iter().find(|it| it.timeline() == timeline);
+        let named = || {
+            self.0.iter().find_map(|history| {
+                let entries = history.entries();
+                let at = entries.iter().position(|it| it.timeline == timeline)?;
+                let before = at.checked_sub(1).and_then(|before| entries.get(before));
+                Some(before.map(|it| it.switchpoint))
+            })
+        };
+        own.map(TimelineHistory::begins).or_else(named)
     }
 
     /// A history that left the segment's timeline at or behind the start of the next segment.

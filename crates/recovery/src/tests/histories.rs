@@ -41,6 +41,13 @@ fn the_lost_history_of_a_middle_timeline_stops_who_looks_for_the_latest() {
             .is_unsure_of("00000003.history")
     );
     let mut scene = targeted();
+    scene.store.overwrite("00000003.history.gz", b"whatever");
+    assert!(
+        scene
+            .ask("00000002.history")
+            .is_unsure_of("00000003.history")
+    );
+    let mut scene = targeted();
     scene.store.overwrite("00000002.history.gz", b"whatever");
     assert!(
         scene

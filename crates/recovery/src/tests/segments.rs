@@ -180,7 +180,7 @@ fn what_pg_wal_holds_does_not_take_the_server_down_while_the_archive_is_away() {
 }
 
 #[test]
-fn after_a_failover_within_a_segment_its_old_one_is_absent() {
+fn where_a_timeline_was_left_in_mid_segment_its_own_segment_is_absent() {
     let (mut scene, _) = failed_over(Phase::Targeted);
     scene.keep_history(2, &[(1, wal::Lsn(branch().1))]);
     assert_eq!(scene.ask(SIX), Told::Restored);
@@ -283,6 +283,23 @@ fn an_archive_begun_later_or_cleaned_up_is_no_hole() {
     assert_eq!(scene.ask("00000002.history"), Told::Absent);
     assert_eq!(scene.ask("000000020000000000000006"), Told::Absent);
     assert_eq!(scene.ask(SEVEN_OF_TWO), Told::Restored);
+}
+
+#[test]
+fn a_timeline_in_the_middle_that_was_never_archived_is_a_hole() {
+    let mut scene = targeted();
+    scene.store_history(3, &[(1, within(8, 40)), (2, within(11, 40))]);
+    scene.server.target = TargetTimeline::Number(timeline(3));
+    assert_eq!(scene.ask("00000002.history"), Told::Absent);
+    let told = scene.ask("000000020000000000000008");
+    assert!(told.is_unsure_of("00000003.history"), "{told:?}");
+    // Before it began there is nothing of it.
+    assert_eq!(scene.ask("000000020000000000000007"), Told::Absent);
+    // And if the first backup was of it, nothing comes before it.
+    let mut scene = targeted();
+    scene.store_history(3, &[(2, within(11, 40))]);
+    let told = scene.ask("000000020000000000000007");
+    assert!(told.is_unsure_of("00000003.history"), "{told:?}");
 }
 
 #[test]
