@@ -8,7 +8,7 @@
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use archive::{
     Archive, Cancel, Error, ErrorKind, Evidence, NotStored, Notice, Rule, SegmentEvidence,
@@ -18,21 +18,11 @@ use wal::{Lsn, ReadError, SegmentName, SegmentReader, SystemIdentifier, Timeline
 
 use crate::line::{Line, Requests};
 use crate::own::{self, Own};
+use crate::patience::Patience;
 use crate::phase::Phase;
 use crate::server::{Asker, Server};
 use crate::table::{self, HistoryFound, Role, SegmentFound, Told};
 use crate::words;
-
-/// How long evidence must have been there before it counts: an archive to which several files go at once has a later one before
-/// an earlier one for a moment, and that is no trouble.
-const SETTLED_AFTER: Duration = Duration::from_millis(500);
-
-/// How long a thorough look holds for a standby, which asks every few seconds and does not end over the answer.
-const LOOK_HOLDS: Duration = Duration::from_secs(60);
-
-/// How long an archive that has proven to be there counts as there for a standby, which asks for a segment and for the next
-/// timeline in one go.
-const PRESENCE_HOLDS: Duration = Duration::from_secs(1);
 
 /// How many files are remembered for that: a standby asks for one on each timeline of its line, and for the next history.
 const REMEMBERED_MAX: usize = 32;
@@ -52,6 +42,19 @@ impl Judge {
     #[must_use]
     pub fn new() -> Judge {
         Judge::default()
+    }
+
+    /// The same, with another patience: for simulations, where time does not pass.
+    #[must_use]
+    pub fn with_patience(patience: Patience) -> Judge {
+        let looks = Looks {
+            patience,
+            ..Looks::default()
+        };
+        Judge {
+            looks: Arc::new(looks),
+            ..Judge::default()
+        }
     }
 
     /// A request. Every request of recovery has to pass here, in order: from it the next one's line is known.
@@ -79,7 +82,7 @@ impl Judge {
 
     /// Recovery has ended.
     pub fn forget(&mut self) {
-        *self = Judge::default();
+        *self = Judge::with_patience(self.looks.patience);
     }
 }
 
@@ -224,7 +227,7 @@ impl Question {
         if told == Told::Absent {
             return Ok(NotStored::Absent(Vec::new()));
         }
-        if self.must_settle(archive, again) && cancel.wait(SETTLED_AFTER) {
+        if self.must_settle(archive, again) && cancel.wait(self.looks.patience.settled_after) {
             return Ok(NotStored::LookAgain);
         }
         self.looks
@@ -280,7 +283,7 @@ impl Question {
                 let evidence = archive.history_evidence(timeline, for_latest)?;
                 if evidence.is_some()
                     && self.must_settle(archive, again)
-                    && cancel.wait(SETTLED_AFTER)
+                    && cancel.wait(self.looks.patience.settled_after)
                 {
                     return Ok(NotStored::LookAgain);
                 }
@@ -408,6 +411,7 @@ impl Rule for Question {
 /// What looks have shown lately.
 #[derive(Debug, Default)]
 struct Looks {
+    patience: Patience,
     thorough: Mutex<Vec<Look>>,
     /// Which archive was there, and when.
     present: Mutex<Option<(String, Instant)>>,
@@ -426,9 +430,9 @@ impl Looks {
     fn prove_present(&self, archive: &Archive, again: bool) -> Result<(), Error> {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let place = archive.place();
-        let was_there = present
-            .as_ref()
-            .is_some_and(|(there, at)| *there == place && at.elapsed() < PRESENCE_HOLDS);
+        let was_there = present.as_ref().is_some_and(|(there, at)| {
+            *there == place && at.elapsed() < self.patience.presence_holds
+        });
         if again && was_there {
             return Ok(());
         }
@@ -444,7 +448,7 @@ impl Looks {
         let place = archive.place();
         let mut recent = looks
             .iter()
-            .filter(|look| look.at.elapsed() < LOOK_HOLDS && look.archive == place);
+            .filter(|look| look.at.elapsed() < self.patience.look_holds && look.archive == place);
         recent
             .find(|look| look.name == *name)
             .map(|look| look.evidence.clone())
@@ -465,7 +469,7 @@ impl Looks {
             return;
         }
         let mut looks = self.thorough.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.retain(|look| look.name != *name && look.at.elapsed() < LOOK_HOLDS);
+        looks.retain(|look| look.name != *name && look.at.elapsed() < self.patience.look_holds);
         if looks.len() >= REMEMBERED_MAX {
             looks.remove(0);
         }
