@@ -38,7 +38,7 @@ const EDGES: [(&str, &[&str]); 27] = [
         &["archive", "conformance", "lab", "recovery", "wal"],
     ),
     ("bench", &["lab", "wal"]),
-    ("testing/simulate", &["archive", "forge", "wal"]),
+    ("testing/simulate", &["archive", "forge", "recovery", "wal"]),
     ("tests/modules/misbehave", &["module"]),
     ("tests/modules/every_setting", &["module"]),
     ("tests/modules/broken", &["module"]),

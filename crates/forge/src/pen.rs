@@ -70,6 +70,8 @@ impl Pen {
         if !self.at.is_multiple_of(PAGE as u64) {
             return;
         }
+        // The server writes pages out of its buffers, which are zeros at first.
+        put(self.at, &[0; PAGE]);
         let is_first = self.at.is_multiple_of(self.segment);
         let continued = if remaining > 0 { IS_CONTINUED } else { 0 };
         let long = if is_first { IS_LONG } else { 0 };

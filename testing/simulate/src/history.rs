@@ -8,21 +8,13 @@ use std::sync::Arc;
 use crate::life::{ArchiveMode, Server, Signal};
 use crate::restores::{Kept, Module, Weather};
 use crate::startup::{Goal, Wanted};
-use crate::timelines::{parse_history_name, parse_segment};
-use crate::world::{Harm, Plan, SERVERS_MAX, World};
-use crate::{SEGMENT, lsn};
-
-/// What kinds of things happen.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Nothing is lost, damaged or broken: everything that was written can be recovered.
-    pub is_perfect: bool,
-}
+use crate::timelines::{parse_history_name, parse_segment, segment_name};
+use crate::world::{Harm, Limits, Plan, SERVERS_MAX, World};
+use crate::{SEGMENT, lsn, segment_of};
 
 /// One history, to its end.
 pub fn play(seed: u64, limits: Limits, module: &dyn Fn() -> Box<dyn Module>) -> World {
-    let mut world = World::new(seed, module);
-    world.is_perfect = limits.is_perfect;
+    let mut world = World::new(seed, limits, module);
     let mut player = Player {
         world: &mut world,
         limits,
@@ -38,6 +30,26 @@ pub fn play(seed: u64, limits: Limits, module: &dyn Fn() -> Box<dyn Module>) -> 
 fn begin_archiving(world: &mut World, id: usize) {
     world.switch(id);
     world.archive(id, 50);
+}
+
+/// The segment that was being written when a copy was made is archived and lost, and WAL goes on.
+fn half_written(world: &mut World, source: usize) {
+    let Some((end, timeline)) = world.servers[source].as_ref().and_then(Server::end) else {
+        return;
+    };
+    let name = segment_name(timeline, segment_of(end));
+    for _ in 0..2 {
+        world.write(source);
+        world.switch(source);
+    }
+    world.archive(source, 20);
+    if let Some(kept) = world.shelf.remove(&name) {
+        world.story.push(format!("in the archive, {name} is lost"));
+        world.harms.push(Harm {
+            key: name,
+            before: Some(kept),
+        });
+    }
 }
 
 struct Player<'a> {
@@ -287,6 +299,9 @@ impl Player<'_> {
             for _ in 0..world.rng.usize(..8) {
                 world.small_event(id);
             }
+        }
+        if !perfect && world.rng.usize(..3) == 0 {
+            half_written(world, source);
         }
         world.broken[id] = false;
         let wanted = Wanted {

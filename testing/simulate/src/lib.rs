@@ -26,6 +26,7 @@ pub mod run;
 pub mod startup;
 pub mod timelines;
 pub mod tree;
+pub mod walden;
 pub mod world;
 
 /// How long segments are.

@@ -339,12 +339,9 @@ impl Server {
             tree.nodes.len() as u64 + 1,
             &mut |place, bytes| {
                 let left = limit.saturating_sub(place).min(bytes.len() as u64);
-                // The header of a page is written whole.
-                let whole = if left > 0 && bytes.len() <= 40 {
-                    bytes.len()
-                } else {
-                    left as usize
-                };
+                // A page is written as it lies in the buffers, its header whole.
+                let is_whole = left > 0 && (bytes.len() <= 40 || bytes.len() as u64 == PAGE);
+                let whole = if is_whole { bytes.len() } else { left as usize };
                 if whole > 0 {
                     files.write(timeline, place, &bytes[..whole]);
                 }

@@ -1,5 +1,8 @@
 //! `simulate MINUTES [SEED]`: plays histories and stops at the first wrong answer. `simulate faults [SEED]`: plants faults, one
 //! after the other, and fails unless each is found within a minute. `simulate one SEED`: tells one history.
+//!
+//! By the environment: `MODULE` is who answers, `walden`, `ideal` or `stock`; with `PERFECT` nothing is lost or broken; `WITHOUT`
+//! names a rule whose violation is known, so that histories go on beyond it.
 
 #![allow(
     clippy::print_stdout,
@@ -11,11 +14,13 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use simulate::history::{Limits, play};
+use simulate::history::play;
 use simulate::ideal::Ideal;
 use simulate::planted::{Fault, Planted};
 use simulate::restores::{Module, Stock};
 use simulate::run::{Outcome, run, story};
+use simulate::walden::Walden;
+use simulate::world::Limits;
 
 type Maker = Box<dyn Fn() -> Box<dyn Module>>;
 
@@ -29,10 +34,11 @@ fn main() -> ExitCode {
         Some(text) => text.parse().expect("SEED"),
         None => fastrand::u64(..1 << 40),
     };
-    let module = std::env::var("MODULE").unwrap_or_else(|_| "ideal".to_owned());
-    let perfect = std::env::var("PERFECT").is_ok();
+    let module = std::env::var("MODULE").unwrap_or_else(|_| "walden".to_owned());
+    let without = std::env::var("WITHOUT").ok();
     let limits = Limits {
-        is_perfect: perfect,
+        is_perfect: std::env::var("PERFECT").is_ok(),
+        without: without.map(|rule| &*Box::leak(rule.into_boxed_str())),
     };
     match text(0) {
         Some("faults") => faults(seed(1), &module),
@@ -57,7 +63,8 @@ fn main() -> ExitCode {
 fn maker(name: &str) -> Maker {
     match name {
         "stock" => Box::new(|| Box::new(Stock)),
-        _ => Box::new(|| Box::new(Ideal)),
+        "ideal" => Box::new(|| Box::new(Ideal)),
+        _ => Box::new(|| Box::new(Walden::default())),
     }
 }
 
@@ -81,23 +88,37 @@ fn faults(seed: u64, module: &str) -> ExitCode {
                 inner: inner(),
             })
         };
-        let limits = Limits { is_perfect: false };
+        let sound = maker(module);
+        let limits = Limits::default();
         let begun = Instant::now();
-        let outcome = run(seed, limits, &planted, &mut |_| {
-            begun.elapsed() >= HIDDEN_MAX
-        });
-        match &outcome.found {
-            Some((_, story)) => {
+        let mut histories = 0;
+        let found = loop {
+            let next = seed.wrapping_add(histories);
+            let outcome = run(next, limits, &planted, &mut |_| {
+                begun.elapsed() >= HIDDEN_MAX
+            });
+            histories += outcome.histories;
+            match outcome.found {
+                None => break None,
+                // Without the fault nothing is wrong with it: so it is the fault that was found.
+                Some((at, story)) if play(at, limits, &*sound).violations.is_empty() => {
+                    break Some(story);
+                }
+                Some(_) => {}
+            }
+        };
+        match found {
+            Some(story) => {
                 let rule = story.lines().find(|line| line.starts_with("VIOLATION"));
                 println!(
                     "{fault:?}: found after {} histories; {}",
-                    outcome.histories,
+                    histories,
                     rule.unwrap_or_default()
                 );
             }
             None => {
                 hidden = true;
-                println!("{fault:?}: NOT FOUND in {} histories", outcome.histories);
+                println!("{fault:?}: NOT FOUND in {histories} histories");
             }
         }
     }

@@ -9,7 +9,8 @@ use crate::reader::{Ask as PageAsk, Pages, Reader, Record, Seen, Trouble};
 use crate::restores::Shelf;
 use crate::startup::{Ask, Goal, Halt, Role};
 use crate::timelines::{
-    Entry, history_name, left, parse, parse_history_name, parse_segment, segment_name, timeline_at,
+    Entry, begins_in, history_name, left, parse, parse_history_name, parse_segment, segment_name,
+    timeline_at,
 };
 use crate::{PAGE, SEGMENT, SYSTEM, lsn, segment_of};
 
@@ -74,13 +75,15 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
     let is_left = |line: &Vec<Entry>| left(line, timeline).is_some_and(|at| at < next);
     let beyond = ask.line.as_ref().is_some_and(is_left);
     let lines = histories(shelf, server);
-    let own_history = lines
-        .iter()
-        .find(|(own, _)| *own == timeline)
-        .map(|(_, line)| line);
-    let begins = match own_history {
+    // Its own history tells where it begins; else any that names it.
+    let own_history = lines.iter().find(|(own, _)| *own == timeline);
+    let naming = lines.iter().find(|(_, line)| {
+        line.iter()
+            .any(|entry| entry.timeline == timeline && entry.begin != 0)
+    });
+    let begins = match own_history.or(naming) {
         _ if timeline == 1 => Some(0),
-        Some(line) => line.first().map(|entry| segment_of(entry.begin)),
+        Some((_, line)) => begins_in(line, timeline),
         None => None,
     };
     let stored = |n: u64| {
@@ -127,6 +130,20 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
         Own::Begun if !has_later && !by_form => Proof::Maybe(why),
         Own::Begun if by_form => Proof::Maybe(why),
         _ => Proof::Sure(why),
+    }
+}
+
+/// Whether the server has this file itself, whole: whatever becomes of the archive, it goes on with it.
+#[must_use]
+pub fn has_own(shelf: &Shelf, server: &Server, name: &str) -> bool {
+    let Some(contents) = server.files.get(name) else {
+        return false;
+    };
+    match parse_segment(name) {
+        Some((timeline, number)) => {
+            own_copy(contents, timeline, number, &histories(shelf, server)) == Own::Whole
+        }
+        None => true,
     }
 }
 

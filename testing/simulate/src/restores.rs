@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use archive::{Detail, Entry, Error, MemoryStore, Object, Published, Staged, Store};
+use archive::{Detail, Entry, Error, Glance, MemoryStore, Object, Staged, Store};
 
 use crate::life::Server;
 use crate::startup::{Answer, Ask};
@@ -138,6 +138,10 @@ impl Store for Weathered {
         self.there()?.open(key)
     }
 
+    fn glance(&self, key: &str) -> Result<Glance, Error> {
+        self.there()?.glance(key)
+    }
+
     fn settle(&self, key: &str) -> Result<(), Error> {
         self.there()?.settle(key)
     }
@@ -171,9 +175,6 @@ impl Store for Weathered {
         "simulated".to_owned()
     }
 }
-
-// Staged objects are published by the store that staged them.
-const _: fn(Published) = drop;
 
 /// What a server's processes ask.
 pub trait Module {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::history::{Limits, play};
+use crate::history::play;
 use crate::restores::Module;
-use crate::world::World;
+use crate::world::{Limits, World};
 
 /// What became of a run.
 #[derive(Debug, Default)]

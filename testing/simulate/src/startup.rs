@@ -397,13 +397,17 @@ impl Startup<'_> {
         let node = self.feed.host.tree().node(id);
         let (parent, timeline) = (node.parent, node.timeline);
         let line = self.feed.line.as_deref().unwrap_or_default();
-        if self.strayed.is_none() && timeline_at(line, record.written.lsn) != Some(timeline) {
+        let belongs = timeline_at(line, record.written.lsn);
+        if self.strayed.is_none() && belongs != Some(timeline) {
             let from_archive = self
                 .feed
                 .open
                 .is_some_and(|open| open.source == Source::Archive);
-            // A newer timeline's file that holds it is of another server, which chose the same number.
-            self.strayed = Some((id, !from_archive || self.feed.file_timeline != timeline));
+            // A newer timeline before its beginning, or its file with an older one's records behind it, is of another server,
+            // which chose the same number.
+            let is_behind = belongs.is_some_and(|belongs| belongs > timeline);
+            let is_own = self.feed.file_timeline == timeline;
+            self.strayed = Some((id, !(from_archive && is_behind && is_own)));
         }
         if parent != self.feed.state && self.mixed.is_none() {
             self.mixed = Some((self.feed.state.unwrap_or(id), id));

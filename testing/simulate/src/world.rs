@@ -20,6 +20,15 @@ use crate::{SEGMENT, lsn, segment_of};
 /// How many servers there are at most.
 pub const SERVERS_MAX: usize = 4;
 
+/// What kinds of things happen, and count.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Nothing is lost, damaged or broken: everything that was written can be recovered.
+    pub is_perfect: bool,
+    /// A rule whose violation is known; histories go on beyond it.
+    pub without: Option<&'static str>,
+}
+
 /// What somebody did to the archive that can be undone.
 #[derive(Clone, Debug)]
 pub struct Harm {
@@ -48,6 +57,8 @@ pub struct World {
     pub harms: Vec<Harm>,
     /// Whose archiver does nothing.
     pub broken: Vec<bool>,
+    /// Whose running process has met the archive: one that has not cannot tell a mount point from an empty archive.
+    pub met: Vec<bool>,
     /// Who removes from the archive what a restartpoint needs no longer.
     pub cleans: Vec<bool>,
     pub plan: Plan,
@@ -58,8 +69,7 @@ pub struct World {
     /// How many requests the weather lasts.
     pub weather_left: usize,
     pub counts: Counts,
-    /// Nothing is ever lost.
-    pub is_perfect: bool,
+    pub limits: Limits,
 }
 
 /// Whether the server stops for a reason that this history does not give it.
@@ -231,7 +241,7 @@ impl Host for World {
 }
 
 impl World {
-    pub fn new(seed: u64, module: &dyn Fn() -> Box<dyn Module>) -> World {
+    pub fn new(seed: u64, limits: Limits, module: &dyn Fn() -> Box<dyn Module>) -> World {
         let mut tree = Tree::new();
         let first = Server::new(0, &mut tree);
         let mut servers: Vec<Option<Server>> = vec![None; SERVERS_MAX];
@@ -245,6 +255,7 @@ impl World {
             backups: Vec::new(),
             harms: Vec::new(),
             broken: vec![false; SERVERS_MAX],
+            met: vec![false; SERVERS_MAX],
             cleans: vec![false; SERVERS_MAX],
             plan: Plan::default(),
             story: vec!["server 0 begins with timeline 1".to_owned()],
@@ -252,11 +263,18 @@ impl World {
             doubts: Vec::new(),
             weather_left: 0,
             counts: Counts::default(),
-            is_perfect: false,
+            limits,
         }
     }
 
     fn violate(&mut self, rule: &'static str, text: String) {
+        if self
+            .limits
+            .without
+            .is_some_and(|known| rule.contains(known))
+        {
+            return;
+        }
         self.story.push(format!("  ! {rule}: {text}"));
         self.violations.push(Violation { rule, text });
     }
@@ -284,9 +302,11 @@ impl World {
                 if let Some(Violation { rule, text }) =
                     oracle::judge_absent(&self.shelf, server, ask)
                 {
-                    let own_end = !clear && server.signal == Signal::None;
-                    let may_wait = !clear && server.signal == Signal::Standby;
-                    if !own_end && !may_wait {
+                    let goes_on = match server.signal {
+                        Signal::Recovery => oracle::has_own(&self.shelf, server, &ask.name),
+                        Signal::None | Signal::Standby => true,
+                    };
+                    if clear || !goes_on {
                         self.violate(rule, text);
                     }
                 }
@@ -326,7 +346,8 @@ impl World {
             let Some(server) = &mut self.servers[id] else {
                 return;
             };
-            if self.broken[id] {
+            let weather = self.shelf.weather();
+            if self.broken[id] || (weather == Weather::Unmounted && !self.met[id]) {
                 return;
             }
             let Some(name) = server.ready() else {
@@ -343,6 +364,7 @@ impl World {
                 false => oracle::judge_archived(&self.shelf, server, &name),
             };
             let answer = self.modules[id].archive(&self.shelf, server, &name);
+            self.met[id] |= weather == Weather::Clear && answer.is_ok();
             match answer {
                 Ok(()) => {
                     server.files.note(&name, Some(Status::Done));
@@ -395,6 +417,7 @@ impl World {
         self.counts.recoveries += 1;
         let id = server.id;
         self.modules[id].begin();
+        self.met[id] = false;
         self.doubts.clear();
         let frozen_clear = self.shelf.weather() == Weather::Clear;
         let begins_standby = server.signal == Signal::Standby;
@@ -433,10 +456,14 @@ impl World {
                 self.story.push(format!("server {id} stops: {why}"));
             }
         }
-        if let (true, Ok(ended)) = (signal == Signal::Recovery && self.is_perfect, &outcome) {
+        if let (true, Ok(ended)) = (
+            signal == Signal::Recovery && self.limits.is_perfect,
+            &outcome,
+        ) {
             self.must_be_the_end(ended);
         }
-        if self.is_perfect && matches!(&outcome, Err(Halt::Fatal(why)) if is_unexpected(why)) {
+        if self.limits.is_perfect && matches!(&outcome, Err(Halt::Fatal(why)) if is_unexpected(why))
+        {
             self.violate("stopped, though nothing is wrong", format!("{outcome:?}"));
         }
         if let Some(stock) = stock {
