@@ -8,7 +8,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use archive::{Archive, Form, Options, spawn_plainly};
-use lab::stores::{Make, Proxy, Store};
+use lab::stores::{Make, Proxy, Script, Store};
 use lab::{Cluster, Lab, Mark, Process, Settings, wal_file};
 
 /// The folder in the store.
@@ -48,6 +48,13 @@ impl<'lab> InStore<'lab> {
             store,
             location,
         })
+    }
+
+    /// The same archive, reached through a server that follows a script.
+    pub(crate) fn location_by(&self, script: &Script) -> Result<String> {
+        let credentials = self.store.credentials_file()?;
+        let url = self.store.url_by(script, PREFIX);
+        Ok(format!("{url}&credentials_file={}", credentials.display()))
     }
 
     /// Settings of a server that archives there.

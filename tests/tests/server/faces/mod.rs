@@ -1,15 +1,22 @@
-//! What an archive may lack, and what a recovery needs all the same: each as a user comes to it, on a real server.
+//! What an archive may lack, hold twice or hold in the wrong form, and what recovery makes of it: each as a user comes to it,
+//! on a real server.
 //!
 //! Guarantees that each is tried with the library and with the plain command, which have to judge alike. The rules themselves
 //! are tested where they are written.
 
+mod branch_begun;
+mod false_listing;
+mod lost_history;
+mod lost_middle;
+mod snapshot;
 mod still_recovers;
+mod unreadable;
 
 use std::cell::Cell;
 use std::path::PathBuf;
 
-use anyhow::Result;
-use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Settings, Shutdown};
+use anyhow::{Context, Result, bail, ensure};
+use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Settings, Shutdown, wait_until};
 
 use crate::common::{SHORT_RESTORE_TIMEOUT, SMALL_MB, must_recover, primary_with};
 
@@ -100,17 +107,34 @@ impl<'lab> Case<'lab> {
         Ok(cluster)
     }
 
+    /// A recovery must end with the server's FATAL about this file, whichever way it restores, and neither promote nor
+    /// touch the archive. The log has to hold these words, too.
+    pub(crate) fn refuses(&self, more: More<'_>, file: &str, words: &[&str]) -> Result<()> {
+        let before = self.archive.files()?;
+        for way in WAYS {
+            let recovered = self.recovery(way, more)?;
+            let log = must_end_over(&recovered, file).with_context(|| format!("{way:?}"))?;
+            for word in words {
+                ensure!(log.contains(word), "{way:?} does not name {word:?}:\n{log}");
+            }
+            ensure!(
+                recovered.data().join("recovery.signal").exists(),
+                "{way:?}: recovery has ended"
+            );
+            ensure!(self.archive.files()? == before, "the archive has changed");
+        }
+        Ok(())
+    }
+
     /// A recovery must go through to its end and come back with these tables, whichever way it restores. Each has a copy
-    /// of the archive, since it archives what it writes. Answers with their logs.
-    pub(crate) fn recovers(&self, more: More<'_>, contents: &Contents) -> Result<Vec<String>> {
-        let mut logs = Vec::new();
+    /// of the archive, since it archives what it writes.
+    pub(crate) fn recovers(&self, more: More<'_>, contents: &Contents) -> Result<()> {
         for way in WAYS {
             let recovered = self.recovery_of_copy(way, more)?;
             must_recover(&recovered, contents)?;
-            logs.push(recovered.log(Mark::default())?);
             recovered.stop(Shutdown::Immediate)?;
         }
-        Ok(logs)
+        Ok(())
     }
 
     /// A server about to recover from this archive, not started.
@@ -140,6 +164,30 @@ impl<'lab> Case<'lab> {
     }
 }
 
+/// Starts a recovery, which must end over this file; one that ends as if it had succeeded is found out at once. Answers with
+/// the log.
+fn must_end_over(recovered: &Cluster<'_>, file: &str) -> Result<String> {
+    recovered.launch()?;
+    wait_until("the server to end", || {
+        if !recovered
+            .logged(Mark::default(), &["archive recovery complete"])?
+            .is_empty()
+        {
+            let log = recovered.log(Mark::default())?;
+            bail!("recovery has ended as if it had succeeded:\n{log}");
+        }
+        Ok(!recovered.is_running()?)
+    })?;
+    recovered.wait_for_end()?;
+    let fatal = ["FATAL", "could not restore file", file];
+    let log = recovered.log(Mark::default())?;
+    ensure!(
+        !recovered.logged(Mark::default(), &fatal)?.is_empty(),
+        "the server ended without saying that it could not restore {file:?}:\n{log}"
+    );
+    Ok(log)
+}
+
 /// A standby that streams from this server and restores from the archive what that no longer has; running.
 pub(crate) fn streaming<'lab>(
     lab: &'lab Lab,
@@ -167,4 +215,28 @@ pub(crate) fn promote(standby: &Cluster<'_>) -> Result<()> {
 pub(crate) fn current_segment(server: &Cluster<'_>) -> Result<String> {
     // The last byte that is there: at the very end of a segment the place itself belongs to the next.
     server.sql("select pg_walfile_name(pg_current_wal_lsn())")
+}
+
+/// The name of the segment so many places behind this one (1 MB segments).
+pub(crate) fn segment_after(name: &str, count: u64) -> Result<String> {
+    let segment: wal::SegmentName = name.parse()?;
+    let size = wal::SegmentSize::new(u64::from(SMALL_MB) * 1024 * 1024)?;
+    let mut segment = segment;
+    for _ in 0..count {
+        segment = segment
+            .next(size)
+            .ok_or_else(|| anyhow::anyhow!("no segment behind {name}"))?;
+    }
+    Ok(segment.to_string())
+}
+
+/// A data directory as a snapshot of its file system has it: at one moment, `pg_wal` included. The server goes on.
+pub(crate) fn snapshot(lab: &Lab, server: &Cluster<'_>, name: &str) -> Result<PathBuf> {
+    server.stop(Shutdown::Immediate)?;
+    let path = lab.dir().join(name);
+    lab.copy(&server.data(), &path)?;
+    // What a snapshot has of a server that runs; it would be in the way of nothing.
+    let _ = std::fs::remove_file(path.join("postmaster.pid"));
+    server.start()?;
+    Ok(path)
 }
