@@ -26,6 +26,38 @@ fn branch<'lab>(case: &Case<'lab>, more: &[(&str, &str)]) -> Result<Cluster<'lab
 }
 
 #[test]
+fn an_archive_begun_on_timeline_2_recovers_without_the_history_of_it() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let settings = plain(lab, &archive)?
+            .with("archive_mode", "off")
+            .with("restore_command", "false");
+        let primary = primary_with(lab, SMALL_MB, settings)?;
+        primary.stop(Shutdown::Fast)?;
+        primary.touch("recovery.signal")?;
+        primary.start()?;
+        primary.wait_until_promoted()?;
+        primary.stop(Shutdown::Fast)?;
+        primary.configure(|settings| settings.set("archive_mode", "on"))?;
+        primary.start()?;
+        let backup = primary.base_backup("backup")?;
+        let segments = primary.write_segments(1..=4)?;
+        primary.wait_until_archived()?;
+        assert!(segments[0].starts_with("00000002"), "{segments:?}");
+        assert!(!archive.has("00000002.history")?);
+        primary.stop(Shutdown::Immediate)?;
+        primary.start()?;
+        let case = Case::new(lab, &archive, backup);
+        case.recovers(&[], &primary.contents()?)?;
+        for way in WAYS {
+            let standby = case.standby(way, &[])?;
+            wait_for_entries(&standby, 4)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn a_cleaned_up_archive_recovers_a_backup_that_needs_only_what_was_kept() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
@@ -132,6 +164,36 @@ fn mid_segment_failover<'lab>(
     archive.wait_for("00000002.history")?;
     let case = Case::new(lab, archive, backup);
     Ok((old, new, case, unfinished))
+}
+
+#[test]
+fn a_failover_in_the_middle_of_a_segment_needs_no_complete_copy_of_the_old_one() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let (old, new, case, unfinished) = mid_segment_failover(lab, &archive)?;
+        old.stop(Shutdown::Immediate)?;
+        assert!(!archive.has(&unfinished)?);
+
+        // As long as the new timeline's first segment is not there either, recovery ends before it, and says so.
+        for way in WAYS {
+            let recovered = case.recovery_of_copy(way, &[])?;
+            recovered.start()?;
+            recovered.wait_until_promoted()?;
+            wait_for_entries(&recovered, 3)?;
+            let partial = format!("{unfinished}.partial");
+            let log = recovered.log(Mark::default())?;
+            assert!(log.contains(&partial), "{way:?}: {log}");
+        }
+
+        new.write_segments(5..=7)?;
+        new.wait_until_archived()?;
+        let contents = new.contents()?;
+        case.recovers(&[], &contents)?;
+        case.recovers(&[("recovery_target_timeline", "2")], &contents)?;
+        new.sql("delete from ledger where entry > 3")?;
+        case.recovers(&[("recovery_target_timeline", "1")], &new.contents()?)?;
+        Ok(())
+    })
 }
 
 #[test]
