@@ -28,7 +28,7 @@ use crate::location::Location;
 use crate::neighbours::Neighbours;
 use crate::options::{Cancel, Options};
 use crate::prefetch::Answer;
-use crate::put::Offered;
+use crate::put::{Offered, Run};
 use crate::reading::{Found, Reading};
 use crate::secret::ClusterSecret;
 use crate::store::{Object, Store, Trial};
@@ -46,6 +46,8 @@ pub struct Archive {
     pub(crate) trial: Trial<'static>,
     /// What is known of the segments that passed by.
     pub(crate) neighbours: Arc<Neighbours>,
+    /// What has been archived so far.
+    pub(crate) run: Run,
     /// How restored files are written.
     pub(crate) disk: Disk,
 }
@@ -133,6 +135,7 @@ impl Archive {
             seen: Mutex::default(),
             trial: Trial::Thorough,
             neighbours: Arc::default(),
+            run: Run::default(),
             disk: Disk::default(),
         }
     }
@@ -182,9 +185,16 @@ impl Archive {
             path: source,
             ready: None,
             system,
+            turn: None,
         };
         let (put, _) = crate::put::put_new(self, &offered, cancel, &mut Workspace::default())?;
         Ok(put)
+    }
+
+    /// What whoever archives should be told beside the outcome, each once: where it could not be told whether a server goes on
+    /// where the archive ends.
+    pub fn take_warnings(&self) -> Vec<String> {
+        self.run.take_warnings()
     }
 
     /// Restores a WAL file as `dest`, which must not exist and appears whole or not at all.

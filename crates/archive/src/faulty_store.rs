@@ -194,6 +194,10 @@ impl Store for FaultyStore {
         })
     }
 
+    fn stages_ahead(&self) -> bool {
+        self.inner.stages_ahead()
+    }
+
     fn lists_in_order(&self) -> bool {
         self.inner.lists_in_order()
     }

@@ -55,6 +55,18 @@ impl Location {
 }
 
 impl Location {
+    /// Whether this is a directory within a cluster's data directory, or within its WAL directory, wherever that is: then the
+    /// archive is lost with the cluster, and copied with every base backup. False where that cannot be told.
+    pub fn lies_within(&self, data_directory: &Path) -> bool {
+        let Some(Ok(own)) = self.path().map(Path::canonicalize) else {
+            return false;
+        };
+        [data_directory.to_owned(), data_directory.join("pg_wal")]
+            .iter()
+            .filter_map(|directory| directory.canonicalize().ok())
+            .any(|directory| own.starts_with(directory))
+    }
+
     /// What whoever archives there should be told each time it begins, if there is anything.
     pub fn warning(&self) -> Option<String> {
         let Location::Cloud(address) = self else {
@@ -204,5 +216,26 @@ mod tests {
     fn a_colon_inside_a_path_is_no_scheme() {
         let location: Location = "/srv/a:b".parse().unwrap();
         assert_eq!(location.path(), Some(Path::new("/srv/a:b")));
+    }
+
+    #[test]
+    fn a_place_in_the_data_directory_or_where_its_wal_lies_is_within_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["data", "wal/archive", "data/archive", "database"] {
+            std::fs::create_dir_all(at(path)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("wal"), at("data/pg_wal")).unwrap();
+        std::os::unix::fs::symlink(at("data/archive"), at("link")).unwrap();
+        let within = |path: &str| {
+            let location = Location::directory(at(path)).unwrap();
+            location.lies_within(&at("data"))
+        };
+        for path in ["data", "wal", "wal/archive", "data/archive", "link"] {
+            assert!(within(path), "{path}");
+        }
+        for path in ["database", "missing"] {
+            assert!(!within(path), "{path}");
+        }
     }
 }

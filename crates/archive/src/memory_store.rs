@@ -157,6 +157,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn stages_ahead(&self) -> bool {
+        !self.is_far
+    }
+
     fn lists_in_order(&self) -> bool {
         true
     }

@@ -110,21 +110,38 @@ fn is_named_before(other: &SegmentSummary, summary: &SegmentSummary) -> bool {
 fn before_in(directory: &Path, summary: &SegmentSummary) -> Option<SegmentSummary> {
     let name = summary.name.previous(summary.header.segment_size)?;
     let of_parent = name.with_timeline(summary.header.timeline);
-    let found = [name, of_parent].into_iter().find_map(|name| {
-        let mut reader = SegmentReader::new(name);
-        let mut file = File::open(directory.join(name.to_string())).ok()?;
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            match file.read(&mut piece).ok()? {
-                0 => break,
-                bytes => reader.feed(piece.get(..bytes)?, |_| ()).ok()?,
-            }
-        }
-        reader.finish().ok()
-    })?;
-    let is_whole = !matches!(found.end(), SegmentEnd::Ended(_));
+    let found = [name, of_parent]
+        .into_iter()
+        .find_map(|name| read_in(directory, name))?;
+    is_whole(&found, summary).then_some(found)
+}
+
+/// What a segment is that lies in a directory; `None` if it is not there to its end, or of another system than `summary`.
+pub(crate) fn whole_in(
+    directory: &Path,
+    name: &SegmentName,
+    summary: &SegmentSummary,
+) -> Option<SegmentSummary> {
+    let found = read_in(directory, *name)?;
+    is_whole(&found, summary).then_some(found)
+}
+
+fn is_whole(found: &SegmentSummary, summary: &SegmentSummary) -> bool {
     let is_same = found.header.system == summary.header.system;
-    (is_whole && is_same).then_some(found)
+    is_same && !matches!(found.end(), SegmentEnd::Ended(_))
+}
+
+fn read_in(directory: &Path, name: SegmentName) -> Option<SegmentSummary> {
+    let mut reader = SegmentReader::new(name);
+    let mut file = File::open(directory.join(name.to_string())).ok()?;
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece).ok()? {
+            0 => break,
+            bytes => reader.feed(piece.get(..bytes)?, |_| ()).ok()?,
+        }
+    }
+    reader.finish().ok()
 }
 
 /// For a segment in which WAL ends, although it goes on in the next.

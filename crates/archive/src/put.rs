@@ -16,6 +16,7 @@
 //! digest does not show is damage of the stored bytes.
 
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -28,15 +29,24 @@ use crate::codec::{CHUNK_BYTES, Contents, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
 use crate::compression::Compression;
 use crate::error::{Error, ErrorKind, Mark};
-use crate::key::key_of;
+use crate::key::{key_of, parse_key};
 use crate::neighbours;
 use crate::options::Cancel;
 use crate::seal::Sealing;
 use crate::secret::Digest;
 use crate::source::{Identity, Source};
-use crate::store::{Glance, Object, Published, Staged};
+use crate::store::{Detail, Glance, Object, Published, Staged};
 use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
+
+mod predecessor;
+mod run;
+
+pub(crate) use run::Run;
+
+const ANOTHER_SERVER: &str = "Another server has archived under the same system identifier: the one that this one is a copy \
+     of, or that was restored without recovery.signal. Give this one an archive of its own, or restore it anew. If what is \
+     stored is wrong, move it away.";
 
 const TWO_WRITERS: &str = "Two servers may be writing the same timeline into one archive. Nothing has been changed; find \
      out which file is right before moving one away.";
@@ -49,6 +59,8 @@ pub(crate) struct Offered<'a> {
     /// the server may be doing something else with the file by now.
     pub(crate) ready: Option<&'a Path>,
     pub(crate) system: Option<SystemIdentifier>,
+    /// Waits until it may be given its name; an error if it may not.
+    pub(crate) turn: Option<&'a dyn Fn() -> Result<(), Error>>,
 }
 
 /// See [`Archive::put_new`]. Also tells which file it was that is archived now.
@@ -60,19 +72,26 @@ pub(crate) fn put_new(
 ) -> Result<(Put, Identity), Error> {
     let name = offered.name;
     let mut source = Source::open(offered.path)?;
+    let key = key_of(name);
+    let found = archive.store.glance(&key)?;
+    if let Glance::Object(object) = &found {
+        // Before anything is written, the binding included: it may be the server's own directory.
+        must_not_be_itself(archive, &key, object, &source)?;
+    }
     let owner = owner_of(archive, name, &mut source, offered.system)?;
     binding::claim(archive, owner)?;
     let mut offer = Offer {
         archive,
         name,
-        key: key_of(name),
+        key,
         ready: offered.ready,
+        turn: offered.turn,
         source,
         owner,
         cancel,
     };
     let identity = offer.source.identity();
-    if let Glance::Object(object) = archive.store.glance(&offer.key)? {
+    if let Glance::Object(object) = found {
         offer.must_be_stored(object)?;
         return Ok((Put::AlreadyStored, identity));
     }
@@ -81,6 +100,7 @@ pub(crate) fn put_new(
     }
     match archive.store.open(&offer.key)? {
         Some(object) => {
+            must_not_be_itself(archive, &offer.key, &object, &offer.source)?;
             offer.must_be_stored(object)?;
             Ok((Put::AlreadyStored, identity))
         }
@@ -89,6 +109,50 @@ pub(crate) fn put_new(
             archive.shown(&offer.key)
         ))),
     }
+}
+
+/// A file that is found under its own name in the archive because the archive is where it lies is no copy.
+fn must_not_be_itself(
+    archive: &Archive,
+    key: &str,
+    object: &Object,
+    source: &Source,
+) -> Result<(), Error> {
+    if object.file != Some(source.identity().file()) {
+        return Ok(());
+    }
+    Err(Error::unusable(format!(
+        "archive file \"{}\" is {} itself, and no copy of it",
+        archive.shown(key),
+        source.shown
+    ))
+    .with_hint(
+        "An archive needs a directory of its own: the server removes from its WAL directory (pg_wal) what it takes for \
+         archived.",
+    ))
+}
+
+/// Whether the archive holds WAL of the timeline behind this segment: then another has written it, or this process before it was
+/// started anew. Not a question for files that are no segments.
+pub(crate) fn has_later(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
+    let (WalFileName::Segment(own) | WalFileName::Partial(own)) = name else {
+        return Ok(false);
+    };
+    let mut has_later = false;
+    let prefix = format!("{:08X}", own.timeline().get());
+    archive
+        .store
+        .list_after(&prefix, &own.to_string(), Detail::Keys, &mut |entry| {
+            has_later = match parse_key(&entry.key) {
+                Some(WalFileName::Segment(found) | WalFileName::Partial(found)) => found > *own,
+                _ => false,
+            };
+            match has_later {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+    Ok(has_later)
 }
 
 /// Whose file this is: as it says itself, else as the caller says.
@@ -134,6 +198,7 @@ struct Offer<'a> {
     /// Under which it is stored.
     key: String,
     ready: Option<&'a Path>,
+    turn: Option<&'a dyn Fn() -> Result<(), Error>>,
     source: Source,
     owner: Owner,
     cancel: &'a Cancel,
@@ -144,22 +209,15 @@ impl Offer<'_> {
     fn must_be_stored(&mut self, object: Object) -> Result<(), Error> {
         self.must_equal(object)?;
         self.must_hold_still()?;
-        self.archive.store.settle(&self.key)
+        self.archive.store.settle(&self.key)?;
+        // The same bytes are the best proof that it was this server that wrote what comes before.
+        self.archive.run.follows(self.name);
+        Ok(())
     }
 
     /// A conflict unless the stored object holds the source's bytes.
     fn must_equal(&mut self, object: Object) -> Result<(), Error> {
         let shown = self.archive.shown(&self.key);
-        if object.file == Some(self.source.identity().file()) {
-            return Err(Error::unusable(format!(
-                "archive file \"{shown}\" is {} itself, and no copy of it",
-                self.source.shown
-            ))
-            .with_hint(
-                "An archive needs a directory of its own: the server removes from its WAL directory what it takes for \
-                 archived.",
-            ));
-        }
         let modified = object.modified;
         let what = self.what();
         self.source.rewind()?;
@@ -271,6 +329,10 @@ impl Offer<'_> {
             summary,
         } = self.encode(compression, digest, staged, workspace)?;
         self.cancel.check(&self.what())?;
+        if let Some(turn) = self.turn {
+            turn()?;
+        }
+        self.must_follow(summary.as_ref())?;
         self.must_hold_still()?;
         if let Some(summary) = &summary {
             self.must_fit(summary)?;

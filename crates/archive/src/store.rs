@@ -157,6 +157,12 @@ pub trait Store: Send + Sync {
     /// Removes what dead writers left behind unpublished, and tells how many such things there were.
     fn remove_leftovers(&self) -> Result<u64, Error>;
 
+    /// Whether an object that is staged is all but there, so that publishing several in order costs next to nothing: not where
+    /// publishing is what sends it.
+    fn stages_ahead(&self) -> bool {
+        true
+    }
+
     /// The most that a staged object of so many bytes takes in memory.
     fn staged_bytes(&self, bytes: u64) -> u64 {
         let _ = bytes;

@@ -79,6 +79,7 @@ fn the_source_itself_is_never_taken_for_an_archived_copy() {
     assert_eq!(error.kind(), ErrorKind::Unusable);
     assert!(error.to_string().contains("itself"), "{error}");
     assert!(error.hint().is_some());
+    assert!(!place.stored("walden.json").exists());
     // Another link to it is the same file.
     let linked = place.scratch.path().join("linked");
     fs::hard_link(&path, &linked).unwrap();

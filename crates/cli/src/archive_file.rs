@@ -55,6 +55,9 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
     let has_digest = secret.is_some() || chosen.settings.options.recipients.is_empty();
     let archive = chosen.open()?.for_one_file().with_secret(secret);
     let put = archive.put_new(name, &path, chosen.system()?, &Cancel::new())?;
+    for warning in archive.take_warnings() {
+        say::warning(&warning);
+    }
     if !has_digest && matches!(put, Put::Stored { .. }) {
         say::warning(
             "it was encrypted without a digest, because no data directory (-D) told the secret of its cluster: \

@@ -225,6 +225,15 @@ impl Archiver {
                 if let Some(warning) = settings.location.warning() {
                     process.report(&Report::new(Level::Warning, warning));
                 }
+                // The archiver's working directory is the data directory (ChangeToDataDir, 15 to 19).
+                if settings.location.lies_within(Path::new(".")) {
+                    let text = Failure::new(format!(
+                        "archive \"{}\" lies within the server's data directory",
+                        settings.location
+                    ))
+                    .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
+                    process.report(&Report::of(Level::Warning, text));
+                }
                 let bell = self.bell.clone();
                 let uploads = Uploads::new(
                     Arc::new(archive),
@@ -299,6 +308,7 @@ fn told(note: UploadNote) -> Report {
             "archived file \"{name}\" after {} s in which no file could be",
             after.as_secs()
         )),
+        UploadNote::Warning(text) => return Report::new(Level::Warning, text),
     };
     Report::of(Level::Log, text)
 }

@@ -436,6 +436,10 @@ impl Store for CloudStore {
         })
     }
 
+    fn stages_ahead(&self) -> bool {
+        false
+    }
+
     fn lists_in_order(&self) -> bool {
         true
     }

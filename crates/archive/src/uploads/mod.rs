@@ -3,6 +3,8 @@
 //! Guarantees:
 //! * the file that is asked for is begun at once, whatever else is going on, and its answer is its own: a
 //!   neighbour's failure, stall or panic is no failure of it;
+//! * none becomes visible before those in front of it on its timeline, but as `order.rs` says; a refusal cancels what is on its
+//!   way behind it, and says what got through;
 //! * at most `jobs` files are moved at once; with one job nothing is begun that nobody has asked for;
 //! * a file is begun unasked only while the server's own note says that it is to be archived, which is looked at again
 //!   after it was read (`put.rs`); `archive_status` is never written;
@@ -13,13 +15,14 @@
 //!
 //! Left to others: waiting for the bell, deadlines, what is logged, and what "archived" means (`put.rs`).
 
+mod order;
 mod queue;
 mod ready;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use wal::{SystemIdentifier, WalFileName};
@@ -62,6 +65,8 @@ pub enum UploadNote {
         /// For how long none could be.
         after: Duration,
     },
+    /// Something that whoever reads the log should know of a file that has been archived all the same.
+    Warning(String),
 }
 
 /// Files on their way into one archive. Dropping it gives up what nobody has been told of.
@@ -75,7 +80,16 @@ struct Engine {
     system: SystemIdentifier,
     ring: Box<dyn Fn() + Send + Sync>,
     queue: Mutex<Queue>,
+    /// Told whenever a staged file may have come to its turn.
+    turns: Condvar,
 }
+
+/// How long an answer "refused" waits for what is on its way behind it and has been cancelled: a request that has been made is
+/// over by then, or hangs.
+const CANCELLED_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How long a staged file waits for its turn before it looks again: it is told, so this is for nothing but a fault of ours.
+const TURN_LOOK: Duration = Duration::from_secs(1);
 
 impl Uploads {
     /// Nothing is going on yet. `ring` is called, from another thread, whenever [`Uploads::poll`] or
@@ -86,11 +100,13 @@ impl Uploads {
         spawn: Spawn,
         ring: impl Fn() + Send + Sync + 'static,
     ) -> Uploads {
+        let queue = Queue::new(archive.store.stages_ahead());
         let engine = Arc::new(Engine {
             archive,
             system,
             ring: Box::new(ring),
-            queue: Mutex::new(Queue::new()),
+            queue: Mutex::new(queue),
+            turns: Condvar::new(),
         });
         let worker = Arc::clone(&engine);
         let crew = Crew::new("walden archive", spawn, move |hands, workspace| {
@@ -122,6 +138,7 @@ impl Uploads {
             let answer = queue.ask(name, path, deadline, jobs);
             (answer, queue.hands_wanted())
         };
+        self.engine.turns.notify_all();
         if let Some(hands) = hands
             && let Err(cause) = self.crew.call(hands)
             && answer.is_none()
@@ -156,6 +173,7 @@ impl Uploads {
 impl Drop for Uploads {
     fn drop(&mut self) {
         self.engine.queue().close();
+        self.engine.turns.notify_all();
     }
 }
 
@@ -183,10 +201,66 @@ impl Engine {
             }
             Turn::Archive(job) => {
                 let outcome = self.archive(&job, workspace);
-                self.queue().ended(job.name, outcome);
+                if let Outcome::Failed(error) = &outcome {
+                    self.give_up_behind(&job.name, error);
+                }
+                {
+                    let mut queue = self.queue();
+                    for warning in self.archive.take_warnings() {
+                        queue.warn(warning);
+                    }
+                    queue.ended(job.name, outcome);
+                }
+                self.turns.notify_all();
                 (self.ring)();
                 true
             }
+        }
+    }
+
+    /// Gives up what is on its way behind a file that is refused, so that the answer can say what got through.
+    fn give_up_behind(&self, name: &WalFileName, error: &Error) {
+        if error.kind().may_work_later() {
+            return;
+        }
+        let mut queue = self.queue();
+        queue.give_up_behind(name, error);
+        self.turns.notify_all();
+        let until = Instant::now() + CANCELLED_WAIT_MAX;
+        while queue.is_giving_up_behind(name)
+            && let Some(left) = until.checked_duration_since(Instant::now())
+        {
+            (queue, _) = self
+                .turns
+                .wait_timeout(queue, left)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until a staged file may be given its name, or is cancelled.
+    fn wait_for_turn(&self, job: &Job) -> Result<(), Error> {
+        let mut queue = self.queue();
+        loop {
+            if job.cancel.is_cancelled() {
+                return job.cancel.check(&format!("archiving of \"{}\"", job.name));
+            }
+            if queue.may_publish(&job.name) {
+                return Ok(());
+            }
+            (queue, _) = self
+                .turns
+                .wait_timeout(queue, TURN_LOOK)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Looks what is stored behind a file that has been archived, where that decides how the next ones may go.
+    fn look_behind(&self, name: &WalFileName, put: Put) {
+        let wants = self.queue().wants_look_behind(name);
+        if wants && matches!(put, Put::Stored { .. }) {
+            // What cannot be seen is not known: the next one goes alone, too.
+            let has_later = put::has_later(&self.archive, name).ok();
+            self.queue().looked_behind(name, has_later);
         }
     }
 
@@ -205,8 +279,13 @@ impl Engine {
                 path: &job.path,
                 ready,
                 system: Some(self.system),
+                turn: Some(&|| self.wait_for_turn(job)),
             };
-            let once = || put::put_new(&self.archive, &offered, &job.cancel, workspace);
+            let once = || -> Result<_, Error> {
+                let archived = put::put_new(&self.archive, &offered, &job.cancel, workspace)?;
+                self.look_behind(&job.name, archived.0);
+                Ok(archived)
+            };
             let error = match catch_unwind(AssertUnwindSafe(once)) {
                 Ok(Ok((put, identity))) => return Outcome::Archived(put, identity),
                 Ok(Err(error)) => error,
@@ -216,6 +295,10 @@ impl Engine {
                 }
             };
             if error.mark() == Some(Mark::NotReady) {
+                return Outcome::NotReady;
+            }
+            if error.kind() == ErrorKind::Cancelled && !self.queue().is_closed() {
+                // Given up for one in front of it, and perhaps asked for by now: then it is begun again.
                 return Outcome::NotReady;
             }
             if error.kind() != ErrorKind::Unavailable {

@@ -1,8 +1,9 @@
 //! Whose turn it is: the state behind [`super::Uploads`], without threads and without touching an archive.
 //!
 //! Guarantees: the file that is asked for comes first and never waits for a neighbour; beside it at most one
-//! file less than `jobs` is on its way; an answer about a file is given only while its name stands for what was
-//! archived. What is begun unasked and fails leaves no answer, and slows the looking ahead down.
+//! file less than `jobs` is on its way; none becomes visible before those in front of it on its timeline but as `order.rs` says;
+//! an answer about a file is given only while its name stands for what was archived. What is begun unasked and fails leaves no
+//! answer, and slows the looking ahead down.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use wal::WalFileName;
 
 use super::UploadNote;
+use super::order::{Order, Pace, is_before};
 use super::ready::{Reading, Ready};
 use crate::archive::Put;
 use crate::error::Error;
@@ -45,6 +47,7 @@ pub(crate) struct Queue {
     /// Somebody is reading the server's list.
     reading: bool,
     refused: HashSet<WalFileName>,
+    order: Order,
     acknowledged: VecDeque<WalFileName>,
     pauses: Backoff,
     /// Nothing is begun unasked before.
@@ -84,7 +87,7 @@ pub(crate) enum Outcome {
     Failed(Error),
     /// It has failed once, and nobody waited for it.
     Unasked(Error),
-    /// The server has been told of it meanwhile.
+    /// The server has been told of it meanwhile; or one in front of it has failed.
     NotReady,
 }
 
@@ -97,8 +100,9 @@ pub(crate) enum Turn {
 }
 
 impl Queue {
-    pub(crate) fn new() -> Queue {
+    pub(crate) fn new(stages_ahead: bool) -> Queue {
         Queue {
+            order: Order::new(stages_ahead),
             jobs: 1,
             folder: None,
             asked: None,
@@ -162,9 +166,90 @@ impl Queue {
             Upload::Stored(..) => Some(Err(Error::unavailable(format!(
                 "\"{name}\" became another file while it was archived"
             )))),
-            Upload::Failed(error) => Some(Err(error)),
+            Upload::Failed(error) => Some(Err(self.with_what_got_through(name, error))),
             Upload::Running(_) => None,
         }
+    }
+
+    /// What is on its way behind a file.
+    fn running_behind(&self, name: &WalFileName) -> impl Iterator<Item = &Cancel> {
+        let files = self.files.iter();
+        files.filter_map(|(other, upload)| match upload {
+            Upload::Running(cancel) if is_before(name, other) => Some(cancel),
+            _ => None,
+        })
+    }
+
+    /// A refusal says which files behind it have been stored all the same: a person may have to move them away.
+    fn with_what_got_through(&self, name: &WalFileName, error: Error) -> Error {
+        if error.kind().may_work_later() {
+            return error;
+        }
+        let files = self.files.iter();
+        let mut through: Vec<_> = files
+            .filter(|(other, upload)| {
+                is_before(name, other) && matches!(upload, Upload::Stored(Put::Stored { .. }, _))
+            })
+            .map(|(other, _)| format!("\"{other}\""))
+            .collect();
+        if through.is_empty() {
+            return error;
+        }
+        through.sort();
+        let text = format!(
+            "{error}; stored behind it meanwhile: {}",
+            through.join(", ")
+        );
+        let again = Error::new(error.kind(), text);
+        match error.hint() {
+            Some(hint) => again.with_hint(hint),
+            None => again,
+        }
+    }
+
+    /// Whether a staged file may be given its name now. The one that is asked for always may: the server asks for none before it
+    /// has been told of those in front of it.
+    pub(crate) fn may_publish(&self, name: &WalFileName) -> bool {
+        if !self.order.stages_ahead || self.deadline(name).is_some() {
+            return true;
+        }
+        let is_stored =
+            |name: &WalFileName| matches!(self.files.get(name), Some(Upload::Stored(..)));
+        let asked = self.asked.iter().map(|asked| &asked.name);
+        let mut running = self
+            .files
+            .iter()
+            .filter_map(|(other, upload)| match upload {
+                Upload::Running(_) => Some(other),
+                _ => None,
+            });
+        let asked_for_waits = asked
+            .into_iter()
+            .any(|asked| is_before(asked, name) && !is_stored(asked));
+        !asked_for_waits && !running.any(|other| is_before(other, name))
+    }
+
+    /// Whether it is to be found out what is stored behind a file, once that is stored.
+    pub(crate) fn wants_look_behind(&self, name: &WalFileName) -> bool {
+        self.order.pace(name) != Pace::Free
+    }
+
+    /// What was found.
+    pub(crate) fn looked_behind(&mut self, name: &WalFileName, has_later: Option<bool>) {
+        self.order.stored(name, has_later);
+    }
+
+    /// Whether the next ready name has to wait, and all behind it.
+    fn next_has_to_wait(&self) -> bool {
+        self.ready
+            .peek()
+            .is_some_and(|name| match self.order.pace(name) {
+                Pace::Free => false,
+                Pace::First => true,
+                Pace::OneByOne => self.files.iter().any(|(other, upload)| {
+                    other.timeline() == name.timeline() && matches!(upload, Upload::Running(_))
+                }),
+            })
     }
 
     /// Until when somebody waits for this file; `None` if nobody does.
@@ -189,9 +274,12 @@ impl Queue {
             return Turn::Nothing;
         };
         let archive_status = folder.join("archive_status");
-        while let Some(name) = self.ready.next() {
+        while !self.next_has_to_wait()
+            && let Some(name) = self.ready.next()
+        {
             let known = self.files.contains_key(&name) || self.acknowledged.contains(&name);
-            if known || self.refused.contains(&name) {
+            let is_behind_refused = || self.refused.iter().any(|other| is_before(other, &name));
+            if known || self.refused.contains(&name) || is_behind_refused() {
                 continue;
             }
             let ready = archive_status.join(format!("{name}.ready"));
@@ -210,6 +298,7 @@ impl Queue {
         let (others, _) = self.counts();
         let waiting = self.asked_for_waits().is_some();
         let ahead = self.may_look_ahead()
+            && !self.next_has_to_wait()
             && (!self.ready.is_empty() || (!self.reading && self.ready.wants_reading()));
         let asked_for_runs = usize::from(self.asked.is_some() && !waiting);
         let busy = others + asked_for_runs + usize::from(self.reading);
@@ -251,12 +340,14 @@ impl Queue {
                 self.files.insert(name, Upload::Stored(put, identity));
             }
             Outcome::Failed(error) if asked_for => {
+                self.give_up_behind(&name, &error);
                 self.files.insert(name, Upload::Failed(error));
             }
             // Given up while nobody waited for it. If somebody does by now, it is begun again.
             Outcome::NotReady => drop(self.files.remove(&name)),
             Outcome::Unasked(_) if asked_for => drop(self.files.remove(&name)),
             Outcome::Failed(error) | Outcome::Unasked(error) => {
+                self.give_up_behind(&name, &error);
                 self.files.remove(&name);
                 if error.kind().may_work_later() {
                     self.not_before = Some(Instant::now() + self.pauses.pause());
@@ -271,9 +362,30 @@ impl Queue {
         }
     }
 
+    /// Whether something is on its way behind a file that is refused, which has been asked to stop.
+    pub(crate) fn is_giving_up_behind(&self, name: &WalFileName) -> bool {
+        self.running_behind(name).next().is_some()
+    }
+
+    /// A file has failed: what is on its way behind it is given up, but where files become visible in any order and this one may
+    /// do so later.
+    pub(crate) fn give_up_behind(&mut self, name: &WalFileName, error: &Error) {
+        if error.kind().may_work_later() && !self.order.stages_ahead {
+            return;
+        }
+        self.running_behind(name).for_each(Cancel::cancel);
+        self.order.refused(name);
+        // They come again, and in order.
+        self.ready.clear();
+    }
+
     /// Whether the file that is asked for has failed, and is tried again.
     pub(crate) fn is_in_trouble(&self) -> bool {
         self.trouble_since.is_some()
+    }
+
+    pub(crate) fn warn(&mut self, warning: String) {
+        self.notes.push_back(UploadNote::Warning(warning));
     }
 
     pub(crate) fn take_note(&mut self) -> Option<UploadNote> {
@@ -285,6 +397,10 @@ impl Queue {
             Upload::Running(cancel) => Some(cancel.last_alive()),
             Upload::Stored(..) | Upload::Failed(_) => None,
         }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Begins nothing more, and asks what is going on to stop.

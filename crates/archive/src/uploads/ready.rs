@@ -35,6 +35,16 @@ impl Ready {
         }
     }
 
+    /// The next name of the last reading, which stays the next one.
+    pub(crate) fn peek(&self) -> Option<&WalFileName> {
+        self.names.front()
+    }
+
+    /// Forgets the names: the directory is to be read again.
+    pub(crate) fn clear(&mut self) {
+        self.names.clear();
+    }
+
     /// The next name of the last reading.
     pub(crate) fn next(&mut self) -> Option<WalFileName> {
         self.names.pop_front()

@@ -50,19 +50,139 @@ fn every_segment_is_archived_once_at_any_number_of_jobs_and_rate_of_faults() {
 }
 
 #[test]
-fn the_next_files_are_archived_while_the_server_waits_for_this_one() {
+fn where_files_are_sent_the_next_ones_are_archived_while_the_server_waits_for_this_one() {
     let gate = Gate::default();
-    let scene = Scene::over(4, held_at(segment(1), &gate));
+    let scene = Scene::far(4, held_at(segment(2), &gate));
+    let names = scene.backlog(10);
+    // The first one alone: then it is known that nothing lies behind it.
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    std::thread::scope(|threads| {
+        let second = threads.spawn(|| scene.archive(&names[1], LONG));
+        names[2..].iter().for_each(|name| scene.until_stored(name));
+        gate.open();
+        assert!(second.join().unwrap().is_ok());
+    });
+    // Stored and told are two moments; the second one follows at once.
+    for name in &names[2..] {
+        assert!(matches!(scene.archive(name, LONG), Ok(Put::Stored { .. })));
+    }
+}
+
+#[test]
+fn where_files_are_staged_the_next_ones_are_written_meanwhile_and_appear_in_order() {
+    let (gate, staged) = (Gate::default(), Arc::new(Mutex::new(Vec::new())));
+    let (entered, seen) = (gate.clone(), Arc::clone(&staged));
+    let scene = Scene::over(4, move |inner| {
+        hooked(inner, move |key: &str| {
+            seen.lock().unwrap().push(key.to_owned());
+            if key == segment(1).to_string() {
+                entered.pass();
+            }
+        })
+    });
     let names = scene.backlog(10);
     std::thread::scope(|threads| {
         let first = threads.spawn(|| scene.archive(&names[0], LONG));
-        names[1..].iter().for_each(|name| scene.until_stored(name));
+        let begun = Instant::now();
+        while !names[..4]
+            .iter()
+            .all(|name| staged.lock().unwrap().contains(&name.to_string()))
+        {
+            assert!(begun.elapsed() < LONG, "{staged:?}");
+            std::thread::yield_now();
+        }
+        assert_eq!(scene.keys(), Vec::<String>::new());
         gate.open();
         assert!(first.join().unwrap().is_ok());
     });
-    // Stored and told are two moments; the second one follows at once.
     for name in &names[1..] {
         assert!(matches!(scene.archive(name, LONG), Ok(Put::Stored { .. })));
+    }
+}
+
+/// Archives until one fails; how many were, and the failure.
+fn until_refused(scene: &Scene, names: &[WalFileName]) -> (usize, Error) {
+    for (number, name) in names.iter().enumerate() {
+        if let Err(error) = scene.archive(name, LONG) {
+            return (number, error);
+        }
+    }
+    panic!("all of them were archived");
+}
+
+/// The other server's segments from one to another, variants of their own.
+fn others(scene: &Scene, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let name = segment(number);
+        let own = name.segment().unwrap();
+        let bytes = crate::suite::forge::segment(own, scene::megabyte(), SYSTEM, 1000 + number);
+        scene.store.overwrite(&name.to_string(), &bytes);
+    }
+}
+
+#[test]
+fn behind_a_file_that_is_refused_none_of_the_same_server_appears() {
+    for far in [false, true] {
+        for jobs in [1, 4, 8] {
+            let scene = match far {
+                false => Scene::over(jobs, |store| Box::new(store)),
+                true => Scene::far(jobs, |store| Box::new(store)),
+            };
+            let names = scene.backlog(12);
+            // The right server has archived 3 to 5; 1 and 2 are from before they were two.
+            others(&scene, 3..=5);
+            let (number, error) = until_refused(&scene, &names);
+            assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+            assert_eq!(number, 2, "far {far}, {jobs} jobs: {error}");
+            assert!(scene.archive(&names[number], LONG).is_err());
+            let mine = (1..=2).map(segment).chain((3..=5).map(segment));
+            let wanted: Vec<_> = mine.map(|name| name.to_string()).collect();
+            assert_eq!(scene.keys(), wanted, "far {far}, {jobs} jobs");
+        }
+    }
+}
+
+#[test]
+fn the_first_file_of_a_run_must_follow_what_is_stored_before_it() {
+    for far in [false, true] {
+        let scene = match far {
+            false => Scene::over(4, |store| Box::new(store)),
+            true => Scene::far(4, |store| Box::new(store)),
+        };
+        let names = scene.backlog(12);
+        // The other server is behind this one: no name of theirs is the same any more.
+        others(&scene, 1..=5);
+        let error = scene.archive(&names[5], LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("does not follow archive file"));
+        assert!(error.hint().is_some());
+        assert_eq!(scene.keys().len(), 5);
+    }
+}
+
+#[test]
+fn what_cannot_be_compared_with_the_segment_before_is_archived_with_a_warning() {
+    let scene = Scene::far(4, |store| Box::new(store));
+    let names = scene.backlog(6);
+    others(&scene, 1..=3);
+    // The one before is missing, or damaged; the server has recycled its own.
+    for (number, said) in [(5_usize, "that is missing"), (4, "is damaged or cut short")] {
+        let scene = Scene::far(1, |store| Box::new(store));
+        scene.backlog(6);
+        others(&scene, 1..=3);
+        if number == 4 {
+            scene
+                .store
+                .overwrite(&names[3].to_string(), b"\x28\xb5\x2f\xfd cut");
+        }
+        fs::remove_file(scene.path(&names[number - 1])).unwrap();
+        scene.archive(&names[number], LONG).unwrap();
+        let note = scene.uploads.note();
+        assert!(
+            matches!(&note, Some(UploadNote::Warning(text)) if text.contains(said)),
+            "{note:?}"
+        );
+        assert_eq!(scene.uploads.note(), None);
     }
 }
 
@@ -96,16 +216,27 @@ fn never_more_than_so_many_files_are_on_their_way() {
 }
 
 #[test]
-fn a_neighbour_that_fails_or_hangs_fails_nobody_else() {
-    let gate = Gate::default();
-    let scene = Scene::over(4, held_at(segment(3), &gate));
+fn a_neighbour_that_fails_fails_nobody_else() {
+    let scene = Scene::new(4);
     let names = scene.backlog(8);
     fs::write(scene.path(&names[1]), vec![0; 1 << 20]).unwrap();
     assert!(scene.archive(&names[0], LONG).is_ok());
     let damaged = scene.archive(&names[1], LONG).unwrap_err();
     assert_eq!(damaged.kind(), ErrorKind::Damaged);
+    // The server asks for later ones all the same, where another archive module is content.
+    for name in &names[2..] {
+        assert!(scene.archive(name, LONG).is_ok());
+    }
+}
+
+#[test]
+fn a_neighbour_that_hangs_fails_nobody_else() {
+    let gate = Gate::default();
+    let scene = Scene::far(4, held_at(segment(3), &gate));
+    let names = scene.backlog(8);
+    assert!(scene.archive(&names[0], LONG).is_ok());
+    assert!(scene.archive(&names[1], LONG).is_ok());
     gate.until_visited();
-    // The third one hangs; the server asks for a later one all the same, as for a timeline history file.
     for name in &names[3..] {
         assert!(scene.archive(name, LONG).is_ok());
     }
@@ -116,17 +247,18 @@ fn a_neighbour_that_fails_or_hangs_fails_nobody_else() {
 #[test]
 fn what_was_archived_unasked_is_not_acknowledged_for_another_file_of_that_name() {
     let gate = Gate::default();
-    let scene = Scene::over(2, held_at(segment(1), &gate));
-    let names = scene.backlog(2);
+    let scene = Scene::far(2, held_at(segment(2), &gate));
+    let names = scene.backlog(3);
+    assert!(scene.archive(&names[0], LONG).is_ok());
     std::thread::scope(|threads| {
-        let first = threads.spawn(|| scene.archive(&names[0], LONG));
-        scene.until_stored(&names[1]);
+        let second = threads.spawn(|| scene.archive(&names[1], LONG));
+        scene.until_stored(&names[2]);
         gate.open();
-        assert!(first.join().unwrap().is_ok());
+        assert!(second.join().unwrap().is_ok());
     });
-    fs::remove_file(scene.path(&names[1])).unwrap();
-    scene.write(&names[1], 99);
-    let error = scene.archive(&names[1], LONG).unwrap_err();
+    fs::remove_file(scene.path(&names[2])).unwrap();
+    scene.write(&names[2], 99);
+    let error = scene.archive(&names[2], LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 }
 
@@ -281,7 +413,7 @@ fn what_has_been_acknowledged_is_not_begun_again_from_an_older_list() {
 }
 
 #[test]
-fn trouble_with_one_file_is_told_once_while_its_neighbours_do_well() {
+fn trouble_with_one_file_is_told_once_and_its_neighbours_wait_for_it() {
     let scene = Scene::over(4, |inner| {
         Box::new(Hooked {
             refused: Some(segment(1)),
@@ -296,5 +428,5 @@ fn trouble_with_one_file_is_told_once_while_its_neighbours_do_well() {
         "{note:?}"
     );
     assert_eq!(scene.uploads.note(), None);
-    assert!(!scene.keys().is_empty(), "the neighbours were not archived");
+    assert_eq!(scene.keys(), Vec::<String>::new());
 }

@@ -29,10 +29,23 @@ impl Scene {
         Scene::over(jobs, |store| Box::new(store))
     }
 
+    /// Over a store where a file is staged and then given its name, as in a directory.
     pub(super) fn over(jobs: usize, wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>) -> Scene {
+        Scene::at(MemoryStore::new(), jobs, wrap)
+    }
+
+    /// Over one where files are sent, as to an object store.
+    pub(super) fn far(jobs: usize, wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>) -> Scene {
+        Scene::at(MemoryStore::remote(), jobs, wrap)
+    }
+
+    pub(super) fn at(
+        store: MemoryStore,
+        jobs: usize,
+        wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>,
+    ) -> Scene {
         let wal = tempfile::tempdir().unwrap();
         fs::create_dir(wal.path().join("archive_status")).unwrap();
-        let store = MemoryStore::new();
         let options = Options {
             compression: Compression::Zstd(1),
             ..Options::default()
@@ -193,7 +206,12 @@ impl Store for Hooked {
     }
 
     fn glance(&self, key: &str) -> Result<Glance, Error> {
-        Ok(self.open(key)?.map_or(Glance::Absent, Glance::Object))
+        (self.on_open)(key);
+        self.inner.glance(key)
+    }
+
+    fn stages_ahead(&self) -> bool {
+        self.inner.stages_ahead()
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {

@@ -1,0 +1,52 @@
+//! What one process knows of its archiving so far: which timelines it has seen to follow what is stored, and what its caller
+//! should be told.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use wal::{TimelineId, WalFileName};
+
+/// How many warnings are kept that nobody has taken: one for each timeline, and a few.
+const WARNINGS_MAX: usize = 16;
+
+/// See the file's header.
+#[derive(Debug, Default)]
+pub(crate) struct Run {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    followed: BTreeSet<TimelineId>,
+    warnings: Vec<String>,
+}
+
+impl Run {
+    /// Whether a segment of this timeline is known to follow what is stored, or nothing can be known of it.
+    pub(super) fn has_followed(&self, timeline: TimelineId) -> bool {
+        self.state().followed.contains(&timeline)
+    }
+
+    /// A segment is.
+    pub(super) fn follows(&self, name: &WalFileName) {
+        if let WalFileName::Segment(_) | WalFileName::Partial(_) = name {
+            self.state().followed.insert(name.timeline());
+        }
+    }
+
+    pub(super) fn warn(&self, warning: String) {
+        let mut state = self.state();
+        if state.warnings.len() < WARNINGS_MAX {
+            state.warnings.push(warning);
+        }
+    }
+
+    /// What the caller should be told, once.
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().warnings)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
