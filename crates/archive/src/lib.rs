@@ -77,6 +77,7 @@ pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
 pub use prefetch::{Answer, Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};
 pub use printable::{PRINTABLE_BYTES_MAX, printable};
+pub use put::ENCRYPTED_KEY;
 pub use reading::{Found, Reading};
 pub use recipients::{RECIPIENTS_MAX, Recipients};
 pub use retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};

@@ -39,9 +39,11 @@ use crate::store::{Detail, Glance, Object, Published, Staged};
 use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
 
+mod note;
 mod predecessor;
 mod run;
 
+pub use note::ENCRYPTED_KEY;
 pub(crate) use run::Run;
 
 const ANOTHER_SERVER: &str = "Another server has archived under the same system identifier: the one that this one is a copy \
@@ -91,6 +93,7 @@ pub(crate) fn put_new(
         cancel,
     };
     let identity = offer.source.identity();
+    offer.must_be_as_noted()?;
     if let Glance::Object(object) = found {
         offer.must_be_stored(object)?;
         return Ok((Put::AlreadyStored, identity));

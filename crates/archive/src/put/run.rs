@@ -18,6 +18,7 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 struct State {
     followed: BTreeSet<TimelineId>,
+    has_seen_note: bool,
     warnings: Vec<String>,
 }
 
@@ -32,6 +33,16 @@ impl Run {
         if let WalFileName::Segment(_) | WalFileName::Partial(_) = name {
             self.state().followed.insert(name.timeline());
         }
+    }
+
+    /// Whether it has been seen that files may be stored as they are going to be (`note.rs`).
+    pub(super) fn has_seen_note(&self) -> bool {
+        self.state().has_seen_note
+    }
+
+    /// It has.
+    pub(super) fn sees_note(&self) {
+        self.state().has_seen_note = true;
     }
 
     pub(super) fn warn(&self, warning: String) {

@@ -4,7 +4,7 @@ use std::fs;
 
 use wal::{KeepFrom, SegmentName, WalFileName};
 
-use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
+use super::{Bench, Broken, Promise, SEALED, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
 use crate::{
     Archive, Cancel, Compression, Error, ErrorKind, Evidence, Got, Put, SoughtSegment, Store,
 };
@@ -29,6 +29,10 @@ pub(super) const ALL: &[Promise] = &[
     (
         "a stored file that is packed in another way is neither restored nor absent, and is not overwritten",
         other_packings_are_told,
+    ),
+    (
+        "where files are encrypted none is stored that is not, before a person lifts that",
+        encrypted_stays_encrypted,
     ),
     (
         "a stranger is refused before anything is written",
@@ -95,6 +99,7 @@ fn put(
     contents: &[u8],
 ) -> Result<Result<Put, ErrorKind>, Broken> {
     let source = bench.source(contents)?;
+    bench.lift_note()?;
     let put = archive.put_new(name, &source, Some(bench.system), &Cancel::new());
     Ok(put.map_err(|error| error.kind()))
 }
@@ -269,6 +274,40 @@ fn stage(store: &dyn Store, key: &str, bytes: &[u8]) -> Result<(), Broken> {
     std::io::Write::write_all(&mut staged, bytes)?;
     staged.publish()?;
     Ok(())
+}
+
+fn encrypted_stays_encrypted(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let first = name(FIRST)?;
+    let contents = bench.contents(&first, 1);
+    let source = bench.source(&contents)?;
+    let sealed = bench.archive(SEALED)?;
+    sealed.put_new(&first, &source, None, &Cancel::new())?;
+    for text in KINDS {
+        let name = match text {
+            FIRST => name("000000010000000000000002")?,
+            text => name(text)?,
+        };
+        let contents = bench.contents(&name, 1);
+        let source = bench.source(&contents)?;
+        let plain = bench.archive(Compression::Zstd(1))?;
+        let put = plain.put_new(&name, &source, Some(bench.system), &Cancel::new());
+        let put = put.map_err(|error| error.kind());
+        must(
+            put == Err(ErrorKind::Unusable),
+            format!("\"{name}\" beside an encrypted file: {put:?}"),
+        )?;
+    }
+    must(sealed.list()?.len() == 1, "a plain file was stored")?;
+    bench.lift_note()?;
+    let second = name("000000010000000000000002")?;
+    let contents = bench.contents(&second, 1);
+    let plain = bench.archive(Compression::Zstd(1))?;
+    let put = put(bench, &plain, &second, &contents)?;
+    must(
+        matches!(put, Ok(Put::Stored { .. })),
+        format!("after that: {put:?}"),
+    )?;
+    Ok("all kinds of files".to_owned())
 }
 
 fn strangers_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {

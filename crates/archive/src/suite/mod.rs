@@ -222,6 +222,11 @@ impl Bench<'_> {
         Archive::with_store(store, options).with_secret(ClusterSecret::new(SECRET))
     }
 
+    /// Lets files be stored plain again where some are encrypted, as a person would.
+    fn lift_note(&self) -> Result<(), Error> {
+        self.subject.open()?.remove(crate::ENCRYPTED_KEY).map(drop)
+    }
+
     /// A path below the scratch directory that was never used.
     fn path(&mut self) -> PathBuf {
         self.files += 1;
@@ -309,6 +314,9 @@ const WAYS: [Way; 6] = [
     way(Compression::Zstd(1), Sealing::Sealed),
     way(Compression::Zstd(1), Sealing::Blind),
 ];
+
+/// One that encrypts.
+const SEALED: Way = way(Compression::Zstd(1), Sealing::Sealed);
 
 /// The secret of the one cluster.
 const SECRET: [u8; crate::CLUSTER_SECRET_BYTES] = [0x5a; crate::CLUSTER_SECRET_BYTES];

@@ -152,6 +152,7 @@ impl Trial<'_, '_> {
         let contents = self.bench.contents(&name, variant);
         let source = self.bench.source(&contents)?;
         let system = Some(self.bench.system);
+        self.bench.lift_note()?;
         let put = self
             .archive()
             .put_new(&name, &source, system, &Cancel::new());
