@@ -15,12 +15,39 @@ const CONTROL_BYTES: u64 = 512;
 /// How often a file is read whose checksum is wrong: the server may be writing it (`UpdateControlFile`, 15 to 18).
 const TRIES_MAX: u32 = 5;
 
-/// Where `checkPointCopy.ThisTimeLineID` and `minRecoveryPointTLI` stand (`ControlFileData`, 15 to 18).
+/// Where `checkPointCopy.ThisTimeLineID` stands (`ControlFileData`, 15 to 19).
 const CHECKPOINT_TIMELINE_AT: usize = 48;
-const MIN_RECOVERY_TIMELINE_AT: usize = 144;
 
-/// Where `xlog_seg_size` stands (`ControlFileData`, 15 to 18).
-const SEGMENT_SIZE_AT: usize = 228;
+/// Where the rest stands that is wanted of a control file: from the headers of each version, on machines whose pointers have
+/// 64 bits.
+struct Layout {
+    min_recovery_timeline: usize,
+    segment_size: usize,
+    /// `mock_authentication_nonce`
+    nonce: usize,
+    /// `crc`, which covers what stands before it.
+    crc: usize,
+}
+
+/// 15, 16 and 17.
+const FROM_15: Layout = Layout {
+    min_recovery_timeline: 144,
+    segment_size: 228,
+    nonce: 256,
+    crc: 288,
+};
+const FROM_18: Layout = Layout {
+    nonce: 257,
+    crc: 292,
+    ..FROM_15
+};
+/// As 19rc1 has it.
+const FROM_19: Layout = Layout {
+    min_recovery_timeline: 152,
+    segment_size: 240,
+    nonce: 273,
+    crc: 308,
+};
 
 /// Where `pg_control_version` stands (`ControlFileData`, 15 to 18).
 const VERSION_AT: usize = 8;
@@ -95,11 +122,13 @@ impl Control {
 }
 
 fn parse(control: &[u8]) -> Option<Control> {
-    checked(control)?;
+    let layout = layout_of(control)?;
+    let timeline = |at| word(control, at).map(TimelineId::new);
+    let segment_bytes = word(control, layout.segment_size)?;
     Some(Control {
-        checkpoint_timeline: TimelineId::new(word(control, CHECKPOINT_TIMELINE_AT)?)?,
-        min_recovery_timeline: TimelineId::new(word(control, MIN_RECOVERY_TIMELINE_AT)?),
-        segment_size: SegmentSize::new(u64::from(word(control, SEGMENT_SIZE_AT)?)).ok(),
+        checkpoint_timeline: timeline(CHECKPOINT_TIMELINE_AT)??,
+        min_recovery_timeline: timeline(layout.min_recovery_timeline)?,
+        segment_size: SegmentSize::new(u64::from(segment_bytes)).ok(),
     })
 }
 
@@ -111,22 +140,20 @@ fn contents_of(data_dir: &Path) -> Option<Vec<u8>> {
 }
 
 fn nonce_in(control: &[u8]) -> Option<[u8; CLUSTER_SECRET_BYTES]> {
-    let nonce_at = checked(control)?;
-    let nonce = control.get(nonce_at..)?.get(..CLUSTER_SECRET_BYTES)?;
-    nonce.try_into().ok()
+    let nonce = control.get(layout_of(control)?.nonce..)?;
+    nonce.get(..CLUSTER_SECRET_BYTES)?.try_into().ok()
 }
 
-/// Where the nonce stands in a control file of a known layout whose checksum is right.
-fn checked(control: &[u8]) -> Option<usize> {
-    // Offsets of mock_authentication_nonce and of crc, which covers what stands before it: from the headers of these
-    // versions, on machines whose pointers have 64 bits.
-    let (nonce_at, crc_at) = match word(control, VERSION_AT)? {
-        1300 | 1700 => (256, 288), // 15, 16 and 17
-        1800 => (257, 292),        // 18
-        1905 => (273, 308),        // 19 (19rc1)
+/// The layout of a control file; `None` for an unknown one, or a wrong checksum.
+fn layout_of(control: &[u8]) -> Option<Layout> {
+    let layout = match word(control, VERSION_AT)? {
+        1300 | 1700 => FROM_15,
+        1800 => FROM_18,
+        1905 => FROM_19,
         _ => return None,
     };
-    (crc32c(control.get(..crc_at)?) == word(control, crc_at)?).then_some(nonce_at)
+    let crc = crc32c(control.get(..layout.crc)?);
+    (crc == word(control, layout.crc)?).then_some(layout)
 }
 
 fn word(control: &[u8], at: usize) -> Option<u32> {
@@ -179,7 +206,7 @@ mod tests {
         std::fs::write(&file, &bytes).unwrap();
         assert!(Control::read(dir.path()).is_some());
         bytes[CHECKPOINT_TIMELINE_AT..][..4].copy_from_slice(&3_u32.to_ne_bytes());
-        bytes[MIN_RECOVERY_TIMELINE_AT..][..4].copy_from_slice(&0_u32.to_ne_bytes());
+        bytes[FROM_18.min_recovery_timeline..][..4].copy_from_slice(&0_u32.to_ne_bytes());
         std::fs::write(&file, &bytes).unwrap();
         assert_eq!(Control::read(dir.path()), None, "a wrong checksum");
         let crc = crc32c(&bytes[..292]);

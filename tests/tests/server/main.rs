@@ -6,6 +6,7 @@
 mod archive_ahead;
 mod c_module;
 mod common;
+mod control;
 mod exclusive;
 mod faces;
 mod foreign;

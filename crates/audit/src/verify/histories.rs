@@ -38,6 +38,7 @@ pub(crate) fn check(
         .iter()
         .filter_map(|gap| scope.cut_gap(gap, lineage, size));
     findings.extend(asked_for.map(|gap| hole(&gap, size, Severity::Warning)));
+    findings.extend(left_behind(lineage, runs, size));
     findings.extend(no_such_timeline(inventory, scope));
     findings.extend(outside(within, scope, size));
     findings
@@ -127,7 +128,64 @@ fn without_history(inventory: &Inventory, lineage: &Lineage) -> Vec<Finding> {
             "{FROM_A_SERVER} Without it no recovery finds timeline {timeline}, or a later one that it looks for."
         ))
     };
-    wanted.into_iter().map(finding).collect()
+    let mut findings: Vec<Finding> = wanted.iter().copied().map(finding).collect();
+    findings.extend(gaps_in_numbers(inventory, oldest, &wanted));
+    findings
+}
+
+/// Numbers left out below a timeline whose history file is there. Whoever looks for the latest timeline tries one number after
+/// the other, and recovery does not take the first that is missing for the end while a later one is stored.
+fn gaps_in_numbers(
+    inventory: &Inventory,
+    oldest: Option<TimelineId>,
+    wanted: &[TimelineId],
+) -> Vec<Finding> {
+    let has_history = |timeline: TimelineId| {
+        let files = inventory.timelines.get(&timeline);
+        files.is_some_and(|files| files.has_history)
+    };
+    let stored = inventory.timelines.keys().filter(|it| has_history(**it));
+    let before = stored.filter_map(|it| Some((TimelineId::new(it.get().checked_sub(1)?)?, *it)));
+    let gaps = before.filter(|(gap, _)| {
+        *gap > oldest.unwrap_or(TimelineId::FIRST) && !has_history(*gap) && !wanted.contains(gap)
+    });
+    let finding = |(gap, later): (TimelineId, TimelineId)| {
+        let name = WalFileName::TimelineHistory(gap).to_string();
+        let message = format!(
+            "timeline history file \"{name}\" is missing, and there is one of timeline {later}"
+        );
+        Finding::new(Severity::Warning, Kind::MissingHistory, name, message).hint(format!(
+            "{FROM_A_SERVER} Without it recovery to the latest timeline stops there; to timeline {later} by its number it works."
+        ))
+    };
+    gaps.map(finding).collect()
+}
+
+/// The latest timeline has no segment yet, and the one that it left has the segment in which it was left: recovery along the
+/// latest does not take it, since WAL from behind that place may be in it.
+fn left_behind(lineage: &Lineage, runs: &Runs, size: SegmentSize) -> Option<Finding> {
+    let latest = lineage.histories().max_by_key(|it| it.timeline())?;
+    let parent = latest.entries().last()?;
+    let number = parent.switchpoint.segment(size).0;
+    let has = |timeline, number| {
+        let runs: Option<&Vec<Run>> = runs.get(&timeline);
+        runs.is_some_and(|runs| runs.iter().any(|run| run.contains(&number)))
+    };
+    if has(latest.timeline(), number) || !has(parent.timeline, number) {
+        return None;
+    }
+    let (own, left) = (latest.timeline(), parent.timeline);
+    let object = name_of(left, number, size).to_string();
+    let message = format!(
+        "timeline {own} left timeline {left} at {} within segment \"{object}\", and its own segment from there is not stored",
+        parent.switchpoint
+    );
+    let mut finding = Finding::new(Severity::Warning, Kind::Missing, object, message);
+    finding.lsn = Some(parent.switchpoint);
+    Some(finding.hint(format!(
+        "Recovery to the latest timeline stops before it while WAL from behind that place is in the old one. Archive the segment \
+         of timeline {own}, or recover along timeline {left} by its number."
+    )))
 }
 
 /// A history has to begin with that of the timeline it left.

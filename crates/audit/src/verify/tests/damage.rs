@@ -144,6 +144,43 @@ fn a_lost_timeline_history_file_is_told() {
 }
 
 #[test]
+fn a_number_left_out_below_a_stored_history_is_told() {
+    let scene = Scene::new();
+    let text = history(scene.switchpoint);
+    scene.store.overwrite("00000004.history", text.as_bytes());
+    let report = scene.verify();
+    let finding = one(&report, Kind::MissingHistory, "00000003.history");
+    assert_eq!(finding.severity, Severity::Warning);
+}
+
+#[test]
+fn an_old_primary_that_went_on_before_the_new_one_archived_is_told() {
+    let scene = Scene::new();
+    for number in 7..=12 {
+        scene.remove(&name(2, number));
+    }
+    assert_eq!(
+        found(&scene.verify()),
+        [],
+        "the partial segment is all there is"
+    );
+    // It is enough that it lies there: a recovery along timeline 2 does not take it.
+    let mut old = forge::Written::new();
+    old.fill(3 * forge::SEGMENT - 30_000);
+    old.switch();
+    let seven = old.segments(1).remove(2).1;
+    scene.store.overwrite(&name(1, 7), &seven);
+    let report = scene.verify();
+    let finding = one(&report, Kind::Missing, &name(1, 7));
+    assert_eq!(finding.severity, Severity::Warning);
+    assert!(
+        finding.message.contains("timeline 2 left timeline 1"),
+        "{}",
+        finding.message
+    );
+}
+
+#[test]
 fn an_archive_may_have_been_begun_on_a_later_timeline() {
     let scene = Scene::new();
     for key in ["00000002.history".to_owned(), name(1, 5), name(1, 6)] {
@@ -214,9 +251,13 @@ fn histories_that_contradict_each_other_are_told() {
     let text = format!("1\t0/{:X}\tx\n2\t0/B00028\tx\n", scene.switchpoint - 64);
     scene.store.overwrite("00000003.history", text.as_bytes());
     let found = found(&scene.verify());
+    // And nothing of timeline 3 is stored.
     assert_eq!(
         found,
-        [(Kind::Contradiction, "00000003.history".to_owned())]
+        [
+            (Kind::Missing, name(2, 11)),
+            (Kind::Contradiction, "00000003.history".to_owned())
+        ]
     );
 }
 
