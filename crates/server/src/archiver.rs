@@ -10,7 +10,8 @@
 use crate::failure;
 use crate::settings;
 use archive::{
-    Archive, CONNECT_WAIT_MAX, ClusterSecret, PROGRESS_WAIT_MAX, Place, Put, UploadNote, Uploads,
+    Archive, Backoff, CONNECT_WAIT_MAX, ClusterSecret, ErrorKind, PROGRESS_WAIT_MAX, Place, Put,
+    UploadNote, Uploads,
 };
 use module::{
     ArchiveModule, Archived, Bell, Failure, Level, Module, Process, RELOAD_GRACE, Report, Task,
@@ -30,8 +31,12 @@ const ANSWER_GRACE: Duration = Duration::from_millis(200);
 /// The archiver's own state.
 pub(crate) struct Archiver {
     bell: Bell,
+    /// Where files go, as of the last check; `None` while the settings say nothing that can be used.
+    place: Option<Place>,
     open: Option<Open>,
     opening: Option<Opening>,
+    /// Since when no file could be archived; the log hears of it when one can.
+    failing_since: Option<Instant>,
 }
 
 struct Open {
@@ -51,8 +56,10 @@ impl Module for Archiver {
     fn startup(_: Process) -> Result<Self, Failure> {
         Ok(Self {
             bell: Bell::new()?,
+            place: None,
             open: None,
             opening: None,
+            failing_since: None,
         })
     }
 
@@ -63,19 +70,22 @@ impl Module for Archiver {
 }
 
 impl ArchiveModule for Archiver {
+    /// Looks at the settings alone: an archive that cannot be reached is a failure to archive, which the server counts.
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
-        let settings = settings::archive(process).inspect_err(|_| {
+        self.place = None;
+        let place = settings::archive(process).inspect_err(|_| {
             // Unset: nothing more goes there, what is on its way included.
             self.open = None;
         })?;
         if self
             .open
             .as_ref()
-            .is_some_and(|open| open.settings == settings)
+            .is_some_and(|open| open.settings != place)
         {
-            return Ok(());
+            self.open = None;
         }
-        self.open(process, settings)
+        self.place = Some(place);
+        Ok(())
     }
 
     fn archive_file(
@@ -85,13 +95,49 @@ impl ArchiveModule for Archiver {
         path: &Path,
     ) -> Result<Archived, Failure> {
         let begun = Instant::now();
+        let outcome = self.try_file(process, file, path, begun);
+        match &outcome {
+            Ok(Archived::Durably) => {
+                if let Some(since) = self.failing_since.take() {
+                    process.report(&told(UploadNote::Recovered {
+                        name: *file,
+                        after: since.elapsed(),
+                    }));
+                }
+            }
+            Ok(Archived::NotYet) => {}
+            Err(_) => {
+                self.failing_since.get_or_insert(begun);
+            }
+        }
+        outcome
+    }
+}
+
+impl Archiver {
+    /// The settings that files are archived by, as of the last check; `None` when there are none.
+    pub(crate) fn settings(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// One attempt, begun at `begun`: opens the archive if need be, and waits for the file.
+    fn try_file(
+        &mut self,
+        process: Process,
+        file: &WalFileName,
+        path: &Path,
+        begun: Instant,
+    ) -> Result<Archived, Failure> {
         let deadline = begun + settings::archive_timeout(process);
         let limits = settings::upload_limits(process);
-        let what = || format!("could not archive file \"{file}\"");
+        let what = format!("could not archive file \"{file}\"");
+        if let Some(not_open) = self.open(process, file, deadline)? {
+            return self.not_yet(process, file, not_open, begun);
+        }
         let asked = self
             .uploads()?
             .ask(file, path, deadline, limits)
-            .map_err(|error| failure::while_doing(&what(), &error))?;
+            .map_err(|error| failure::while_doing(&what, &error))?;
         if let Some(put) = asked {
             let took = begun.elapsed().as_micros();
             archived(
@@ -108,38 +154,45 @@ impl ArchiveModule for Archiver {
                 archived(process, file, put, &format!(" in {took} ms"));
                 Ok(Archived::Durably)
             }
-            Waited::Done(Err(error)) => Err(failure::while_doing(&what(), &error)),
-            Waited::NotYet(Woken::Shutdown | Woken::PostmasterGone) => {
+            Waited::Done(Err(error)) => Err(failure::while_doing(&what, &error)),
+            Waited::NotYet(woken) => self.not_yet(process, file, woken, begun),
+        }
+    }
+
+    /// What an attempt ends with that has no answer, and why it ended.
+    fn not_yet(
+        &mut self,
+        process: Process,
+        file: &WalFileName,
+        woken: Woken,
+        begun: Instant,
+    ) -> Result<Archived, Failure> {
+        match woken {
+            Woken::Shutdown | Woken::PostmasterGone => {
                 self.open = None;
                 Ok(Archived::NotYet)
             }
-            Waited::NotYet(Woken::Reload) => {
+            Woken::Reload => {
                 let message = format!(
                     "archiving of file \"{file}\" goes on while the configuration is reloaded"
                 );
                 process.report(&Report::new(Level::Log, message));
                 Ok(Archived::NotYet)
             }
-            Waited::NotYet(Woken::Deadline | Woken::Event) => {
+            Woken::Deadline | Woken::Event => {
                 let seconds = begun.elapsed().as_secs();
                 let going_on = self.uploads()?.last_progress(file).is_some();
                 Err(Failure::new(format!(
                     "could not archive file \"{file}\" within {seconds} s"
                 ))
-                .detail(match going_on {
-                    true => "The attempt goes on and is joined by the next one.",
-                    false => "It was not begun: too many earlier ones have not come back.",
+                .detail(if going_on {
+                    "The attempt goes on and is joined by the next one."
+                } else {
+                    "It was not begun: too many earlier ones have not come back."
                 })
                 .hint("The archive is slow or does not answer; see \"walden.archive_timeout\"."))
             }
         }
-    }
-}
-
-impl Archiver {
-    /// The settings that files are archived by now; `None` before the archive is open.
-    pub(crate) fn settings(&self) -> Option<&Place> {
-        self.open.as_ref().map(|open| &open.settings)
     }
 
     fn uploads(&self) -> Result<&Uploads, Failure> {
@@ -162,18 +215,19 @@ impl Archiver {
         loop {
             self.bell.silence();
             while let Some(note) = uploads.note() {
-                process.report(&told(note));
+                // Where more than this one wait has failed, the end of all of it is told by whoever ends it.
+                let recovered = matches!(note, UploadNote::Recovered { .. });
+                if !recovered || self.failing_since.is_none() {
+                    process.report(&told(note));
+                }
             }
             if let Some(outcome) = uploads.poll(file) {
                 return Ok(Waited::Done(outcome));
             }
             let heed_reload = give_up.1 == Woken::Deadline;
             let in_trouble = uploads.is_in_trouble();
-            if in_trouble && is_stopping() {
-                return Err(Failure::new(format!(
-                    "could not archive file \"{file}\" before the server stops"
-                ))
-                .detail("It stays in \"pg_wal\", and is archived when the server runs again."));
+            if in_trouble {
+                must_not_be_stopping(file)?;
             }
             let mut until = give_up.0.min(look);
             if in_trouble {
@@ -199,60 +253,123 @@ impl Archiver {
         }
     }
 
-    /// Opens the archive on a helper thread too: even looking at a directory can hang for minutes.
-    fn open(&mut self, process: Process, settings: Place) -> Result<(), Failure> {
-        self.open = None;
-        let mut opening = match self.opening.take() {
-            Some(opening) if opening.settings == settings => opening,
-            _ => Opening {
-                task: start_opening(&settings)?,
-                settings: settings.clone(),
-            },
-        };
-        let wait_max = CONNECT_WAIT_MAX.min(settings::archive_timeout(process));
-        match opening.task.wait(process, Instant::now() + wait_max)? {
-            Waited::Done(Ok((archive, leftovers))) => {
-                if leftovers > 0 {
-                    process.report(&Report::new(
-                        Level::Log,
-                        format!(
-                            "removed {leftovers} staged files of dead writers from the archive"
-                        ),
-                    ));
-                }
-                let nonce = process.cluster_nonce()?;
-                let archive = archive.with_secret(nonce.and_then(ClusterSecret::new));
-                if let Some(warning) = settings.location.warning() {
-                    process.report(&Report::new(Level::Warning, warning));
-                }
-                // The archiver's working directory is the data directory (ChangeToDataDir, 15 to 19).
-                if settings.location.lies_within(Path::new(".")) {
-                    let text = Failure::new(format!(
-                        "archive \"{}\" lies within the server's data directory",
-                        settings.location
+    /// Opens the archive if it is not open, trying again until `deadline` like everything else that may work later.
+    /// With what the wait was ended by, if it was before that.
+    ///
+    /// On a helper thread too: even looking at a directory can hang for minutes.
+    fn open(
+        &mut self,
+        process: Process,
+        file: &WalFileName,
+        deadline: Instant,
+    ) -> Result<Option<Woken>, Failure> {
+        if self.open.is_some() {
+            return Ok(None);
+        }
+        let what = format!("could not archive file \"{file}\"");
+        let place = self.place.clone();
+        let place = place.ok_or_else(|| Failure::new(format!("{what}: no archive is set")))?;
+        let mut backoff = Backoff::new();
+        loop {
+            let error = match self.open_once(process, file, &place, deadline)? {
+                Waited::Done(Ok(())) => return Ok(None),
+                Waited::Done(Err(error)) => error,
+                Waited::NotYet(Woken::Deadline | Woken::Event) => {
+                    return Err(Failure::new(format!(
+                        "{what}: archive \"{}\" does not answer",
+                        place.location
                     ))
-                    .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
-                    process.report(&Report::of(Level::Warning, text));
+                    .detail("The attempt to open it goes on and is joined by the next one."));
                 }
-                let bell = self.bell.clone();
-                let uploads = Uploads::new(
-                    Arc::new(archive),
-                    process.system_identifier()?,
-                    spawn_with_signals_blocked,
-                    move || bell.ring(),
-                );
-                self.open = Some(Open { settings, uploads });
-                Ok(())
+                Waited::NotYet(woken) => return Ok(Some(woken)),
+            };
+            let again = Instant::now() + backoff.pause();
+            if error.kind() != ErrorKind::Unavailable || again >= deadline {
+                return Err(failure::while_doing(&what, &error));
             }
-            Waited::Done(Err(error)) => Err(failure::of_archive(error)),
-            Waited::NotYet(_) => {
-                let location = opening.settings.location.to_string();
-                self.opening = Some(opening);
-                Err(Failure::new(format!(
-                    "archive \"{location}\" has not answered yet"
-                )))
+            if self.failing_since.is_none() {
+                self.failing_since = Some(Instant::now());
+                process.report(&told(UploadNote::Retrying {
+                    name: *file,
+                    cause: error.to_string(),
+                    hint: error.hint().map(str::to_owned),
+                }));
+            }
+            while Instant::now() < again {
+                must_not_be_stopping(file)?;
+                let until = again.min(Instant::now() + STOPPING_LOOK_EVERY);
+                match process.idle(Some(until))? {
+                    Woken::Deadline | Woken::Event => {}
+                    woken => return Ok(Some(woken)),
+                }
             }
         }
+    }
+
+    /// One try to open the archive, or to join the one that goes on.
+    fn open_once(
+        &mut self,
+        process: Process,
+        file: &WalFileName,
+        place: &Place,
+        deadline: Instant,
+    ) -> Result<Waited<Result<(), archive::Error>>, Failure> {
+        let mut opening = match self.opening.take() {
+            Some(opening) if opening.settings == *place => opening,
+            _ => Opening {
+                task: start_opening(place)?,
+                settings: place.clone(),
+            },
+        };
+        let give_up = deadline.min(Instant::now() + CONNECT_WAIT_MAX);
+        let opened = loop {
+            let slice = give_up.min(Instant::now() + STOPPING_LOOK_EVERY);
+            match opening.task.wait(process, slice)? {
+                Waited::Done(opened) => break opened,
+                Waited::NotYet(Woken::Deadline) if Instant::now() < give_up => {
+                    if self.failing_since.is_some() {
+                        must_not_be_stopping(file)?;
+                    }
+                }
+                Waited::NotYet(woken) => {
+                    self.opening = Some(opening);
+                    return Ok(Waited::NotYet(woken));
+                }
+            }
+        };
+        let (archive, leftovers) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Waited::Done(Err(error))),
+        };
+        if leftovers > 0 {
+            let message =
+                format!("removed {leftovers} staged files of dead writers from the archive");
+            process.report(&Report::new(Level::Log, message));
+        }
+        let nonce = process.cluster_nonce()?;
+        let archive = archive.with_secret(nonce.and_then(ClusterSecret::new));
+        if let Some(warning) = place.location.warning() {
+            process.report(&Report::new(Level::Warning, warning));
+        }
+        // The archiver's working directory is the data directory (ChangeToDataDir, 15 to 19).
+        if place.location.lies_within(Path::new(".")) {
+            let text = Failure::new(format!(
+                "archive \"{}\" lies within the server's data directory",
+                place.location
+            ))
+            .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
+            process.report(&Report::of(Level::Warning, text));
+        }
+        let bell = self.bell.clone();
+        let uploads = Uploads::new(
+            Arc::new(archive),
+            process.system_identifier()?,
+            spawn_with_signals_blocked,
+            move || bell.ring(),
+        );
+        let settings = place.clone();
+        self.open = Some(Open { settings, uploads });
+        Ok(Waited::Done(Ok(())))
     }
 }
 
@@ -268,6 +385,17 @@ fn start_opening(settings: &Place) -> Result<Task<Opened>, Failure> {
         let leftovers = archive.remove_leftovers().unwrap_or_default();
         Ok((archive, leftovers))
     })
+}
+
+/// Ends an attempt in trouble when the server is stopping: that must not wait for the retries.
+fn must_not_be_stopping(file: &WalFileName) -> Result<(), Failure> {
+    if !is_stopping() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "could not archive file \"{file}\" before the server stops"
+    ))
+    .detail("It stays in \"pg_wal\", and is archived when the server runs again."))
 }
 
 /// Whether the server has been told to stop. The archiver itself is told last, and of a stop as of any other end of a

@@ -1,4 +1,5 @@
-//! `archive_library = 'walden'` without a usable `walden.archive`.
+//! `archive_library = 'walden'` without a usable `walden.archive`, which is "not configured"; and with one that cannot be
+//! opened, which is not.
 //!
 //! The server's warning says `archive_mode enabled` in 15 and 16, `"archive_mode" enabled` since 17.  Since 17
 //! it also prints the module's reason as its DETAIL (`arch_module_check_errdetail_string`, pgarch.c); before
@@ -73,10 +74,96 @@ fn a_missing_archive_setting_is_reported_without_the_preload_too() -> Result<()>
     })
 }
 
+/// Starts a server whose archive cannot be opened, then cures that: meanwhile failures are counted, the reason is in the
+/// log, and nobody speaks of settings; afterwards everything is archived, and the log says that it works again.
+fn counts_failures_until_the_archive_is_there(standby: bool) -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let away = lab.dir().join("unmounted");
+        let mut settings = lab
+            .walden_settings(&archive)?
+            .with("walden.archive_timeout", "2s");
+        let primary;
+        let server = if standby {
+            primary = primary_with(lab, SMALL_MB, settings.clone())?;
+            let backup = primary.base_backup("backup")?;
+            primary.write_segments(1..=2)?;
+            primary.wait_until_archived()?;
+            primary.stop(lab::Shutdown::Fast)?;
+            settings.set("archive_mode", "always");
+            settings.set("walden.restore_library", "walden");
+            let standby = lab.restored("standby", &backup, settings)?;
+            standby.touch("standby.signal")?;
+            // What a standby archives itself is in its own pg_wal.
+            let segments = archive.segments()?;
+            for segment in &segments {
+                let fetched = lab.fetch(&archive, segment)?;
+                let to = standby.data().join("pg_wal").join(segment);
+                std::fs::write(&to, fetched)?;
+                lab.own(&to)?;
+            }
+            let last = segments.last().map(String::as_str).unwrap_or_default();
+            standby.touch(&format!("pg_wal/archive_status/{last}.ready"))?;
+            standby
+        } else {
+            lab.cluster("primary", SMALL_MB, settings)?
+        };
+        std::fs::rename(archive.path(), &away)?;
+        server.start()?;
+        if !standby {
+            server.create_ledger()?;
+            server.switch_segment()?;
+        }
+        server.wait_for_sql("select failed_count > 0 from pg_stat_archiver", "t")?;
+        let mark = lab::Mark::default();
+        let reason = ["WARNING", "could not archive file", &archive.text()];
+        server.wait_for_log(mark, &reason)?;
+        if standby {
+            server.wait_for_log(mark, &["WARNING", "could not restore file"])?;
+        }
+        let unset = server.logged(mark, &["not configured"])?;
+        assert!(unset.is_empty(), "{unset:?}");
+
+        std::fs::rename(&away, archive.path())?;
+        server.reload(|_| ())?;
+        server.wait_until_archived()?;
+        server.wait_for_log(mark, &["LOG", "archived file", "in which no file could be"])?;
+        if standby {
+            server.wait_for_log(mark, &["LOG", "the archive answers again"])?;
+        }
+        Ok(())
+    })
+}
+
 #[test]
-fn a_directory_that_does_not_exist_is_named() -> Result<()> {
-    let wrong = "/nonexistent/walden/archive";
-    starts_once_the_setting_is_right(Some(wrong), wrong, &[], |_| ())
+fn an_archive_that_is_not_mounted_yet_is_a_failure_that_is_counted_and_its_end_is_told()
+-> Result<()> {
+    counts_failures_until_the_archive_is_there(false)
+}
+
+#[test]
+fn on_a_standby_too_an_archive_that_is_not_there_is_counted_and_its_return_is_told() -> Result<()> {
+    counts_failures_until_the_archive_is_there(true)
+}
+
+#[test]
+fn a_store_that_is_down_at_the_start_is_a_failure_that_is_counted() -> Result<()> {
+    scenario(|lab| {
+        // Nobody listens on port 1.
+        let down = "s3://bucket/wal?endpoint=http://127.0.0.1:1&region=us-east-1&path_style=true";
+        let settings = lab
+            .walden_settings_at(down)?
+            .with("walden.archive_timeout", "3s");
+        let server = primary_with(lab, SMALL_MB, settings)?;
+        write(&server, 1)?;
+        server.switch_segment()?;
+        server.wait_for_sql("select failed_count > 0 from pg_stat_archiver", "t")?;
+        let mark = lab::Mark::default();
+        server.wait_for_log(mark, &["WARNING", "could not archive file", "s3://bucket"])?;
+        let unset = server.logged(mark, &["not configured"])?;
+        assert!(unset.is_empty(), "{unset:?}");
+        Ok(())
+    })
 }
 
 #[test]

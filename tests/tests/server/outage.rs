@@ -159,6 +159,7 @@ fn a_standby_stays_up_through_an_outage_and_goes_on_by_itself() -> Result<()> {
         write(&primary, 3)?;
         primary.archive_everything()?;
         wait_for_entries(&standby, 3)?;
+        standby.wait_for_log(mark, &["LOG", "the archive answers again"])?;
         assert!(standby.is_running()?);
         assert_eq!(standby.sql("select pg_is_in_recovery()")?, "t");
         let fatal = standby.logged(lab::Mark::default(), &["FATAL"])?;

@@ -31,7 +31,7 @@ pub(crate) struct Archivers {
 
 enum Who {
     /// No list: Walden's own module, and nothing between it and the server.
-    Walden(Archiver),
+    Walden(Box<Archiver>),
     /// Those of the list, in its order.
     Several { members: Vec<Member>, taken: Taken },
     /// A list that cannot be used.  Nothing is archived: taking Walden alone instead would have files
@@ -43,7 +43,7 @@ impl Module for Archivers {
     fn startup(process: Process) -> Result<Self, Failure> {
         let list = settings::archive_libraries(process);
         let who = match list::parse(&list) {
-            Ok(names) if names.is_empty() => Who::Walden(Archiver::startup(process)?),
+            Ok(names) if names.is_empty() => Who::Walden(Box::new(Archiver::startup(process)?)),
             Ok(names) => Who::Several {
                 members: names
                     .into_iter()

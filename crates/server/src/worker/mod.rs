@@ -12,6 +12,7 @@ mod desk;
 mod handover;
 mod left_behind;
 mod libraries;
+mod trouble;
 
 use crate::loader::c_text;
 use crate::loader::recovery::Library;
@@ -28,6 +29,7 @@ use recovery::Phase;
 use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use trouble::Trouble;
 use wire::{Answer, Request};
 
 /// Longest pause between tries: a server stands still until a repaired archive is noticed.
@@ -50,6 +52,7 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
         desk,
         left_behind: LeftBehind::default(),
         once: Once::default(),
+        trouble: Trouble::default(),
     };
     worker.serve()
 }
@@ -60,6 +63,7 @@ struct Worker {
     desk: Desk,
     left_behind: LeftBehind,
     once: Once,
+    trouble: Trouble,
 }
 
 impl Worker {
@@ -141,6 +145,9 @@ impl Worker {
             let failure = match self.restore_once(&name, path, last, wanted) {
                 Ok(restored) => {
                     self.left_behind.answered(name);
+                    if let Some(over) = self.trouble.answered(&name) {
+                        self.process.report(&over);
+                    }
                     return if restored {
                         Answer::Done
                     } else {
@@ -154,6 +161,7 @@ impl Worker {
                 return Answer::Reported;
             }
             self.report_once(&failure);
+            self.trouble.failed(name);
             if has_own_copy(&name) {
                 return Answer::Absent;
             }
