@@ -3,6 +3,7 @@
 //! Guarantees what [`Store`] asks, through `durable.rs`. The directory is opened anew for every call, so
 //! that a file system mounted or unmounted meanwhile is noticed and never kept busy. A name that is not
 //! there counts as absent only because the directory was opened, as a directory, by the very same call.
+//! New files get the directory's group, where this process may give it to them.
 //!
 //! Left to [`crate::Archive`]: an empty mount point is a directory too.
 
@@ -69,7 +70,10 @@ impl DirStore {
         Directory::open(path)?;
         Ok(DirStore {
             root: path.to_owned(),
-            disk,
+            disk: Disk {
+                group_of_directory: true,
+                ..disk
+            },
             distrusted: Mutex::default(),
         })
     }

@@ -19,18 +19,17 @@
 //!
 //! `close` is not checked, because there is nothing left for it to report after a sync.
 
+mod new_file;
+
 use std::fs::{File, TryLockError};
 use std::io::{self, Seek, Write};
-use std::os::fd::AsRawFd;
 
-use rustix::fs::{self as sys, AtFlags, CWD, Mode, OFlags, RenameFlags};
+use rustix::fs::{self as sys, AtFlags, CWD, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::directory::{Directory, names_with_prefix, same_file};
 use crate::error::{Error, Mark};
-
-/// How often a fresh staged name is tried. Names are random; a collision is already a surprise.
-const STAGED_NAME_TRIES_MAX: u32 = 8;
+use new_file::{is_unsupported, named, proc_path, unnamed};
 
 /// How files are staged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -79,6 +78,8 @@ pub(crate) type Hook = std::sync::Arc<dyn Fn(Step) -> io::Result<()> + Send + Sy
 #[derive(Clone, Default)]
 pub(crate) struct Disk {
     pub(crate) staging: Staging,
+    /// New files get their directory's group, where this process may give it to them.
+    pub(crate) group_of_directory: bool,
     /// Called before each step, so that tests can make any of them fail or be the last.
     #[cfg(test)]
     pub(crate) hook: Option<Hook>,
@@ -106,8 +107,7 @@ impl Disk {
     pub(crate) fn with_staging(staging: Staging) -> Disk {
         Disk {
             staging,
-            #[cfg(test)]
-            hook: None,
+            ..Disk::default()
         }
     }
 
@@ -124,6 +124,7 @@ impl Disk {
         if self.staging.begins_unnamed()
             && let Some(file) = unnamed(&dir).map_err(could_not)?
         {
+            self.give_group(&dir, &file);
             return Ok(Staged {
                 disk: self.clone(),
                 dir,
@@ -133,6 +134,7 @@ impl Disk {
             });
         }
         let (file, name) = named(&dir, &stem).map_err(could_not)?;
+        self.give_group(&dir, &file);
         Ok(Staged {
             disk: self.clone(),
             dir,
@@ -140,6 +142,19 @@ impl Disk {
             staged_name: Some(name),
             stem,
         })
+    }
+
+    /// Gives a new file its directory's group, if that is wanted. Who is not a member of it may not, and files then have the
+    /// group that their writer has: that is how they would be without this.
+    fn give_group(&self, dir: &Directory, file: &File) {
+        if !self.group_of_directory {
+            return;
+        }
+        if let (Ok(directory), Ok(own)) = (sys::fstat(&dir.fd), sys::fstat(file))
+            && directory.st_gid != own.st_gid
+        {
+            let _ = sys::fchown(file, None, Some(Gid::from_raw(directory.st_gid)));
+        }
     }
 
     /// Makes a file and its name durable again, whoever wrote it.
@@ -368,6 +383,7 @@ impl Staged {
         let (mut file, name) = named(&self.dir, &self.stem).map_err(could_not)?;
         // From here on the name is ours to remove, whatever fails.
         self.staged_name = Some(name);
+        self.disk.give_group(&self.dir, &file);
         self.file.rewind().map_err(could_not)?;
         io::copy(&mut self.file, &mut file).map_err(could_not)?;
         self.disk
@@ -402,70 +418,6 @@ impl Drop for Staged {
     fn drop(&mut self) {
         self.forget_staged_name();
     }
-}
-
-/// A file without a name, locked; `None` where that cannot be had or could not be linked later.
-fn unnamed(dir: &Directory) -> io::Result<Option<File>> {
-    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-    let file: File = match sys::openat(&dir.fd, ".", flags, Mode::RUSR | Mode::WUSR) {
-        Ok(fd) => fd.into(),
-        // Kernels and file systems that do not know the flag answer as if it were a plain open.
-        Err(Errno::ISDIR) => return Ok(None),
-        Err(errno) if is_unsupported(errno) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let reachable = match (sys::stat(proc_path(&file)), sys::fstat(&file)) {
-        (Ok(by_path), Ok(by_fd)) => {
-            (by_path.st_dev, by_path.st_ino) == (by_fd.st_dev, by_fd.st_ino)
-        }
-        _ => false,
-    };
-    if !reachable {
-        return Ok(None);
-    }
-    // Nobody else can have this file open, so this fails only where locks do not work.
-    let _ = file.try_lock();
-    Ok(Some(file))
-}
-
-/// A file under a new staged name, locked.
-fn named(dir: &Directory, stem: &str) -> io::Result<(File, String)> {
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-    for _ in 0..STAGED_NAME_TRIES_MAX {
-        let name = format!("{stem}.{}.{:016x}", std::process::id(), fastrand::u64(..));
-        let file: File = match sys::openat(&dir.fd, name.as_str(), flags, Mode::RUSR | Mode::WUSR) {
-            Ok(fd) => fd.into(),
-            Err(Errno::EXIST) => continue,
-            Err(errno) => return Err(errno.into()),
-        };
-        // Somebody who removes leftovers has the lock and is about to remove the name, or has done so: take another.
-        let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
-        if is_locked && sys::fstat(&file)?.st_nlink > 0 {
-            return Ok((file, name));
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "every staged name is taken",
-    ))
-}
-
-/// What an operation answers that this kernel or this file system does not have.
-fn is_unsupported(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::OPNOTSUPP
-            | Errno::NOSYS
-            | Errno::INVAL
-            | Errno::XDEV
-            | Errno::PERM
-            | Errno::MLINK
-            | Errno::NOENT
-    )
-}
-
-fn proc_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 //! archive's. Left to others: retrying, which the server's archiver does.
 
 use crate::exit::Outcome;
+use crate::file_mode;
 use crate::flags::{Archive, Global};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
-use archive::{Cancel, Error, ErrorKind, Put};
+use archive::{Cancel, Error, ErrorKind, Location, Put};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use wal::WalFileName;
 
@@ -51,6 +53,8 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
         Some(dir) if bare => dir.join("pg_wal").join(&flags.file),
         _ => flags.file.clone(),
     };
+    file_mode::like(Some(&path));
+    warn_root(&path, &chosen.settings.location);
     let secret = chosen.secret();
     let has_digest = secret.is_some() || chosen.settings.options.recipients.is_empty();
     let archive = chosen.open()?.for_one_file().with_secret(secret);
@@ -77,4 +81,22 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
         });
     }
     Ok(())
+}
+
+/// Says what comes of it when root archives for a server that is not root's: what root makes, the server cannot read.
+fn warn_root(source: &Path, location: &Location) {
+    let owner = source.metadata().map_or(0, |source| source.uid());
+    let is_root = rustix::process::geteuid().is_root();
+    let Location::Directory(directory) = location else {
+        return;
+    };
+    if !is_root || owner == 0 {
+        return;
+    }
+    say::warning(&format!(
+        "run as root, this makes files in \"{}\" that belong to root: the server, whose user has ID {owner}, cannot read \
+         them, and its archiver will stop at the first one that it has to look at (\"walden.json\", or a file that is \
+         there already); run it as that user, or give the files to it afterwards (chown {owner})",
+        directory.display()
+    ));
 }

@@ -14,6 +14,7 @@ mod cleanup;
 mod client;
 mod conformance;
 mod exit;
+mod file_mode;
 mod flags;
 mod list;
 mod map;

@@ -9,6 +9,7 @@
 use crate::caller;
 use crate::client::{self, Call};
 use crate::exit::Outcome;
+use crate::file_mode;
 use crate::flags::{Global, Restore};
 use crate::progress::{Progress, Where};
 use crate::say;
@@ -42,6 +43,7 @@ pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
     if caller::is_servers_own(&flags.dest) {
         caller::die_with_parent();
     }
+    file_mode::like(settings::data_dir_of(&flags.dest).as_deref());
     if flags.name.is_never_written() {
         // Before the archive is even chosen: the end of a recovery must not depend on it.
         return Outcome::Absent;

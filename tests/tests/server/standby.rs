@@ -138,3 +138,28 @@ fn a_second_standby_follows_across_the_promotion_of_the_first() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn a_cluster_open_to_its_group_has_an_archive_open_to_its_directorys_group() -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    scenario(|lab| {
+        for (name, data_mode, file_mode) in [("alone", 0o700, 0o600), ("group", 0o750, 0o640)] {
+            let archive = lab.archive(name)?;
+            let group = archive.path().metadata()?.gid();
+            let settings = lab.walden_settings(&archive)?;
+            let server = lab.cluster(&format!("{name}-server"), SMALL_MB, settings)?;
+            let mode = std::fs::Permissions::from_mode(data_mode);
+            std::fs::set_permissions(server.data(), mode)?;
+            server.start()?;
+            server.create_ledger()?;
+            server.archive_everything()?;
+            for file in std::fs::read_dir(archive.path())? {
+                let file = file?;
+                let found = file.metadata()?;
+                assert_eq!(found.permissions().mode() & 0o777, file_mode, "{file:?}");
+                assert_eq!(found.gid(), group, "{file:?}");
+            }
+        }
+        Ok(())
+    })
+}

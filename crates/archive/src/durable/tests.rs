@@ -123,6 +123,7 @@ fn whatever_step_fails_the_file_is_not_acknowledged_and_the_next_attempt_succeed
                     Disk {
                         staging,
                         hook: Some(hook),
+                        ..Disk::default()
                     },
                 ),
                 scratch.path(),
@@ -146,7 +147,7 @@ fn whatever_step_fails_the_file_is_not_acknowledged_and_the_next_attempt_succeed
                 dir.path(),
                 Disk {
                     staging,
-                    hook: None,
+                    ..Disk::default()
                 },
             );
             put(&again, scratch.path(), 1).unwrap();
@@ -167,6 +168,7 @@ fn contents_are_synced_before_the_name_appears_and_the_directory_after() {
             Disk {
                 staging,
                 hook: Some(hook),
+                ..Disk::default()
             },
         );
         put(&archive, scratch.path(), 1).unwrap();
@@ -320,7 +322,7 @@ fn a_crash_between_link_and_unlink_costs_the_published_file_nothing() {
 }
 
 #[test]
-fn published_files_are_for_their_owner_alone() {
+fn published_files_are_for_their_owner_and_at_most_for_their_group_to_read() {
     use std::os::unix::fs::PermissionsExt;
     for staging in EVERY_STAGING {
         let (dir, scratch) = (tempdir().unwrap(), tempdir().unwrap());
@@ -329,7 +331,7 @@ fn published_files_are_for_their_owner_alone() {
                 dir.path(),
                 Disk {
                     staging,
-                    hook: None,
+                    ..Disk::default()
                 },
             ),
             scratch.path(),
@@ -341,7 +343,7 @@ fn published_files_are_for_their_owner_alone() {
                 .unwrap()
                 .permissions()
                 .mode();
-            assert_eq!(mode & 0o777, 0o600, "{name}");
+            assert_eq!(mode & 0o737, 0o600, "{name}");
         }
     }
 }
@@ -354,7 +356,7 @@ fn restoring_with_named_staged_files_publishes_whole_files_and_removes_what_the_
         let mut archive = archive(dir.path(), Disk::default());
         archive.disk = Disk {
             staging,
-            hook: None,
+            ..Disk::default()
         };
         put(&archive, scratch.path(), 1).unwrap();
         let leftover = pg_wal.path().join("pgsql_tmp_walden_get_x.1.2");
@@ -396,6 +398,7 @@ fn child_that_archives_until_it_is_killed() {
         Disk {
             staging,
             hook: Some(Arc::new(hook)),
+            ..Disk::default()
         },
     );
     for number in 1.. {

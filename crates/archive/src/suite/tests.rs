@@ -88,7 +88,7 @@ fn with_staging(path: &Path, staging: Staging) -> Result<DirStore, Error> {
         path,
         Disk {
             staging,
-            hook: None,
+            ..Disk::default()
         },
     )
 }
