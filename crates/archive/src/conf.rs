@@ -9,11 +9,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use crate::conf_line::{Setting, parse_line};
 use crate::error::Error;
+use crate::regular::open_without_waiting;
 
 /// How deep includes may nest: `CONF_FILE_MAX_DEPTH`, 15 to 18.
 const INCLUDE_DEPTH_MAX: u32 = 10;
@@ -21,33 +23,63 @@ const INCLUDE_DEPTH_MAX: u32 = 10;
 /// The largest configuration file believed, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// How many configuration files are read in all: includes that include several others grow without end long before they are
+/// too deep.
+const FILES_MAX: u32 = 1000;
+
+/// How many bytes they may have in all.
+const ALL_BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
+
+/// Where Debian keeps the configuration of each cluster, apart from its data (`pg_createcluster`).
+const DEBIAN_CONFIGURATIONS: &str = "/etc/postgresql";
+
 /// The settings of a server's configuration files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerConf {
     /// By lower-case name.
     values: BTreeMap<String, String>,
+    read: Read,
+}
+
+/// How much has been read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Read {
+    files: u32,
+    bytes: u64,
 }
 
 impl ServerConf {
     /// Reads the configuration of the server with this data directory.
     ///
     /// The configuration file is the one named on the command line of its last start, else
-    /// `postgresql.conf` in the data directory. Fails with [`crate::ErrorKind::Unusable`] for a file that
+    /// `postgresql.conf` in the data directory, else in the configuration directory that the last start was given for
+    /// this data directory. Fails with [`crate::ErrorKind::Unusable`] for a file that
     /// the server would refuse, naming file and line, or if there is none;
     /// [`crate::ErrorKind::Unavailable`] if one cannot be read.
     pub fn read(data_dir: &Path) -> Result<ServerConf, Error> {
+        ServerConf::read_beside(data_dir, Path::new(DEBIAN_CONFIGURATIONS))
+    }
+
+    fn read_beside(data_dir: &Path, debian: &Path) -> Result<ServerConf, Error> {
         let options = command_line(data_dir)?;
-        let mut conf = ServerConf::default();
-        let file = match options
-            .iter()
-            .rev()
-            .find(|option| option.name == "config_file")
-        {
+        let own = data_dir.join("postgresql.conf");
+        let named = options.settings.iter().rev();
+        let mut named = named.filter(|option| option.name == "config_file");
+        let file = match named.next() {
             Some(option) => data_dir.join(&option.value),
-            None => data_dir.join("postgresql.conf"),
+            None => own.clone(),
         };
-        conf.read_files(&file, data_dir)?;
-        for option in options {
+        let mut conf = ServerConf::default();
+        if file == own && !own.exists() {
+            // As `postgres -D DIRECTORY` was started, with `data_directory` in its configuration.
+            let apart = options.directory.as_deref();
+            conf = apart
+                .and_then(|directory| read_apart(directory, data_dir).transpose())
+                .unwrap_or_else(|| Err(no_configuration(&own, data_dir, debian)))?;
+        } else {
+            conf.read_files(&file, data_dir)?;
+        }
+        for option in options.settings {
             conf.set(&option);
         }
         Ok(conf)
@@ -95,6 +127,15 @@ impl ServerConf {
         let Some(text) = read_text(file, required)? else {
             return Ok(());
         };
+        self.read.files += 1;
+        self.read.bytes += text.len() as u64;
+        if self.read.files > FILES_MAX || self.read.bytes > ALL_BYTES_MAX {
+            return Err(Error::unusable(format!(
+                "could not read configuration file \"{}\": more than {FILES_MAX} files, or {ALL_BYTES_MAX} bytes, are \
+                 included",
+                file.display()
+            )));
+        }
         for (line, number) in text.split('\n').zip(1_u64..) {
             let setting = parse_line(line).map_err(|near| {
                 Error::unusable(format!(
@@ -163,6 +204,10 @@ fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(could_not)? {
         let entry = entry.map_err(could_not)?;
+        if files.len() > FILES_MAX as usize {
+            // One more than may be read is enough to say so.
+            break;
+        }
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
         if !name.starts_with(b".") && name.ends_with(b".conf") && !entry.path().is_dir() {
@@ -185,10 +230,18 @@ fn read_text(file: &Path, required: bool) -> Result<Option<String>, Error> {
             error
         }
     };
-    let opened = match fs::File::open(file) {
+    let opened = match open_without_waiting(file) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound && !required => return Ok(None),
         opened => opened.map_err(failed)?,
     };
+    // An empty device, "/dev/null", is an empty file to the server too; a fifo would be waited for.
+    let kind = opened.metadata().map_err(failed)?.file_type();
+    if !kind.is_file() && !kind.is_char_device() {
+        let shown = file.display();
+        return Err(Error::unusable(format!(
+            "configuration file \"{shown}\" is not a regular file"
+        )));
+    }
     let mut bytes = Vec::new();
     opened
         .take(FILE_BYTES_MAX + 1)
@@ -203,20 +256,35 @@ fn read_text(file: &Path, required: bool) -> Result<Option<String>, Error> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// The settings on the command line of the server's last start: `-c name=value`, `-cname=value`,
-/// `--name=value`.
-fn command_line(data_dir: &Path) -> Result<Vec<Setting>, Error> {
+/// What the server's last start was told.
+#[derive(Debug, Default)]
+struct CommandLine {
+    settings: Vec<Setting>,
+    /// `-D`, if it is an absolute path: what a relative one was relative to nobody knows.
+    directory: Option<PathBuf>,
+}
+
+/// The command line of the server's last start: `-c name=value`, `-cname=value`, `--name=value`, `-D directory`.
+fn command_line(data_dir: &Path) -> Result<CommandLine, Error> {
+    let mut told = CommandLine::default();
     let Some(text) = read_text(&data_dir.join("postmaster.opts"), false)? else {
-        return Ok(Vec::new());
+        return Ok(told);
     };
     let line = text.lines().next().unwrap_or_default();
     // The program, then every argument in double quotes, which are not escaped inside.
     let arguments = line
         .split_once(" \"")
         .map(|(_, rest)| rest.trim_end().trim_end_matches('"'));
-    let mut settings = Vec::new();
     let mut arguments = arguments.into_iter().flat_map(|rest| rest.split("\" \""));
     while let Some(argument) = arguments.next() {
+        let directory = match argument {
+            "-D" => arguments.next(),
+            _ => argument.strip_prefix("-D"),
+        };
+        if let Some(directory) = directory {
+            told.directory = Some(PathBuf::from(directory)).filter(|path| path.is_absolute());
+            continue;
+        }
         let setting = if argument == "-c" {
             arguments.next()
         } else {
@@ -227,13 +295,51 @@ fn command_line(data_dir: &Path) -> Result<Vec<Setting>, Error> {
         if let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) {
             // ParseLongOption: dashes in the name mean underscores.
             let name = name.replace('-', "_").to_ascii_lowercase();
-            settings.push(Setting {
+            told.settings.push(Setting {
                 name,
                 value: value.to_owned(),
             });
         }
     }
-    Ok(settings)
+    Ok(told)
+}
+
+/// The configuration in a directory of its own, if it is this data directory's: `postmaster.opts` may have been copied with
+/// the data of another server, whose configuration is none of ours.
+fn read_apart(directory: &Path, data_dir: &Path) -> Result<Option<ServerConf>, Error> {
+    let file = directory.join("postgresql.conf");
+    if !file.exists() {
+        return Ok(None);
+    }
+    let mut conf = ServerConf::default();
+    conf.read_files(&file, directory)?;
+    let named = conf.get("data_directory").unwrap_or_default();
+    let named = directory.join(named).canonicalize().ok();
+    let is_ours = named.is_some() && named == data_dir.canonicalize().ok();
+    Ok(is_ours.then_some(conf))
+}
+
+/// There is no `postgresql.conf` where it should be. Debian keeps it apart, below a directory of the same two last parts.
+fn no_configuration(file: &Path, data_dir: &Path, debian: &Path) -> Error {
+    let error = match read_text(file, true) {
+        Err(error) => error,
+        // It has come back meanwhile.
+        Ok(_) => Error::unavailable(format!("file \"{}\" was not there", file.display())),
+    };
+    let full = data_dir.canonicalize().unwrap_or_default();
+    let parts = full
+        .file_name()
+        .zip(full.parent().and_then(Path::file_name));
+    let beside = parts.map(|(cluster, version)| debian.join(version).join(cluster));
+    match beside.filter(|directory| directory.join("postgresql.conf").is_file()) {
+        Some(directory) => error.with_hint(format!(
+            "This cluster's configuration is elsewhere: use -D {}.",
+            directory.display()
+        )),
+        None => error.with_hint(
+            "Where the configuration lies in a directory of its own, give that one with -D; it names the data directory.",
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -351,6 +457,117 @@ mod tests {
         assert_eq!(
             ServerConf::read(etc.path()).unwrap().get("walden.archive"),
             Some("/auto")
+        );
+    }
+
+    #[test]
+    fn a_fifo_is_refused_at_once_wherever_a_file_is_expected() {
+        for name in [
+            "postgresql.conf",
+            "postgresql.auto.conf",
+            "postmaster.opts",
+            "d/x.conf",
+        ] {
+            let dir = tempdir().unwrap();
+            write(&dir, "d/none", "");
+            write(&dir, "postgresql.conf", "include_dir 'd'\n");
+            let fifo = dir.path().join(name);
+            let _ = fs::remove_file(&fifo);
+            let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+            assert!(made.unwrap().success());
+            let error = ServerConf::read(dir.path()).unwrap_err();
+            assert!(
+                error.to_string().contains("is not a regular file"),
+                "{name}: {error}"
+            );
+        }
+        let dir = tempdir().unwrap();
+        write(&dir, "postgresql.conf", "include '/dev/null'\na = 1\n");
+        assert_eq!(ServerConf::read(dir.path()).unwrap().get("a"), Some("1"));
+    }
+
+    #[test]
+    fn includes_that_fan_out_are_an_error_and_take_no_time() {
+        let dir = tempdir().unwrap();
+        // Nine levels of ten: a thousand million files to the server.
+        for level in 0..9 {
+            let next = level + 1;
+            write(
+                &dir,
+                &format!("{level}.conf"),
+                &format!("include '{next}.conf'\n").repeat(10),
+            );
+        }
+        write(&dir, "9.conf", "a = 1\n");
+        write(&dir, "postgresql.conf", "include '0.conf'\n");
+        let error = ServerConf::read(dir.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+        assert!(
+            error.to_string().contains("more than 1000 files"),
+            "{error}"
+        );
+    }
+
+    /// A data directory without a configuration, and a configuration that names it.
+    fn apart() -> (TempDir, TempDir) {
+        let (dir, etc) = (tempdir().unwrap(), tempdir().unwrap());
+        write(&dir, "postgresql.auto.conf", "walden.verify = off\n");
+        let text = format!(
+            "data_directory = '{}'\nwalden.archive = '/etc'\n",
+            dir.path().display()
+        );
+        write(&etc, "postgresql.conf", &text);
+        (dir, etc)
+    }
+
+    #[test]
+    fn the_configuration_directory_of_the_last_start_is_found_from_the_data_directory() {
+        let (dir, etc) = apart();
+        for form in [r#""-D" "{}""#, r#""-D{}""#] {
+            let directory = form.replace("{}", &etc.path().display().to_string());
+            write(
+                &dir,
+                "postmaster.opts",
+                &format!("/x/postgres {directory}\n"),
+            );
+            let conf = ServerConf::read(dir.path()).unwrap();
+            assert_eq!(conf.get("walden.archive"), Some("/etc"));
+            assert_eq!(conf.get("walden.verify"), Some("off"));
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_another_data_directory_is_not_taken_for_this_ones() {
+        let (original, etc) = apart();
+        let copy = tempdir().unwrap();
+        let opts = format!("/x/postgres \"-D\" \"{}\"\n", etc.path().display());
+        write(&original, "postmaster.opts", &opts);
+        write(&copy, "postmaster.opts", &opts);
+        ServerConf::read(original.path()).unwrap();
+        let error = ServerConf::read(copy.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable, "{error}");
+    }
+
+    #[test]
+    fn without_a_command_line_the_error_names_debians_directory() {
+        let (var, etc) = (tempdir().unwrap(), tempdir().unwrap());
+        write(&var, "15/main/PG_VERSION", "15\n");
+        let data = var.path().join("15/main");
+        let error = ServerConf::read_beside(&data, etc.path()).unwrap_err();
+        assert!(error.hint().unwrap().contains("-D"), "{error:?}");
+        write(&etc, "15/main/postgresql.conf", "");
+        let error = ServerConf::read_beside(&data, etc.path()).unwrap_err();
+        let directory = etc.path().join("15/main");
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+        assert_eq!(
+            error.hint(),
+            Some(
+                format!(
+                    "This cluster's configuration is elsewhere: use -D {}.",
+                    directory.display()
+                )
+                .as_str()
+            )
         );
     }
 }

@@ -6,7 +6,6 @@
 //! A segment whose neighbours were not seen is checked alone: an audit of the whole archive is what sees all of them.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use wal::{Damage, Lsn, SegmentEnd, SegmentName, SegmentReader, SegmentSummary, WalFileName};
 
 use crate::error::Error;
+use crate::regular::open_regular;
 
 const ALL_THE_SAME: &str = "One of the two is not what the server wrote. With \"walden.verify\" set to \"header\" \
      records are not looked at.";
@@ -133,7 +133,7 @@ fn is_whole(found: &SegmentSummary, summary: &SegmentSummary) -> bool {
 
 fn read_in(directory: &Path, name: SegmentName) -> Option<SegmentSummary> {
     let mut reader = SegmentReader::new(name);
-    let mut file = File::open(directory.join(name.to_string())).ok()?;
+    let mut file = open_regular(&directory.join(name.to_string())).ok()?;
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         match file.read(&mut piece).ok()? {

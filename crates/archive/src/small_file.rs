@@ -3,14 +3,13 @@
 //! Guarantees: a fifo, a device or a directory is refused and hangs nobody; no more is read than such a file may have;
 //! what was read is overwritten in memory when it is dropped, and stands in no error. Leaves what it means to the caller.
 
-use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::regular::open_without_waiting;
 
 /// Reads such a file, of `bytes_max` at most. `what` is what it is called in messages.
 ///
@@ -25,13 +24,8 @@ pub(crate) fn read(
     let shown = path.display();
     let could_not =
         |cause| Error::io(format!("could not read {what} \"{shown}\""), cause).with_hint(hint);
-    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     // Not to hang on a fifo.
-    let file = File::options()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(could_not)?;
+    let file = open_without_waiting(path).map_err(could_not)?;
     if !file.metadata().map_err(could_not)?.is_file() {
         return Err(Error::unusable(format!(
             "{what} \"{shown}\" is not a regular file"

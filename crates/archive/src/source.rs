@@ -8,7 +8,6 @@
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,6 +15,7 @@ use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentName};
 
 use crate::codec::Contents;
 use crate::error::Error;
+use crate::regular::{open_regular, open_without_waiting};
 
 /// A file being read.
 pub(crate) struct Source {
@@ -64,13 +64,8 @@ impl Source {
     /// Fails with [`crate::ErrorKind::Unusable`] if there is no such regular file.
     pub(crate) fn open(path: &Path) -> Result<Source, Error> {
         let shown = format!("file \"{}\"", path.display());
-        let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
         // Not to hang on a fifo.
-        let opened = File::options()
-            .read(true)
-            .custom_flags(nonblocking)
-            .open(path);
-        let file = opened.map_err(|cause| {
+        let file = open_without_waiting(path).map_err(|cause| {
             let missing = cause.kind() == io::ErrorKind::NotFound;
             let error = Error::io(format!("could not open {shown}"), cause);
             if missing {
@@ -126,7 +121,7 @@ impl Source {
 
     /// Whether the segment of that name has been begun beside this file: it is there, and not what a recycled one held.
     pub(crate) fn has_sibling(&self, name: &SegmentName) -> bool {
-        let Ok(mut sibling) = File::open(self.path.with_file_name(name.to_string())) else {
+        let Ok(mut sibling) = open_regular(&self.path.with_file_name(name.to_string())) else {
             return false;
         };
         let mut head = [0; LONG_PAGE_HEADER_BYTES];

@@ -7,11 +7,11 @@
 //! One JSON document a line: what it is of, then an object of the archive each, at last how many there were.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use archive::open_regular;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -156,7 +156,7 @@ impl Index {
             }
             Err(cause) => return Err(io(cause)),
         }
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         let mut lines = Lines::new(BufReader::new(file));
         let damaged = |line| Unusable::Damaged {
             path: path.to_owned(),

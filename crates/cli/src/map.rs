@@ -9,7 +9,11 @@ use crate::survey;
 use archive::Error;
 use audit::map::{Blocks, Chart, Division, blocks, page};
 use audit::targets::report;
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The width of a terminal that does not tell it, and of a file.
@@ -45,7 +49,7 @@ pub(crate) fn run(flags: &Map, global: &Global) -> Outcome {
 /// Writes beside the place, and puts it there; through what is no plain file, such as a pipe, it writes at once.
 fn write(path: &Path, text: &str) -> std::io::Result<()> {
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        return std::fs::write(path, text);
+        return write_through(path, text);
     }
     let folder = path
         .parent()
@@ -56,6 +60,23 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     staged.write_all(text.as_bytes())?;
     staged.persist(path).map_err(|failed| failed.error)?;
     Ok(())
+}
+
+/// Writes into a pipe or a device. One that nobody reads is an error, not something to wait for.
+fn write_through(path: &Path, text: &str) -> std::io::Result<()> {
+    let opened = File::options()
+        .write(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path);
+    let mut file = opened.map_err(|cause| match cause.raw_os_error() {
+        Some(code) if code == Errno::NXIO.raw_os_error() => {
+            std::io::Error::new(cause.kind(), "nobody reads from it")
+        }
+        _ => cause,
+    })?;
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    file.write_all(text.as_bytes())
 }
 
 fn width() -> u16 {

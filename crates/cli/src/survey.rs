@@ -76,16 +76,17 @@ fn place_of_index(
     subject: &Subject,
     location: &Location,
 ) -> Result<Option<PathBuf>, Error> {
-    let caches = || {
-        let variable = |name: &str| {
-            let path = PathBuf::from(std::env::var_os(name)?);
-            path.is_absolute().then_some(path)
-        };
-        variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))
-    };
     let path = match &flags.index {
         Some(path) => Some(path.clone()),
-        None => caches().map(|caches| subject.default_path(&caches)),
+        None => match caches() {
+            Ok(caches) => Some(subject.default_path(&caches)),
+            Err(why) => {
+                say::warning(&format!(
+                    "{why}: no index is kept, and all is read each time"
+                ));
+                None
+            }
+        },
     };
     if let Some((path, archive)) = path.as_ref().zip(location.path())
         && lies_in(path, archive)
@@ -96,6 +97,24 @@ fn place_of_index(
         ));
     }
     Ok(path)
+}
+
+/// The directory for caches. A home that is not there is not made: services are given one that must not be.
+fn caches() -> Result<PathBuf, String> {
+    let variable = |name: &str| {
+        let path = PathBuf::from(std::env::var_os(name)?);
+        path.is_absolute().then_some(path)
+    };
+    let named = variable("XDG_CACHE_HOME");
+    let caches = named.or_else(|| Some(variable("HOME")?.join(".cache")));
+    let caches = caches.ok_or("there is no home directory (HOME)")?;
+    match caches.parent() {
+        Some(home) if !home.is_dir() => {
+            let home = home.display();
+            Err(format!("home directory \"{home}\" does not exist"))
+        }
+        _ => Ok(caches),
+    }
 }
 
 /// Whether a file, which need not exist, lies below a directory.

@@ -25,6 +25,8 @@ pub struct Cluster<'lab> {
     pub(crate) lab: &'lab Lab,
     home: PathBuf,
     settings: Mutex<Settings>,
+    /// Where its configuration is, if that is not in the data directory.
+    configuration: Mutex<Option<PathBuf>>,
     pub(crate) postmaster: Mutex<Option<Child>>,
 }
 
@@ -77,6 +79,7 @@ impl Lab {
             lab: self,
             home,
             settings: Mutex::new(settings),
+            configuration: Mutex::default(),
             postmaster: Mutex::default(),
         })
     }
@@ -124,11 +127,43 @@ impl Cluster<'_> {
         self.signal_reload()
     }
 
+    /// Moves the configuration into a directory of its own, from which the server is started from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn move_configuration(&self) -> Result<()> {
+        let directory = self.home.join("configuration");
+        fs::create_dir(&directory)?;
+        self.lab.own(&directory)?;
+        fs::remove_file(self.data().join("postgresql.conf"))?;
+        *self
+            .configuration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(directory);
+        let data = self.data();
+        let file = |name: &str| data.join(name).display().to_string();
+        self.configure(|settings| {
+            settings.set("data_directory", &data.display().to_string());
+            settings.set("hba_file", &file("pg_hba.conf"));
+            settings.set("ident_file", &file("pg_ident.conf"));
+        })
+    }
+
+    /// What the server is started with: its configuration's directory.
+    pub(crate) fn configuration(&self) -> PathBuf {
+        let apart = self
+            .configuration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        apart.clone().unwrap_or_else(|| self.data())
+    }
+
     fn write_settings(&self) -> Result<()> {
-        let path = self.data().join("postgresql.conf");
+        let path = self.configuration().join("postgresql.conf");
         // In one step: a process that still carries out the last reload must not read half a file, in which
         // `archive_library` is not set, say.
-        let staged = self.data().join("postgresql.conf.staged");
+        let staged = path.with_extension("staged");
         fs::write(&staged, self.settings().render())
             .with_context(|| format!("could not write \"{}\"", staged.display()))?;
         self.lab.own(&staged)?;

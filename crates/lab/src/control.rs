@@ -77,7 +77,7 @@ impl Cluster<'_> {
         let mut command = self.lab.server_command("postgres");
         command
             .arg("-D")
-            .arg(self.data())
+            .arg(self.configuration())
             .stdout(log.try_clone()?)
             .stderr(log);
         *postmaster = Some(command.spawn().context("could not start the server")?);

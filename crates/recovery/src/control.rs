@@ -3,8 +3,7 @@
 //! Guarantees: the secret and the timelines are given only from a file whose layout is known and whose checksum is right, so
 //! that a layout that has changed gives none and never wrong ones. Left to others: what they are good for.
 
-use archive::{CLUSTER_SECRET_BYTES, ClusterSecret, Error, ErrorKind};
-use std::fs::File;
+use archive::{CLUSTER_SECRET_BYTES, ClusterSecret, Error, ErrorKind, open_regular};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use wal::{SegmentSize, SystemIdentifier, TimelineId};
@@ -61,7 +60,7 @@ fn control_file(data_dir: &Path) -> PathBuf {
 pub fn system_of(data_dir: &Path) -> Result<SystemIdentifier, Error> {
     let path = control_file(data_dir);
     let mut first = [0u8; 8];
-    let read = File::open(&path).and_then(|mut file| file.read_exact(&mut first));
+    let read = open_regular(&path).and_then(|mut file| file.read_exact(&mut first));
     let failed = |cause: io::Error| {
         Error::io(
             format!("could not read control file \"{}\"", path.display()),

@@ -10,18 +10,22 @@ const PROGRAM: &str = "walden";
 /// What makes the shell become the program instead of starting it.
 const EXEC: &str = "exec";
 
-/// The client program: the one installed with this library (`../bin` of the library's directory), else beside
-/// the server program, else on PATH.
+/// The client program: the one installed with this library (`../bin` of the library's directory), else in the library's own
+/// directory, as on `dynamic_library_path`, else beside the server program, else on PATH.
 pub(crate) fn program(library: Option<&Path>, server: &Path) -> Result<PathBuf, Failure> {
     let beside_library = library
         .and_then(Path::parent)
         .and_then(Path::parent)
         .map(|prefix| prefix.join("bin").join(PROGRAM));
+    let with_library = library
+        .and_then(Path::parent)
+        .map(|folder| folder.join(PROGRAM));
     let beside_server = server.parent().map(|bin| bin.join(PROGRAM));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|folder| folder.join(PROGRAM));
     let mut candidates = beside_library
         .into_iter()
+        .chain(with_library)
         .chain(beside_server)
         .chain(on_path);
     candidates
@@ -221,6 +225,10 @@ mod tests {
         let server = prefix.path().join("server/postgres");
         assert_eq!(program(Some(&library), &server), Ok(beside_library.clone()));
         std::fs::remove_file(&beside_library)?;
+        let with_library = prefix.path().join("lib/walden");
+        std::fs::write(&with_library, "")?;
+        assert_eq!(program(Some(&library), &server), Ok(with_library.clone()));
+        std::fs::remove_file(&with_library)?;
         assert_eq!(program(Some(&library), &server), Ok(beside_server));
         Ok(())
     }

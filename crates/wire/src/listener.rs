@@ -48,6 +48,9 @@ pub enum ServeError {
     /// The socket's name is taken by something that is not a socket.
     #[error("cannot listen on \"{}\": it exists and is not a socket", .0.display())]
     NotASocket(PathBuf),
+    /// The directory of the socket's name is missing.
+    #[error("cannot listen on \"{}\": directory \"{}\" is missing", .0.display(), directory_of(.0).display())]
+    NoDirectory(PathBuf),
     /// The client has gone. The server kills its commands when it shuts down, so this is ordinary.
     #[error("the client has gone")]
     ClientGone,
@@ -137,6 +140,9 @@ impl Listener {
             _ => {}
         }
 
+        if !directory_of(path).is_dir() {
+            return Err(ServeError::NoDirectory(path.to_owned()));
+        }
         let mut private = path.as_os_str().to_owned();
         private.push(".d");
         let private = PathBuf::from(private);
@@ -204,6 +210,13 @@ impl Listener {
             }
         }
     }
+}
+
+fn directory_of(path: &Path) -> &Path {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// Binds under the private name, narrows the mode, and gives the socket its final name.

@@ -283,5 +283,9 @@ fn a_file_that_is_not_a_socket_is_never_replaced() {
         Err(ServeError::NotASocket(_))
     ));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
-    assert!(Listener::bind(Path::new("/nonexistent/s")).is_err());
+    let nowhere = dir.path().join("none");
+    let error = Listener::bind(nowhere.join("s")).unwrap_err();
+    assert!(matches!(error, ServeError::NoDirectory(_)));
+    let named = format!("directory \"{}\" is missing", nowhere.display());
+    assert!(error.to_string().ends_with(&named), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::Result;
-use lab::{Lost, Mark, Shutdown, scenario, wait_until};
+use lab::{Lost, Mark, Shutdown, run, scenario, wait_until};
 use rustix::process::Signal;
 
 use crate::common::{
@@ -94,6 +94,57 @@ fn a_slow_archive_cleanup_does_not_make_a_restore_fail() -> Result<()> {
         recovered.wait_until_promoted()?;
         assert_eq!(recovered.contents()?, before);
         checkpoint.wait()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_worker_without_the_directory_of_its_socket_names_it() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let server = lab.cluster("server", SMALL_MB, recovery_settings(lab, &archive)?)?;
+        std::fs::remove_dir_all(server.data().join("pg_stat_tmp"))?;
+        server.start()?;
+        let words = ["directory \"pg_stat_tmp\" is missing", "HINT"];
+        server.wait_for_log(Mark::default(), &words)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_configuration_directory_of_its_own_works_for_the_wired_and_the_documented_command()
+-> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        let lost = primary.lose(3)?;
+        for (name, by_library) in [("wired", true), ("documented", false)] {
+            let mut settings = recovery_settings(lab, &archive)?.with("archive_mode", "off");
+            if !by_library {
+                settings.remove("walden.restore_library");
+                settings.set("restore_command", "walden restore -D . \"%f\" \"%p\"");
+            }
+            let recovered = lab.restored(name, &lost.backup, settings)?;
+            recovered.touch("recovery.signal")?;
+            recovered.move_configuration()?;
+            recovered.start()?;
+            recovered.wait_until_promoted()?;
+            assert_eq!(recovered.contents()?, lost.contents, "{name}");
+            if by_library {
+                // What the server runs where there is no worker: the client reads the configuration itself.
+                let show = recovered.sql("show restore_command")?;
+                let dest = recovered.data().join("pg_wal/RECOVERYXLOG");
+                let command = show
+                    .replace("%f", &lost.segments[0])
+                    .replace("%p", "pg_wal/RECOVERYXLOG")
+                    .replace("%r", "000000000000000000000000");
+                recovered.stop(Shutdown::Fast)?;
+                let mut shell = lab.server_command("sh");
+                shell.args(["-c", &command]).current_dir(recovered.data());
+                run(&mut shell)?.success()?;
+                assert!(dest.is_file());
+            }
+        }
         Ok(())
     })
 }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use archive::{Error, ErrorKind};
+use archive::{Error, ErrorKind, append_regular};
 use serde::{Deserialize, Serialize};
 use wal::{SegmentName, TimelineId};
 
@@ -162,12 +162,8 @@ impl Journal {
                 cause,
             )
         };
-        let mut file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
-            .map_err(|cause| could_not("open", cause))?;
+        // What a pipe is given nobody could read again.
+        let mut file = append_regular(path).map_err(|cause| could_not("open", cause))?;
         let mut text = String::new();
         file.read_to_string(&mut text)
             .map_err(|cause| could_not("read", cause))?;

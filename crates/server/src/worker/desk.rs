@@ -18,7 +18,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use wire::{
-    Accepted, Answer, Connection, Listener, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH, Stop,
+    Accepted, Answer, Connection, Listener, REQUEST_READ_WAIT_MAX, Request, SOCKET_PATH, ServeError,
+    Stop,
 };
 
 /// The startup process and the checkpointer each have one client at a time; the rest is for people.
@@ -148,8 +149,15 @@ impl Desk {
     /// Listens on the socket and starts the thread.  Libraries are loaded behind its back: whoever asks meanwhile
     /// is told after `time_limit` that they are not, for one may hang in that, too.
     pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
-        let listener =
-            Listener::bind(SOCKET_PATH).map_err(|error| Failure::new(error.to_string()))?;
+        let listener = Listener::bind(SOCKET_PATH).map_err(|error| {
+            let failure = Failure::new(error.to_string());
+            match error {
+                ServeError::NoDirectory(_) => failure.hint(
+                    "The directory belongs to every data directory: make it again, with mode 0700, as the server's user.",
+                ),
+                _ => failure,
+            }
+        })?;
         let stop = listener.stop_handle();
         let bell = Bell::new()?;
         let (ask, asked) = channel();
