@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use wal::{KeepFrom, SystemIdentifier, WalFileName};
+use wal::{KeepFrom, SegmentName, SystemIdentifier, WalFileName};
 
 use crate::binding::{Binding, Seen};
 use crate::cloud::CloudStore;
@@ -94,6 +94,26 @@ pub struct Cleaned {
     pub files: u64,
     /// Their size as stored.
     pub bytes: u64,
+    /// The first and the last segment among them, by name; `None` if nothing was removed.
+    pub range: Option<(SegmentName, SegmentName)>,
+}
+
+/// How a person has an archive cleaned up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByHand {
+    /// Remove also what base backups need.
+    pub force: bool,
+    /// Remove nothing, and tell what would be.
+    pub dry_run: bool,
+}
+
+/// What [`Archive::clean_up_by_hand`] did, or would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CleanedByHand {
+    /// What was removed.
+    pub cleaned: Cleaned,
+    /// The backup history file of the base backup for which more was kept than had been asked for.
+    pub kept_for: Option<WalFileName>,
 }
 
 /// One file of the archive.
@@ -277,7 +297,8 @@ impl Archive {
         Reading::new(self)
     }
 
-    /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`.
+    /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`; but nothing if `keep` is behind
+    /// all that is stored, as it is on a standby that streams.
     ///
     /// `system` is the system identifier of whoever asks, when it is known: an archive of another system is
     /// refused with [`crate::ErrorKind::Foreign`] before anything is removed.
@@ -291,6 +312,20 @@ impl Archive {
         cancel: &Cancel,
     ) -> Result<Cleaned, Error> {
         crate::clean_up::clean_up(self, keep, system, cancel)
+    }
+
+    /// The same for a person, more careful: what base backups that are still complete need stays unless `how` says
+    /// otherwise, and a `keep` behind all that is stored is refused with [`crate::ErrorKind::Unusable`]. `told` hears of
+    /// each object that a dry run would remove.
+    pub fn clean_up_by_hand(
+        &self,
+        keep: &KeepFrom,
+        system: Option<SystemIdentifier>,
+        how: ByHand,
+        told: &mut dyn FnMut(&str),
+        cancel: &Cancel,
+    ) -> Result<CleanedByHand, Error> {
+        crate::clean_up::clean_up_by_hand(self, keep, system, how, told, cancel)
     }
 
     /// Removes staged files of dead writers, and tells how many there were.

@@ -57,7 +57,7 @@ mod time;
 mod uploads;
 mod workspace;
 
-pub use archive::{Archive, Cleaned, Got, Place, Put, Stored};
+pub use archive::{Archive, ByHand, Cleaned, CleanedByHand, Got, Place, Put, Stored};
 pub use binding::{BINDING_KEY, Binding};
 pub use cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use compression::{Compression, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};

@@ -45,6 +45,35 @@ pub(crate) fn is_servers_own(dest: &Path) -> bool {
     dest == Path::new("pg_wal/RECOVERYXLOG") || dest == Path::new("pg_wal/RECOVERYHISTORY")
 }
 
+/// How many parents are looked at: a shell or two, and a wrapper, stand between a server and its command.
+const PARENTS_MAX: usize = 8;
+
+/// Whether the server of this data directory runs this command: its postmaster is among this process's parents.
+pub(crate) fn is_server_of(data_dir: &Path) -> bool {
+    // The first line (`CreateLockFile`, miscinit.c, 15 to 18).
+    let lock_file = std::fs::read_to_string(data_dir.join("postmaster.pid")).unwrap_or_default();
+    let first = lock_file.lines().next().unwrap_or_default();
+    let Ok(postmaster) = first.trim().parse::<u32>() else {
+        return false;
+    };
+    let mut process: u32 = std::process::id();
+    for _ in 0..PARENTS_MAX {
+        match parent_of(process) {
+            Some(parent) if parent == postmaster => return true,
+            Some(parent) => process = parent,
+            None => return false,
+        }
+    }
+    false
+}
+
+/// The fourth field of its `stat`, the second after the name in brackets, which may hold anything (proc(5)).
+fn parent_of(process: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Ends this process when its parent does: the server does not wait for a command that it has left.
 pub(crate) fn die_with_parent() {
     // Refused on a kernel that cannot; every wait is bounded without it.

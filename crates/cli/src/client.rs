@@ -169,9 +169,11 @@ fn in_process(request: &Request) -> Outcome {
             Err(error) => could_not(request, &error.to_string(), None),
         },
         Request::ArchiveCleanup { last_restartpoint } => match last_restartpoint.parse() {
-            Ok(oldest_kept) => cleanup::run(
+            Ok(oldest_kept) => cleanup::run_for_server(
                 &ArchiveCleanup {
                     oldest_kept,
+                    force: false,
+                    dry_run: false,
                     client: Client::NONE,
                 },
                 &global,

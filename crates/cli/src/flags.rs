@@ -129,12 +129,22 @@ pub(crate) struct Restore {
 /// Remove the segments that recovery needs no more
 ///
 /// As a server's setting: archive_cleanup_command = 'walden archive-cleanup -D . "%r"'. Removes what
-/// pg_archivecleanup would: never a timeline history file.
+/// pg_archivecleanup would, never a timeline history file, and nothing during targeted recovery. Called by a person it
+/// also keeps what base backups need, by their backup history files, and refuses an OLDEST_KEPT that is later than
+/// everything stored.
 #[derive(Debug, Args)]
 pub(crate) struct ArchiveCleanup {
     /// The oldest file to keep (%r); 24 zeros keep everything
     #[arg(value_name = "OLDEST_KEPT")]
     pub(crate) oldest_kept: KeepFrom,
+
+    /// Remove also what base backups need that the archive has backup history files of
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// Remove nothing: print what would be removed, one name a line
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
 
     #[command(flatten)]
     pub(crate) client: Client,

@@ -25,8 +25,11 @@ pub(crate) fn run(flags: &RecoveryEnd, global: &Global) -> Outcome {
     }
     match finish(global) {
         Ok(leftovers) => {
-            if global.verbose {
-                say::note(&format!("removed {leftovers} leftovers"));
+            if leftovers > 0 || global.verbose {
+                say::note(&format!(
+                    "removed {} of dead writers",
+                    say::counted(leftovers, "staged file")
+                ));
             }
             Outcome::Done
         }

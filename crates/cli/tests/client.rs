@@ -273,6 +273,11 @@ fn without_a_worker_the_jobs_of_waldens_own_module_are_done_here() {
     place.walden_in("data", &absent).exits(1);
     let keep = name(3);
     let cleanup = own(&["archive-cleanup", "--library", "other", &keep]);
+    let during_targeted_recovery = place.walden_in("data", &cleanup).exits(0);
+    during_targeted_recovery.says("removes nothing");
+    assert!(place.path("archive").join(name(2)).exists());
+    let signal = |name: &str| place.path("data").join(name);
+    fs::rename(signal("recovery.signal"), signal("standby.signal")).unwrap();
     place.walden_in("data", &cleanup).exits(0);
     assert!(!place.path("archive").join(name(2)).exists());
     assert!(place.path("archive").join(name(3)).exists());

@@ -313,7 +313,7 @@ fn cleanup_keeps_what_recovery_needs_and_recovery_end_says_nothing() {
     fs::write(place.path("archive/00000002.history"), "1\t0/3000000\tx\n").unwrap();
     let archive = place.text("archive");
     let cleanup = |keep: &str| place.walden(&["archive-cleanup", "-v", "-A", &archive, keep]);
-    cleanup(ZEROS).exits(0).says("removed 0 files");
+    cleanup(ZEROS).exits(0).says("nothing to remove");
     cleanup(&name(3)).exits(0).says("removed 2 files");
     let mut left: Vec<_> = fs::read_dir(place.path("archive"))
         .unwrap()

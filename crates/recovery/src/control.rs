@@ -133,7 +133,7 @@ fn parse(control: &[u8]) -> Option<Control> {
 
 fn contents_of(data_dir: &Path) -> Option<Vec<u8>> {
     let mut control = Vec::new();
-    let file = File::open(control_file(data_dir)).ok()?;
+    let file = open_regular(&control_file(data_dir)).ok()?;
     file.take(CONTROL_BYTES).read_to_end(&mut control).ok()?;
     Some(control)
 }

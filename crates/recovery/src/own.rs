@@ -3,10 +3,10 @@
 //! Guarantees that only the segment's own WAL counts: of this system, at its place, on its timeline or, where that begins in
 //! it, on an ancestor. A recycled file bears a future name over old contents, and a snapshot may hold half of a segment.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 
+use archive::open_regular;
 use wal::{
     LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentEnd, SegmentName, SegmentReader, TimelineHistory,
 };
@@ -45,7 +45,7 @@ impl Copy {
         let path = server.pg_wal().join(segment.to_string());
         let stat = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let mut head = [0; LONG_PAGE_HEADER_BYTES];
-        File::open(&path).ok()?.read_exact(&mut head).ok()?;
+        open_regular(&path).ok()?.read_exact(&mut head).ok()?;
         let header = LongPageHeader::parse(&head).ok()?;
         header.check_name(&segment).ok()?;
         let is_its_size = server.size.is_none_or(|size| size == header.segment_size)
@@ -61,7 +61,7 @@ impl Copy {
     /// How much of the segment it is. Reads it.
     pub(crate) fn extent(&self) -> Own {
         let read = || {
-            let mut file = File::open(&self.path).ok()?;
+            let mut file = open_regular(&self.path).ok()?;
             let mut reader = SegmentReader::new(self.segment);
             let mut piece = vec![0; PIECE_BYTES];
             loop {

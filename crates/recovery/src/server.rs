@@ -1,10 +1,10 @@
 //! Who asks for a file, and what is known of a server in recovery.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use archive::MissingSegment;
+use archive::{MissingSegment, open_regular};
 use wal::{SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
 use crate::control::Control;
@@ -113,10 +113,8 @@ impl Server {
     pub(crate) fn kept_history(&self, timeline: TimelineId) -> Option<TimelineHistory> {
         let name = WalFileName::TimelineHistory(timeline).to_string();
         let path = self.pg_wal().join(name);
-        // Nothing to wait for: a FIFO would be.
-        path.metadata().ok().filter(fs::Metadata::is_file)?;
         let mut text = Vec::new();
-        let file = File::open(path).ok()?;
+        let file = open_regular(&path).ok()?;
         file.take(HISTORY_BYTES_MAX).read_to_end(&mut text).ok()?;
         TimelineHistory::parse(timeline, &text).ok()
     }

@@ -324,8 +324,13 @@ impl RecoveryEndModule for Recovery {
                 ..why
             })?;
         let removed = removed.map_err(|error| failure::while_doing(what, &error))?;
+        let level = if removed > 0 {
+            Level::Log
+        } else {
+            Level::Debug1
+        };
         process.report(&Report::new(
-            Level::Debug1,
+            level,
             format!("recovery has ended; removed {removed} staged files of dead writers from the archive"),
         ));
         Ok(())
@@ -342,11 +347,17 @@ impl Recovery {
     ) -> Result<bool, Failure> {
         match cleanup.wait(process, Instant::now() + wait_max)? {
             Waited::Done(Ok(cleaned)) => {
-                let Cleaned { files, bytes } = cleaned;
-                process.report(&Report::new(
-                    Level::Debug1,
-                    format!("removed {files} files, {bytes} bytes, from the archive"),
-                ));
+                let Cleaned { files, bytes, .. } = cleaned;
+                let report = match cleaned.range {
+                    Some((first, last)) => Report::new(
+                        Level::Log,
+                        format!(
+                            "removed {files} files, {bytes} bytes, from the archive: \"{first}\" to \"{last}\""
+                        ),
+                    ),
+                    None => Report::new(Level::Debug1, "removed nothing from the archive"),
+                };
+                process.report(&report);
                 Ok(true)
             }
             Waited::Done(Err(error)) => Err(failure::while_doing(

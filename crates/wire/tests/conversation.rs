@@ -6,7 +6,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 use walden_wire::{Accepted, Answer, AskError, Connection, Listener, Request, ServeError, ask};

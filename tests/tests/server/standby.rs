@@ -47,6 +47,7 @@ fn a_restartpoint_removes_what_no_restart_needs_and_nothing_else() -> Result<()>
             .collect();
         assert_eq!(backup_history.len(), 1, "{before:?}");
 
+        let mark = standby.mark()?;
         standby.sql("checkpoint")?;
         let oldest_needed = standby.sql("select redo_wal_file from pg_control_checkpoint()")?;
         wait_until(
@@ -59,6 +60,9 @@ fn a_restartpoint_removes_what_no_restart_needs_and_nothing_else() -> Result<()>
             .cloned()
             .collect();
         assert_eq!(archive.files()?, expected);
+        let first = before.iter().find(|name| !name.contains('.'));
+        let removed = ["LOG", "removed", first.map_or("", String::as_str)];
+        standby.wait_for_log(mark, &removed)?;
 
         // What is left is enough to go on with, and to start again with.
         standby.stop(Shutdown::Fast)?;
@@ -135,6 +139,37 @@ fn a_second_standby_follows_across_the_promotion_of_the_first() -> Result<()> {
         first.archive_everything()?;
         wait_for_entries(&second, 4)?;
         assert_eq!(second.sql("select pg_is_in_recovery()")?, "t");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_recovery_that_waits_at_its_target_removes_nothing_from_the_archive() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        let backup = primary.base_backup("backup")?;
+        primary.write_segments(1..=5)?;
+        primary.sql("checkpoint; select pg_create_restore_point('goal')")?;
+        primary.archive_everything()?;
+        primary.stop(Shutdown::Immediate)?;
+        let before = archive.snapshot()?;
+        let settings = standby_settings(lab, &archive)?
+            .with("archive_mode", "off")
+            .with("recovery_target_name", "goal")
+            .with("recovery_target_action", "pause");
+        let recovered = lab.restored("recovered", &backup, settings)?;
+        recovered.touch("recovery.signal")?;
+        recovered.start()?;
+        recovered.wait_for_sql("select pg_get_wal_replay_pause_state()", "paused")?;
+        for _ in 0..2 {
+            recovered.sql("checkpoint")?;
+        }
+        let mark = lab::Mark::default();
+        let told = ["LOG", "removes nothing during targeted recovery"];
+        recovered.wait_for_log(mark, &told)?;
+        assert_eq!(recovered.logged(mark, &told)?.len(), 1, "once");
+        assert!(archive.snapshot()? == before, "the archive has changed");
         Ok(())
     })
 }

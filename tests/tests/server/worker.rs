@@ -80,9 +80,11 @@ fn a_slow_archive_cleanup_does_not_make_a_restore_fail() -> Result<()> {
             .with("walden.restore_timeout", "1s")
             .with("walden.archive_cleanup_library", "misbehave")
             .with("misbehave.mode", "slow");
-        let recovered = recovery_to(lab, &backup, settings, "goal")?;
-        recovered.configure(|settings| settings.set("recovery_target_action", "pause"))?;
-        recovered.start()?;
+        // As a standby: during targeted recovery nothing is cleaned up.
+        let settings = settings
+            .with("recovery_target_name", "goal")
+            .with("recovery_target_action", "pause");
+        let recovered = standby(lab, "recovered", &backup, settings)?;
         recovered.wait_for_sql("select pg_get_wal_replay_pause_state()", "paused")?;
         let mut checkpoint = recovered
             .client("psql")

@@ -53,6 +53,7 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
         left_behind: LeftBehind::default(),
         once: Once::default(),
         trouble: Trouble::default(),
+        told_no_cleanup: false,
     };
     worker.serve()
 }
@@ -64,6 +65,8 @@ struct Worker {
     left_behind: LeftBehind,
     once: Once,
     trouble: Trouble,
+    /// That cleanup is left out has been said.
+    told_no_cleanup: bool,
 }
 
 impl Worker {
@@ -215,7 +218,19 @@ impl Worker {
         Ok(true)
     }
 
+    /// During targeted recovery no module is asked: whoever recovers to a target may have to try again, from the same
+    /// base backup, which takes the WAL that a restartpoint needs no more.
     fn archive_cleanup(&mut self, last: &str) -> Answer {
+        if Phase::of(Path::new(".")) == Phase::Targeted {
+            if !self.told_no_cleanup {
+                self.told_no_cleanup = true;
+                self.process.report(&Report::new(
+                    Level::Log,
+                    "archive cleanup removes nothing during targeted recovery, which may be tried again",
+                ));
+            }
+            return Answer::Done;
+        }
         self.tell(Job::ArchiveCleanup, last, |library, process, last| {
             library.archive_cleanup(process, last)
         })
