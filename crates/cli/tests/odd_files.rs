@@ -39,6 +39,7 @@ fn a_fifo_in_place_of_any_file_that_a_command_opens_hangs_nobody() {
         let said = format!("{}{}", ran.stdout, ran.stderr);
         assert!(said.contains("not a regular file"), "{command}: {said}");
     }
+    fs::remove_file(place.path("data/postgresql.conf")).unwrap();
     place.configure("walden.archive = 'ARCHIVE'\n");
     fifo(&place, "data/global/pg_control");
     let dest = place.text("dest");
