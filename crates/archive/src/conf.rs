@@ -6,6 +6,8 @@
 //! `CreateOptsFile`.
 //!
 //! Left out, knowingly: per-role and per-database settings, and whether a parameter exists at all.
+//!
+//! The file is long because more than half of it are tests, one for each way in which a server finds its configuration.
 
 use std::collections::BTreeMap;
 use std::fs;
