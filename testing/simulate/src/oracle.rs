@@ -411,9 +411,10 @@ pub fn judge_absent(shelf: &Shelf, server: &Server, ask: &Ask) -> Option<Violati
         if beyond && server.signal == Signal::Standby {
             return None;
         }
-        if matches!(reason_for_doubt(shelf, server, ask), Proof::Maybe(_))
-            && server.signal == Signal::Standby
-        {
+        // It does not fit what the server has: where that goes on by itself, nothing is lost.
+        let is_doubtful = reason_for_doubt(shelf, server, ask) != Proof::None;
+        let goes_on = server.signal == Signal::Standby || has_own(shelf, server, &ask.name);
+        if is_doubtful && goes_on && !beyond {
             return None;
         }
         return Some(Violation {

@@ -22,8 +22,8 @@ pub enum Halt {
     Fatal(String),
     /// It could not be told whether a file is there.
     Unsure(String),
-    /// Somebody stopped the server.
-    Stopped,
+    /// Somebody stopped the server, which had replayed so much, all of it on its line or not.
+    Stopped(Option<NodeId>, bool),
 }
 
 /// What a server is told that asked for a file.
@@ -162,6 +162,7 @@ struct Feed<'a> {
     fetching_checkpoint: bool,
     replay_timeline: u32,
     state: Option<NodeId>,
+    is_on_line: bool,
 }
 
 /// What to recover to.
@@ -196,6 +197,7 @@ pub fn run(host: &mut dyn Host, server: &mut Server, wanted: Wanted) -> Result<E
         fetching_checkpoint: false,
         replay_timeline: 0,
         state: None,
+        is_on_line: true,
         host,
         server,
     };
@@ -398,6 +400,7 @@ impl Startup<'_> {
         let (parent, timeline) = (node.parent, node.timeline);
         let line = self.feed.line.as_deref().unwrap_or_default();
         let belongs = timeline_at(line, record.written.lsn);
+        self.feed.is_on_line &= belongs == Some(timeline);
         if self.strayed.is_none() && belongs != Some(timeline) {
             let from_archive = self
                 .feed
@@ -411,6 +414,7 @@ impl Startup<'_> {
         }
         if parent != self.feed.state && self.mixed.is_none() {
             self.mixed = Some((self.feed.state.unwrap_or(id), id));
+            self.feed.is_on_line = false;
         }
         self.feed.state = Some(id);
         self.replayed_end = record.written.end;
@@ -795,7 +799,9 @@ impl Feed<'_> {
                             match self.host.wait(self.server) {
                                 Wait::Again => {}
                                 Wait::Promote => self.promoted = true,
-                                Wait::Stop => return Err(Halt::Stopped),
+                                Wait::Stop => {
+                                    return Err(Halt::Stopped(self.state, self.is_on_line));
+                                }
                             }
                         }
                         self.source = Source::Archive;

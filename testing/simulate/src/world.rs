@@ -383,7 +383,18 @@ impl World {
                         if let Some(Violation { rule, text }) = verdict {
                             self.violate(rule, text);
                         }
-                    } else if !right && partial.is_none() {
+                    } else if let (false, Some(partial)) = (right, partial) {
+                        // WAL ends in it: it has been stored as what it is.
+                        let kept = Kept {
+                            contents: std::sync::Arc::new(partial),
+                            is_sound: true,
+                            life,
+                        };
+                        self.shelf
+                            .kept
+                            .entry(format!("{name}.partial"))
+                            .or_insert(kept);
+                    } else if !right {
                         self.violate("archived, and is not", format!("\"{name}\""));
                     }
                 }
@@ -434,7 +445,7 @@ impl World {
                 .label
                 .map_or(server.control.timeline, |label| label.timeline),
         ));
-        let stock = (signal == Signal::Recovery).then(|| {
+        let stock = (signal != Signal::None).then(|| {
             let was = self.shelf.weather();
             self.shelf.set_weather(Weather::Clear);
             let mut frozen = Frozen {
@@ -449,7 +460,7 @@ impl World {
         let outcome = startup::run(self, &mut server, wanted);
         match &outcome {
             Ok(ended) => self.ended(&mut server, ended),
-            Err(Halt::Stopped) => {
+            Err(Halt::Stopped(..)) => {
                 self.story.push(format!("server {id} is stopped"));
             }
             Err(Halt::Fatal(why) | Halt::Unsure(why)) => {
@@ -469,7 +480,7 @@ impl World {
         if let Some(stock) = stock {
             self.compare(&stock, &outcome, frozen_clear);
         }
-        if begins_standby && outcome.is_err() && !matches!(outcome, Err(Halt::Stopped)) {
+        if begins_standby && outcome.is_err() && !matches!(outcome, Err(Halt::Stopped(..))) {
             // A standby that cannot start would be started again.
             self.story.push(format!("server {id} stays down"));
         }
@@ -531,22 +542,23 @@ impl World {
         ours: &Result<Ended, Halt>,
         was_clear: bool,
     ) {
-        let Ok(stock) = stock else {
+        let reached = match stock {
+            Ok(stock) if stock.mixed.is_none() && stock.strayed.is_none() => stock.state,
+            Err(Halt::Stopped(state, true)) => *state,
+            _ => None,
+        };
+        let Some(reached) = reached else {
             return;
         };
-        let Some(reached) = stock.state else {
-            return;
-        };
-        if stock.mixed.is_some() || stock.strayed.is_some() {
-            return;
-        }
         match ours {
             Ok(ours) => {
                 let Some(state) = ours.state else {
                     return;
                 };
                 let early = state != reached && self.tree.is_on_line(state, reached);
-                if early && !ours.reached_target && ours.mixed.is_none() {
+                // A standby that could not look when it began is on another way by now.
+                let could_look = was_clear || !ours.is_promoted;
+                if early && could_look && !ours.reached_target && ours.mixed.is_none() {
                     let (here, there) = (self.tree.told(state), self.tree.told(reached));
                     self.violate(
                         "ended early",
@@ -560,6 +572,17 @@ impl World {
                     self.violate(
                         "stopped without a reason",
                         format!("{doubt} ({why}); cp recovers to {there}, as it should"),
+                    );
+                }
+            }
+            // A standby that has waited more than once, with nothing in its way but doubts.
+            Err(Halt::Stopped(Some(state), _)) if was_clear => {
+                let late = *state != reached && self.tree.is_on_line(*state, reached);
+                if let (true, Some(doubt)) = (late, self.doubts.first().cloned()) {
+                    let (here, there) = (self.tree.told(*state), self.tree.told(reached));
+                    self.violate(
+                        "held up without a reason",
+                        format!("{doubt}; the standby waits at {here}; cp goes on to {there}"),
                     );
                 }
             }
