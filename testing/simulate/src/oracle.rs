@@ -72,8 +72,7 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
             (t, n) == (timeline, number) && !rest.is_empty() && !rest.starts_with(".partial")
         })
     });
-    let is_left = |line: &Vec<Entry>| left(line, timeline).is_some_and(|at| at < next);
-    let beyond = ask.line.as_ref().is_some_and(is_left);
+    let beyond = is_left_before(ask, timeline, next);
     let lines = histories(shelf, server);
     // Its own history tells where it begins; else any that names it.
     let own_history = lines.iter().find(|(own, _)| *own == timeline);
@@ -109,6 +108,13 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
         Some(contents) => own_copy(contents, timeline, number, &lines),
         None => Own::Nothing,
     };
+    // Two servers chose the same timeline: where it begins is anybody's guess.
+    let lives = lines.iter().filter(|(own, _)| *own == timeline);
+    let mut begun: Vec<_> = lives.map(|(_, line)| begins_in(line, timeline)).collect();
+    begun.dedup();
+    if begun.len() > 1 && !beyond {
+        return Proof::Maybe(format!("there are two timelines {timeline}"));
+    }
     let why = match (other_form, later, descendant) {
         (Some(key), _, _) => format!("\"{key}\" is stored"),
         (None, Some(key), _) if !beyond => format!("\"{key}\" is stored behind it"),
@@ -131,6 +137,11 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
         Own::Begun if by_form => Proof::Maybe(why),
         _ => Proof::Sure(why),
     }
+}
+
+fn is_left_before(ask: &Ask, timeline: u32, next: u64) -> bool {
+    let line = ask.line.as_ref();
+    line.is_some_and(|line| left(line, timeline).is_some_and(|at| at < next))
 }
 
 /// Whether the server has this file itself, whole: whatever becomes of the archive, it goes on with it.

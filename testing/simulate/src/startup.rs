@@ -759,8 +759,8 @@ impl Feed<'_> {
                         ));
                     }
                     Answer::Absent => {}
-                    // It is asked for again.
-                    Answer::Unsure(_) if self.standby => {}
+                    // It is asked for again; after a promotion the server must go on.
+                    Answer::Unsure(_) if self.server.signal == Signal::Standby => {}
                     Answer::Unsure(why) => return Err(Halt::Unsure(why)),
                 }
             }
