@@ -4,7 +4,7 @@
 //! should be, then with what is under test. Left to `history`: what happens next. The file is long because everything
 //! meets here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
@@ -13,7 +13,7 @@ use crate::life::{ArchiveMode, Backup, Server, Signal};
 use crate::oracle::{self, Proof, Violation};
 use crate::restores::{Kept, Module, Shelf, Stock, Weather};
 use crate::startup::{self, Answer, Ask, Ended, Goal, Halt, Host, Wait, Wanted};
-use crate::timelines::{parse, parse_history_name, segment_name, timeline_at};
+use crate::timelines::{parse, parse_history_name, parse_segment, segment_name, timeline_at};
 use crate::tree::Tree;
 use crate::{SEGMENT, lsn, segment_of};
 
@@ -59,6 +59,8 @@ pub struct World {
     pub broken: Vec<bool>,
     /// Whose running process has met the archive: one that has not cannot tell a mount point from an empty archive.
     pub met: Vec<bool>,
+    /// What a server's running process has archived: it remembers that, whatever becomes of it.
+    pub archived: Vec<BTreeSet<String>>,
     /// Who removes from the archive what a restartpoint needs no longer.
     pub cleans: Vec<bool>,
     pub plan: Plan,
@@ -256,6 +258,7 @@ impl World {
             harms: Vec::new(),
             broken: vec![false; SERVERS_MAX],
             met: vec![false; SERVERS_MAX],
+            archived: vec![BTreeSet::new(); SERVERS_MAX],
             cleans: vec![false; SERVERS_MAX],
             plan: Plan::default(),
             story: vec!["server 0 begins with timeline 1".to_owned()],
@@ -359,7 +362,10 @@ impl World {
             };
             let life = server.life;
             let was_there = self.shelf.raw(&name).is_some();
-            let verdict = match was_there {
+            let before = parse_segment(&name)
+                .and_then(|(timeline, number)| oracle::predecessor(server, timeline, number));
+            let is_remembered = before.is_some_and(|before| self.archived[id].contains(&before));
+            let verdict = match was_there || is_remembered {
                 true => None,
                 false => oracle::judge_archived(&self.shelf, server, &name),
             };
@@ -368,6 +374,7 @@ impl World {
             match answer {
                 Ok(()) => {
                     server.files.note(&name, Some(Status::Done));
+                    self.archived[id].insert(name.clone());
                     self.counts.archived += 1;
                     self.story.push(format!("server {id} archived {name}"));
                     let stored = self.shelf.raw(&name);
@@ -429,6 +436,7 @@ impl World {
         let id = server.id;
         self.modules[id].begin();
         self.met[id] = false;
+        self.archived[id].clear();
         self.doubts.clear();
         let frozen_clear = self.shelf.weather() == Weather::Clear;
         let begins_standby = server.signal == Signal::Standby;
