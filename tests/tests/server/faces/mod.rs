@@ -8,8 +8,10 @@ mod branch_begun;
 mod false_listing;
 mod lost_history;
 mod lost_middle;
+mod own_directory;
 mod snapshot;
 mod still_recovers;
+mod two_writers;
 mod unreadable;
 
 use std::cell::Cell;
