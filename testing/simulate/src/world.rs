@@ -362,9 +362,15 @@ impl World {
             };
             let life = server.life;
             let was_there = self.shelf.raw(&name).is_some();
-            let before = parse_segment(&name)
-                .and_then(|(timeline, number)| oracle::predecessor(server, timeline, number));
-            let is_remembered = before.is_some_and(|before| self.archived[id].contains(&before));
+            // Also where the history in pg_wal is another server's, which chose the same timeline and begins it elsewhere.
+            let is_remembered = parse_segment(&name).is_some_and(|(timeline, number)| {
+                let own = segment_name(timeline, number.saturating_sub(1));
+                let before = oracle::predecessor(server, timeline, number);
+                let names = before.into_iter().chain([own]);
+                names
+                    .into_iter()
+                    .any(|before| self.archived[id].contains(&before))
+            });
             let verdict = match was_there || is_remembered {
                 true => None,
                 false => oracle::judge_archived(&self.shelf, server, &name),
