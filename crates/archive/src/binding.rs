@@ -61,11 +61,19 @@ struct Json {
     created: String,
 }
 
+/// A binding, and the bytes that it is stored as.
+#[derive(Debug, Clone)]
+struct Stored {
+    binding: Binding,
+    bytes: Vec<u8>,
+}
+
 /// What an opened archive has seen of its binding.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The binding once seen, and when. If it vanishes later, the archive's file system is gone, not its contents.
-    binding: Option<(Binding, Instant)>,
+    /// The binding once seen, as it is stored, and when. If it vanishes later, the archive's file system is gone, not its
+    /// contents.
+    binding: Option<(Stored, Instant)>,
     /// The size of its segments, where only they tell; `None` inside if there were none.
     size: Option<Option<SegmentSize>>,
     /// Whether the store has been tried.
@@ -83,35 +91,29 @@ pub(crate) struct Owner {
 
 /// Reads the binding; see [`Archive::binding`].
 pub(crate) fn read(archive: &Archive) -> Result<Option<Binding>, Error> {
-    let bytes = read_bytes(archive)?;
-    Ok(bytes.map(|(binding, _)| binding))
-}
-
-/// The same, and the bytes that it is stored as.
-fn read_bytes(archive: &Archive) -> Result<Option<(Binding, Vec<u8>)>, Error> {
     let found = archive.store.open(BINDING_KEY)?;
-    take(archive, found)
+    Ok(take(archive, found)?.map(|stored| stored.binding))
 }
 
 /// What an object found under the binding's key says, and that it is what was seen before.
-fn take(archive: &Archive, found: Option<Object>) -> Result<Option<(Binding, Vec<u8>)>, Error> {
+fn take(archive: &Archive, found: Option<Object>) -> Result<Option<Stored>, Error> {
     let found = match found {
         None => None,
         Some(object) => Some(parse(archive, object)?),
     };
     let mut seen = seen(archive);
     match (found, &seen.binding) {
-        (Some((binding, _)), Some((before, _))) if binding.system != before.system => {
+        (Some(now), Some((before, _))) if now.binding.system != before.binding.system => {
             Err(Error::foreign(format!(
                 "archive \"{}\" has become system identifier {}'s, and was {}'s",
                 archive.place(),
-                binding.system,
-                before.system
+                now.binding.system,
+                before.binding.system
             )))
         }
-        (Some((binding, bytes)), _) => {
-            seen.binding = Some((binding.clone(), Instant::now()));
-            Ok(Some((binding, bytes)))
+        (Some(now), _) => {
+            seen.binding = Some((now.clone(), Instant::now()));
+            Ok(Some(now))
         }
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::unavailable(format!(
@@ -124,19 +126,23 @@ fn take(archive: &Archive, found: Option<Object>) -> Result<Option<(Binding, Vec
 
 /// The binding as it was seen a moment ago, where reading it again is a request; else as it is now.
 pub(crate) fn known(archive: &Archive) -> Result<Option<Binding>, Error> {
+    Ok(known_as_stored(archive)?.map(|stored| stored.binding))
+}
+
+fn known_as_stored(archive: &Archive) -> Result<Option<Stored>, Error> {
     let found = match archive.store.glance(BINDING_KEY)? {
         Glance::Object(object) => Some(object),
         Glance::Absent => None,
         Glance::NotLooked => {
-            if let Some((binding, at)) = &seen(archive).binding
+            if let Some((stored, at)) = &seen(archive).binding
                 && at.elapsed() < BELIEVED
             {
-                return Ok(Some(binding.clone()));
+                return Ok(Some(stored.clone()));
             }
             archive.store.open(BINDING_KEY)?
         }
     };
-    Ok(take(archive, found)?.map(|(binding, _)| binding))
+    take(archive, found)
 }
 
 fn seen(archive: &Archive) -> MutexGuard<'_, Seen> {
@@ -174,19 +180,17 @@ fn check_size(archive: &Archive, size: SegmentSize, own: SegmentSize) -> Result<
 
 /// Makes sure that the archive is this system's, and binds it if it is nobody's yet.
 pub(crate) fn claim(archive: &Archive, owner: Owner) -> Result<(), Error> {
-    let is_tried = seen(archive).is_tried;
-    if is_tried {
-        if let Some(binding) = known(archive)? {
-            return must_be_of(archive, &binding, owner);
-        }
-    } else if let Some((binding, bytes)) = read_bytes(archive)? {
+    if let Some(Stored { binding, bytes }) = known_as_stored(archive)? {
         must_be_of(archive, &binding, owner)?;
-        let again = Trial::Again {
-            key: BINDING_KEY,
-            bytes: &bytes,
-        };
-        archive.store.prove_creation(again)?;
-        seen(archive).is_tried = true;
+        let is_tried = seen(archive).is_tried;
+        if !is_tried {
+            let again = Trial::Again {
+                key: BINDING_KEY,
+                bytes: &bytes,
+            };
+            archive.store.prove_creation(again)?;
+            seen(archive).is_tried = true;
+        }
         return Ok(());
     }
     archive.store.prove_creation(archive.trial)?;
@@ -361,8 +365,7 @@ pub(crate) fn header_of(archive: &Archive, key: &str) -> Result<Option<LongPageH
     }
 }
 
-/// The binding, and the bytes that it is stored as.
-fn parse(archive: &Archive, object: Object) -> Result<(Binding, Vec<u8>), Error> {
+fn parse(archive: &Archive, object: Object) -> Result<Stored, Error> {
     let shown = archive.shown(BINDING_KEY);
     let damaged = |why: String| Error::damaged(format!("\"{shown}\" is not valid: {why}"));
     let mut text = vec![0; BINDING_BYTES_MAX];
@@ -391,5 +394,8 @@ fn parse(archive: &Archive, object: Object) -> Result<(Binding, Vec<u8>), Error>
         segment_size,
         created: json.created,
     };
-    Ok((binding, text))
+    Ok(Stored {
+        binding,
+        bytes: text,
+    })
 }

@@ -6,6 +6,8 @@
 //! mean: the store did not deliver ([`crate::ErrorKind::Unavailable`]); what is stored is damaged
 //! ([`crate::ErrorKind::Damaged`]); it is encrypted and cannot be opened; or it is packed as nobody here unpacks it, twice for
 //! example ([`crate::ErrorKind::Unusable`]).
+//!
+//! This file is long because half of it is tests of every cut and flip.
 
 use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 use std::sync::Arc;

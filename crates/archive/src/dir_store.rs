@@ -13,7 +13,6 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags, Stat};
@@ -23,6 +22,7 @@ use crate::directory::Directory;
 use crate::durable::{self, Disk, Outcome, Staging};
 use crate::early_writes::EarlyWrites;
 use crate::error::{Error, Mark};
+use crate::options::Cancel;
 use crate::store::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
 /// What the names of staged files begin with.
@@ -167,7 +167,9 @@ impl Store for DirStore {
         let dir = self.directory()?;
         for _ in 1..SETTLE_TRIES_MAX {
             match self.disk.settle(&dir, key) {
-                Err(error) if error.mark() == Some(Mark::Busy) => thread::sleep(SETTLE_PAUSE),
+                Err(error) if error.mark() == Some(Mark::Busy) => {
+                    Cancel::new().wait(SETTLE_PAUSE);
+                }
                 settled => return self.distrust(key, settled),
             }
         }

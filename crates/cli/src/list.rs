@@ -4,6 +4,8 @@
 //! `--form` one listing is all it costs, and the header of a segment; each file's form costs a request more in an object store,
 //! and next to nothing in a directory. Left to others: which objects are WAL files (`archive`); ranges and
 //! what is in them (`audit`).
+//!
+//! This file is long because the table and the document say the same, each in its own way.
 
 use crate::exit::Outcome;
 use crate::flags::{Global, List};

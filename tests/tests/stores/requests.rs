@@ -42,7 +42,8 @@ fn segments_cost_one_request_each(make: Make) -> Result<()> {
             "{opening} requests before the first file was archived"
         );
 
-        // An archiver that finds the archive bound: the binding, the proof, and the file.
+        // An archiver that finds the archive bound: the binding, the proof, whether files are to be encrypted, the segment
+        // before, and the file. With several jobs a listing of what lies behind it follows.
         proxy.clear();
         let archive = open(&location, Compression::Zstd(1))?;
         put(&archive, &folder, &segment(2)?, 1)?;

@@ -1,4 +1,6 @@
 //! What the archive promises about WAL files, over any store.
+//!
+//! This file is long because it is one promise after the other, each read alone.
 
 use std::fs;
 
