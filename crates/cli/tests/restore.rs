@@ -69,68 +69,59 @@ fn absent_is_1_beyond_the_end_and_for_a_timeline_history_file() {
     }
 }
 
+/// How recovery asks for the second segment, with these flags.
+fn recovery_asks(place: &Place, flags: &[&str]) -> common::Ran {
+    let second = name(2);
+    let archive = place.text("archive");
+    let own = [second.as_str(), "pg_wal/RECOVERYXLOG", ZEROS];
+    let line = [&["restore", "-A", &archive], flags, &own].concat();
+    place.walden_in("data", &line)
+}
+
 #[test]
 fn a_hole_is_could_not_tell_and_names_what_is_missing_and_what_follows() {
     let place = Place::new();
     place.archive_raw(&[1, 3, 4]);
-    let archive = place.text("archive");
-    let ran = place
-        .walden(&["restore", "-A", &archive, &name(2), "dest"])
-        .exits(200);
-    ran.says(&name(2))
+    recovery_asks(&place, &[])
+        .exits(200)
+        .says(&name(2))
         .says(&name(3))
         .says(&name(4))
         .says("hint: ");
+    // A person, or pg_rewind, draws no conclusions.
+    let archive = place.text("archive");
+    place
+        .walden(&["restore", "-A", &archive, &name(2), "dest"])
+        .exits(1);
 }
 
 #[test]
 fn a_hole_is_the_end_of_wal_when_somebody_says_so() {
     let place = Place::new();
     place.archive_raw(&[1, 3]);
-    let archive = place.text("archive");
-    let end = [
-        "restore",
-        "-A",
-        &archive,
-        "--missing-segment",
-        "end",
-        &name(2),
-        "dest",
-    ];
-    place.walden(&end).exits(1).says("warning: ").says(&name(3));
+    recovery_asks(&place, &["--missing-segment", "end"])
+        .exits(1)
+        .says("warning: ")
+        .says(&name(3));
     place.configure("walden.archive = 'ARCHIVE'\nwalden.missing_segment = end");
-    let data = place.text("data");
-    place
-        .walden(&["restore", "-D", &data, &name(2), "dest"])
+    recovery_asks(&place, &["-D", "."])
         .exits(1)
         .says("warning: ");
-    let error = [
-        "restore",
-        "-D",
-        &data,
-        "--missing-segment",
-        "error",
-        &name(2),
-        "dest",
-    ];
-    place.walden(&error).exits(200);
+    recovery_asks(&place, &["-D", ".", "--missing-segment", "error"]).exits(200);
 }
 
 #[test]
 fn a_hole_that_the_server_can_fill_from_its_own_pg_wal_is_only_an_absence() {
     let place = Place::new();
     place.archive_raw(&[1, 3]);
-    fs::write(place.path("data/pg_wal").join(name(2)), "").unwrap();
-    let archive = place.text("archive");
-    let line = [
-        "restore",
-        "-A",
-        &archive,
-        &name(2),
-        "pg_wal/RECOVERYXLOG",
-        ZEROS,
-    ];
-    place.walden_in("data", &line).exits(1);
+    let own = place.path("data/pg_wal").join(name(2));
+    // Not by anything that bears the name.
+    for other in [Vec::new(), segment(1, SYSTEM)] {
+        fs::write(&own, other).unwrap();
+        recovery_asks(&place, &[]).exits(200);
+    }
+    fs::write(&own, segment(2, SYSTEM)).unwrap();
+    recovery_asks(&place, &[]).exits(1);
 }
 
 #[test]
@@ -219,7 +210,7 @@ fn the_archive_is_chosen_by_flag_then_pgdata_then_environment_then_dest() {
     restore(&[], None, "data/pg_wal/RECOVERYXLOG", 0);
     place.configure("");
     restore(&["-D", &data], Some(&full), "dest", 0);
-    restore(&[], Some("relative"), "dest", 200).says("relative");
+    restore(&[], Some("relative"), "dest", 200).says("not an absolute path");
 }
 
 #[test]

@@ -165,7 +165,9 @@ impl Question {
             WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => Told::CouldNotTell,
         };
         match told {
-            Told::Absent | Told::AbsentWithWarning => Ok(vec![words::unsure(&self.name, &error)]),
+            Told::Absent | Told::AbsentWithWarning => {
+                Ok(vec![words::unsure(&self.name, &error, self.has_own())])
+            }
             Told::CouldNotTell => Err(error),
         }
     }

@@ -54,16 +54,22 @@ fn is_missing(kind: &str, name: &dyn std::fmt::Display, evidence: &Evidence) -> 
     format!("{kind} \"{name}\" is missing from the archive, {evidence}")
 }
 
-/// The archive could not be made sure of, and the server goes on without this file.
-pub(crate) fn unsure(name: &WalFileName, error: &Error) -> Notice {
-    let message = match name {
-        WalFileName::Segment(_) => {
-            format!("{error}; the server goes on with its own copy of \"{name}\"")
-        }
-        _ => format!("{error}; the server goes on without \"{name}\" or with its own copy"),
+/// The archive could not be made sure of, and the server goes on: with what it has of the file itself, or without it.
+pub(crate) fn unsure(name: &WalFileName, error: &Error, has_own: bool) -> Notice {
+    let what = format!("could not restore \"{name}\"");
+    let cause = error.to_string();
+    let message = if cause.starts_with(&what) {
+        cause
+    } else {
+        format!("{what}: {cause}")
+    };
+    let how = if has_own {
+        "with its own copy"
+    } else {
+        "without it"
     };
     Notice {
-        message,
+        message: format!("{message}; the server goes on {how}"),
         hint: error.hint().map(str::to_owned),
     }
 }
