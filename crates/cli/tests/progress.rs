@@ -161,11 +161,11 @@ fn a_service_that_knows_no_credentials_is_not_taken_for_an_archive_without_the_f
     let segment = name(1);
     asks(&["restore", "--timeout", "0", "-A", &url, &segment, "here"])
         .exits(200)
-        .says("could not get credentials: 404 Not Found")
+        .says("could not get credentials: 404")
         .says("walden: hint: ");
     asks(&["check", "-A", &url])
         .exits(1)
-        .prints("could not get credentials: 404 Not Found")
+        .prints("could not get credentials: 404")
         .prints("credentials_file");
 }
 
