@@ -226,7 +226,8 @@ impl Queue {
         let asked_for_waits = asked
             .into_iter()
             .any(|asked| is_before(asked, name) && !is_stored(asked));
-        !asked_for_waits && !running.any(|other| is_before(other, name))
+        let is_behind_refused = || self.refused.iter().any(|other| is_before(other, name));
+        !asked_for_waits && !running.any(|other| is_before(other, name)) && !is_behind_refused()
     }
 
     /// Whether it is to be found out what is stored behind a file, once that is stored.
@@ -341,6 +342,10 @@ impl Queue {
             }
             Outcome::Failed(error) if asked_for => {
                 self.give_up_behind(&name, &error);
+                if !error.kind().may_work_later() {
+                    // Once this is answered nobody asks for it for a while, and what is behind it must not take its chance.
+                    self.refuse(name);
+                }
                 self.files.insert(name, Upload::Failed(error));
             }
             // Given up while nobody waited for it. If somebody does by now, it is begun again.
@@ -352,14 +357,18 @@ impl Queue {
                 if error.kind().may_work_later() {
                     self.not_before = Some(Instant::now() + self.pauses.pause());
                 } else {
-                    // Its neighbours may do better; it is begun again when it is asked for.
-                    if self.refused.len() >= REFUSED_MAX {
-                        self.refused.clear();
-                    }
-                    self.refused.insert(name);
+                    self.refuse(name);
                 }
             }
         }
+    }
+
+    /// Keeps a file, and what is behind it, from being begun ahead: it is begun again when it is asked for.
+    fn refuse(&mut self, name: WalFileName) {
+        if self.refused.len() >= REFUSED_MAX {
+            self.refused.clear();
+        }
+        self.refused.insert(name);
     }
 
     /// Whether something is on its way behind a file that is refused, which has been asked to stop.
