@@ -2,12 +2,13 @@
 //!
 //! Guarantees: nothing that is stored is changed; every line that is not "passed" names a cure; the command succeeds
 //! when no line failed. Left to others: encryption, in `check_encryption.rs`; the server's settings, in
-//! `check_server.rs`; what an object store can do, in `check_store.rs`; whether what is stored is sound, which takes
-//! reading all of it.
+//! `check_server.rs`; what an object store can do, in `check_store.rs`; the server's WAL directory, in `check_wal.rs`; whether
+//! what is stored is sound, which takes reading all of it.
 
 use crate::check_encryption;
 use crate::check_server;
 use crate::check_store;
+use crate::check_wal;
 use crate::exit::Outcome;
 use crate::flags::{Check, Global};
 use crate::progress::{Progress, Where};
@@ -16,7 +17,7 @@ use crate::settings::{self, Chosen};
 use archive::{Archive, Error, ErrorKind, Location, ServerConf, Settings};
 use rustix::fs::{Access, access};
 use serde::Serialize;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -85,6 +86,20 @@ impl Line {
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
     }
+}
+
+/// How many names are given of those that something is wrong with.
+const NAMED_MAX: usize = 3;
+
+/// `"a", "b", "c" and 4 more`.
+pub(crate) fn some_of(names: &[impl Display]) -> String {
+    let first = names.iter().take(NAMED_MAX);
+    let named: Vec<String> = first.map(|name| format!("\"{name}\"")).collect();
+    let mut text = named.join(", ");
+    if names.len() > NAMED_MAX {
+        let _ = write!(text, " and {} more", names.len() - NAMED_MAX);
+    }
+    text
 }
 
 /// Runs the command.
@@ -185,12 +200,11 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
         }
     };
     progress.doing("listing the archive");
-    lines.push(
-        match archive.list_with(&mut |files| progress.found(files)) {
-            Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
-            Err(error) => Line::error(&error, "Let the server's user read the archive."),
-        },
-    );
+    let listed = archive.list_with(&mut |files| progress.found(files));
+    lines.push(match &listed {
+        Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
+        Err(error) => Line::error(error, "Let the server's user read the archive."),
+    });
     match location {
         Location::Directory(directory) => lines.push(writable(directory)),
         Location::Cloud(address) => {
@@ -198,7 +212,9 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
             check_store::check(address, lines, progress);
         }
     }
-    binding(&archive, chosen, lines);
+    let is_ours = binding(&archive, chosen, lines);
+    let archived = listed.as_deref().ok().filter(|_| is_ours);
+    check_wal::check(chosen, archived, lines);
 }
 
 /// Opens the archive, with an end: somebody waits for an answer, be it that there is none. A thread that is stuck there
@@ -241,7 +257,8 @@ fn writable(directory: &Path) -> Line {
     }
 }
 
-fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) {
+/// Whether the archive may be this cluster's.
+fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) -> bool {
     let bound = match archive.binding() {
         Ok(Some(binding)) => {
             lines.push(Line::passed(format!(
@@ -261,7 +278,7 @@ fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) {
                 &error,
                 "Restore walden.json from a copy of the archive.",
             ));
-            return;
+            return false;
         }
     };
     match (chosen.system(), bound) {
@@ -270,16 +287,21 @@ fn binding(archive: &Archive, chosen: &Chosen, lines: &mut Vec<Line>) {
                 &error,
                 "Give --pgdata a data directory, and run as its owner.",
             ));
+            false
         }
         (Ok(Some(ours)), Some(bound)) if ours == bound => {
             lines.push(Line::passed(format!(
                 "archive and data directory are both of system {ours}"
             )));
+            true
         }
-        (Ok(Some(ours)), Some(bound)) => lines.push(Line::failed(
-            format!("archive belongs to system {bound}, the data directory to system {ours}"),
-            "Give this cluster an archive of its own, an empty directory.",
-        )),
-        (Ok(_), None) | (Ok(None), _) => {}
+        (Ok(Some(ours)), Some(bound)) => {
+            lines.push(Line::failed(
+                format!("archive belongs to system {bound}, the data directory to system {ours}"),
+                "Give this cluster an archive of its own, an empty directory.",
+            ));
+            false
+        }
+        (Ok(_), None) | (Ok(None), _) => true,
     }
 }

@@ -10,6 +10,7 @@ mod check;
 mod check_encryption;
 mod check_server;
 mod check_store;
+mod check_wal;
 mod cleanup;
 mod client;
 mod conformance;

@@ -25,6 +25,7 @@ mod tests;
 pub use control::{Control, secret_of, system_of};
 pub use direct::restore;
 pub use judge::{Judge, Question};
+pub use own::{Own, own};
 pub use patience::Patience;
 pub use phase::Phase;
 pub use server::{Asker, Server, TargetTimeline, is_recoverys_own};

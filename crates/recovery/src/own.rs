@@ -4,14 +4,16 @@
 //! it, on an ancestor. A recycled file bears a future name over old contents, and a snapshot may hold half of a segment.
 
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use archive::open_regular;
+use archive::{MissingSegment, open_regular};
 use wal::{
     LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentEnd, SegmentName, SegmentReader, TimelineHistory,
 };
 
-use crate::server::Server;
+use crate::control::{Control, system_of};
+use crate::phase::Phase;
+use crate::server::{Server, TargetTimeline};
 
 /// How much of a file is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -30,6 +32,22 @@ pub enum Own {
 impl Own {
     /// Every value, for tables.
     pub const ALL: [Own; 3] = [Own::Nothing, Own::Begun, Own::Whole];
+}
+
+/// How much of a segment the server of this data directory has. Reads its file, if there is one.
+#[must_use]
+pub fn own(data_directory: &Path, segment: SegmentName) -> Own {
+    let control = Control::read(data_directory);
+    let server = Server {
+        data_directory: data_directory.to_owned(),
+        phase: Phase::of(data_directory),
+        target: TargetTimeline::default(),
+        control,
+        system: system_of(data_directory).ok(),
+        size: control.and_then(|control| control.segment_size),
+        missing_segment: MissingSegment::default(),
+    };
+    Copy::of(&server, segment).map_or(Own::Nothing, |copy| copy.extent())
 }
 
 /// A file in `pg_wal` that begins as the segment does.

@@ -1,0 +1,117 @@
+//! What `walden check` says of a server's WAL directory beside its archive: what the archive lacks, and the server has.
+//!
+//! Guarantees: nothing is changed, and only a segment whose records reach its end counts as one that the server has. Left to
+//! others: what the archive holds, in `check.rs`; archiving it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use archive::{Error, Location, Stored};
+use recovery::Own;
+use wal::{SegmentName, WalFileName};
+
+use crate::check::{Line, some_of};
+use crate::settings::Chosen;
+
+/// Looks at the WAL directory of the cluster at hand, if there is one. `archived`: what its archive holds, in order, looked at
+/// before; `None` if that cannot be told, or is another system's.
+pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Vec<Line>) {
+    let Some(data_dir) = chosen.data_dir.as_deref() else {
+        return;
+    };
+    let pg_wal = data_dir.join("pg_wal");
+    let own = match named_like_wal(&pg_wal) {
+        Ok(own) => own,
+        Err(cause) => {
+            let what = format!("could not read directory \"{}\"", pg_wal.display());
+            lines.push(Line::error(
+                &Error::io(what, cause),
+                "Run the check as the server's user.",
+            ));
+            return;
+        }
+    };
+    if let Some(archived) = archived {
+        lines.push(match holes(data_dir, &own, archived).as_slice() {
+            [] => Line::passed(format!("\"{}\" fills no hole of the archive", pg_wal.display())),
+            filled @ [first, ..] => Line::failed(
+                format!(
+                    "the archive lacks {} before later ones: in \"{}\", with neither \".ready\" nor \".done\" in \
+                     \"archive_status\", so that nobody knows of it: {}",
+                    crate::say::counted(filled.len() as u64, "segment"),
+                    pg_wal.display(),
+                    some_of(filled)
+                ),
+                format!(
+                    "As the server's user, archive each of them, in order: {} {first}",
+                    command(chosen, data_dir)
+                ),
+            ),
+        });
+    }
+}
+
+/// The files of a WAL directory whose names are WAL files', in order.
+fn named_like_wal(pg_wal: &Path) -> io::Result<Vec<WalFileName>> {
+    let mut own = Vec::new();
+    for entry in fs::read_dir(pg_wal)? {
+        let name = entry?.file_name();
+        own.extend(
+            name.to_str()
+                .and_then(|name| name.parse::<WalFileName>().ok()),
+        );
+    }
+    own.sort();
+    Ok(own)
+}
+
+/// The segments that a server has, that its archive lacks before a later one of the timeline, and that are not noted as files
+/// to be archived or archived: after a crash between a segment's end and that note.
+///
+/// What lies before everything archived is no hole: archiving began later, or has been cleaned up. A running server renames
+/// `.ready` to `.done`, and a file before it removes its `.done`; so one is looked for after the other, and the file last.
+fn holes(data_dir: &Path, own: &[WalFileName], archived: &[Stored]) -> Vec<SegmentName> {
+    let stored = |stored: &Stored| match stored.name {
+        WalFileName::Segment(segment) => Some(segment),
+        _ => None,
+    };
+    let segments: Vec<SegmentName> = archived.iter().filter_map(stored).collect();
+    let oldest = segments.iter().map(SegmentName::position).min();
+    let is_hole = |segment: &SegmentName| {
+        let at = match segments.binary_search(segment) {
+            Ok(_) => return false,
+            Err(at) => at,
+        };
+        let later = segments.get(at);
+        later.is_some_and(|later| later.timeline() == segment.timeline())
+            && oldest.is_some_and(|oldest| oldest < segment.position())
+    };
+    let is_noted = |segment: &SegmentName| {
+        ["ready", "done"].iter().any(|status| {
+            let note: PathBuf = ["pg_wal", "archive_status"].iter().collect();
+            let note = data_dir.join(note).join(format!("{segment}.{status}"));
+            note.try_exists().unwrap_or(true)
+        })
+    };
+    own.iter()
+        .filter_map(|name| match name {
+            WalFileName::Segment(segment) => Some(*segment),
+            _ => None,
+        })
+        .filter(|segment| is_hole(segment) && !is_noted(segment))
+        .filter(|segment| recovery::own(data_dir, *segment) == Own::Whole)
+        .collect()
+}
+
+/// What archives a file by hand into this archive; its name is left to be added.
+fn command(chosen: &Chosen, data_dir: &Path) -> String {
+    let location = &chosen.settings.location;
+    let conf = chosen.conf.as_ref();
+    let configured = conf.and_then(|conf| conf.get("walden.archive")?.parse::<Location>().ok());
+    let named = match configured.as_ref() == Some(location) {
+        true => String::new(),
+        false => format!("-A '{location}' "),
+    };
+    format!("walden archive {named}-D {}", data_dir.display())
+}

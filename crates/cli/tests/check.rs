@@ -1,0 +1,82 @@
+//! `walden check` on what lies in an archive and in a server's WAL directory.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::{Place, Ran, SYSTEM, name, segment};
+use std::fs;
+
+const GOOD: &str = "walden.archive = 'ARCHIVE'\narchive_mode = on\narchive_library = 'walden'\n\
+                    shared_preload_libraries = 'walden'\nwalden.restore_library = 'walden'\n";
+
+/// A cluster that is set up as recommended, with these segments in its archive.
+fn cluster(archived: &[u32]) -> Place {
+    let place = Place::new();
+    place.configure(GOOD);
+    fs::create_dir(place.path("data/pg_wal/archive_status")).unwrap();
+    for number in archived {
+        in_pg_wal(&place, *number);
+        archive(&place, *number);
+        fs::remove_file(place.path("data/pg_wal").join(name(*number))).unwrap();
+    }
+    place
+}
+
+fn in_pg_wal(place: &Place, number: u32) {
+    let path = place.path("data/pg_wal").join(name(number));
+    fs::write(path, segment(number, SYSTEM)).unwrap();
+}
+
+fn archive(place: &Place, number: u32) {
+    let data = place.text("data");
+    place
+        .walden(&["archive", "-D", &data, &name(number)])
+        .exits(0);
+}
+
+fn check(place: &Place) -> Ran {
+    place.walden(&["check", "-D", &place.text("data")])
+}
+
+#[test]
+fn a_hole_that_pg_wal_fills_is_found_and_the_cure_fills_it() {
+    let place = cluster(&[4, 5, 8]);
+    // One noted each way, one of before archiving began, one behind all that is archived.
+    for number in [3, 5, 6, 7, 9] {
+        in_pg_wal(&place, number);
+    }
+    for (number, status) in [(5, "done"), (7, "ready")] {
+        let status = format!("data/pg_wal/archive_status/{}.{status}", name(number));
+        fs::write(place.path(&status), "").unwrap();
+    }
+    let ran = check(&place).exits(1).prints(" 1 failed");
+    let ran = ran.prints("lacks 1 segment ").prints(&name(6));
+    let cure = ran
+        .stdout
+        .lines()
+        .find(|line| line.contains("cure: "))
+        .unwrap();
+    let wanted = format!("walden archive -D {} {}", place.text("data"), name(6));
+    assert!(cure.ends_with(&wanted), "{cure}");
+    archive(&place, 6);
+    check(&place).exits(0).prints("fills no hole");
+}
+
+#[test]
+fn a_recycled_file_fills_no_hole_and_another_archive_is_named_in_the_cure() {
+    let place = cluster(&[1, 4]);
+    let recycled = place.path("data/pg_wal").join(name(2));
+    fs::write(recycled, segment(1, SYSTEM)).unwrap();
+    check(&place).exits(0);
+    in_pg_wal(&place, 2);
+    in_pg_wal(&place, 3);
+    place.configure(&GOOD.replace("ARCHIVE", "/nowhere"));
+    let (data, archive) = (place.text("data"), place.text("archive"));
+    let ran = place.walden(&["check", "-D", &data, "-A", &archive]);
+    let ran = ran.exits(1).prints("lacks 2 segments ");
+    ran.prints(&format!(
+        "walden archive -A '{archive}' -D {data} {}",
+        name(2)
+    ));
+}
