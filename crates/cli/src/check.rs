@@ -2,10 +2,11 @@
 //!
 //! Guarantees: nothing that is stored is changed; every line that is not "passed" names a cure; the command succeeds
 //! when no line failed. Left to others: encryption, in `check_encryption.rs`; the server's settings, in
-//! `check_server.rs`; what an object store can do, in `check_store.rs`; the server's WAL directory, in `check_wal.rs`; whether
-//! what is stored is sound, which takes reading all of it.
+//! `check_server.rs`; what an object store can do, in `check_store.rs`; what is stored by its names, in `check_names.rs`; the
+//! server's WAL directory, in `check_wal.rs`; whether what is stored is sound, which takes reading all of it.
 
 use crate::check_encryption;
+use crate::check_names;
 use crate::check_server;
 use crate::check_store;
 use crate::check_wal;
@@ -200,11 +201,14 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
         }
     };
     progress.doing("listing the archive");
-    let listed = archive.list_with(&mut |files| progress.found(files));
-    lines.push(match &listed {
-        Ok(files) => Line::passed(format!("archive can be listed, {} WAL files", files.len())),
-        Err(error) => Line::error(error, "Let the server's user read the archive."),
-    });
+    let listed = check_names::list(&archive, progress);
+    match &listed {
+        Ok(names) => check_names::check(names, lines),
+        Err(error) => lines.push(Line::error(
+            error,
+            "Let the server's user read the archive.",
+        )),
+    }
     match location {
         Location::Directory(directory) => lines.push(writable(directory)),
         Location::Cloud(address) => {
@@ -213,7 +217,8 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
         }
     }
     let is_ours = binding(&archive, chosen, lines);
-    let archived = listed.as_deref().ok().filter(|_| is_ours);
+    let archived = listed.as_ref().ok().filter(|_| is_ours);
+    let archived = archived.map(|names| names.files.as_slice());
     check_wal::check(chosen, archived, lines);
 }
 

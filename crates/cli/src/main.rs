@@ -8,6 +8,7 @@ mod archive_file;
 mod caller;
 mod check;
 mod check_encryption;
+mod check_names;
 mod check_server;
 mod check_store;
 mod check_wal;

@@ -80,3 +80,34 @@ fn a_recycled_file_fills_no_hole_and_another_archive_is_named_in_the_cure() {
         name(2)
     ));
 }
+
+#[test]
+fn objects_in_the_place_of_files_that_recovery_asks_for_fail_the_check() {
+    let place = cluster(&[1, 2, 3]);
+    let beside = |key: &str| fs::write(place.path("archive").join(key), "x").unwrap();
+    beside(&format!("{}.gz", name(4)));
+    let ran = check(&place).exits(1).prints(" 1 failed");
+    let ran = ran.prints("1 object is named like WAL files");
+    ran.prints(&format!("give the contents the name \"{}\"", name(4)));
+    for number in 5..=7 {
+        beside(&format!("{}.ZST", name(number)));
+    }
+    beside("00000002.history.xz");
+    let ran = check(&place).exits(1).prints("5 objects are ");
+    ran.prints("and 2 more").prints("The others likewise");
+}
+
+#[test]
+fn objects_beside_files_that_are_there_or_that_no_recovery_asks_for_are_a_warning() {
+    let place = cluster(&[1, 2]);
+    for key in [
+        format!("{}.gz", name(2)),
+        format!("{}.partial.gz", name(3)),
+        format!("{}.00000028.backup.gz", name(1)),
+        "notes.gz".to_owned(),
+    ] {
+        fs::write(place.path("archive").join(key), "x").unwrap();
+    }
+    let ran = check(&place).exits(0).prints(" 0 failed, 1 with a warning");
+    ran.prints("3 objects are named like WAL files and restored by nobody");
+}
