@@ -5,6 +5,7 @@
 //! that file's own checks. Knows nothing of stores and archives.
 
 use std::fmt;
+use std::io::{self, Read};
 
 /// How many first bytes are enough to tell.
 pub(crate) const HEAD_BYTES: usize = 40;
@@ -69,6 +70,15 @@ impl Form {
             None if is_gpg(head) => Form::Other("gpg"),
             None => Form::Plain,
         }
+    }
+
+    /// What begins as this does; reads no more than that takes.
+    ///
+    /// Fails as the reader does.
+    pub fn of_contents(contents: impl Read) -> io::Result<Form> {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        contents.take(HEAD_BYTES as u64).read_to_end(&mut head)?;
+        Ok(Form::of(&head))
     }
 
     /// What to tell a store that the contents are. It decides nothing, ever: it is for people who look, and never a

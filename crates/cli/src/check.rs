@@ -197,6 +197,7 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
                 None => "Correct the location, the credentials or the network.".to_owned(),
             };
             lines.push(Line::error(&error, &cure));
+            check_wal::check(chosen, None, lines);
             return;
         }
     };

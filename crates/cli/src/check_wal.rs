@@ -1,13 +1,14 @@
-//! What `walden check` says of a server's WAL directory beside its archive: what the archive lacks, and the server has.
+//! What `walden check` says of a server's WAL directory beside its archive: what the archive lacks, and the server has; and what
+//! the server cannot read there.
 //!
 //! Guarantees: nothing is changed, and only a segment whose records reach its end counts as one that the server has. Left to
-//! others: what the archive holds, in `check.rs`; archiving it.
+//! others: what the archive holds, in `check_names.rs`; archiving it.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use archive::{Error, Location, Stored};
+use archive::{Error, Form, Location, Stored, open_regular};
 use recovery::Own;
 use wal::{SegmentName, WalFileName};
 
@@ -32,6 +33,7 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
             return;
         }
     };
+    lines.push(packed(&pg_wal, &own));
     if let Some(archived) = archived {
         lines.push(match holes(data_dir, &own, archived).as_slice() {
             [] => Line::passed(format!("\"{}\" fills no hole of the archive", pg_wal.display())),
@@ -50,6 +52,45 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
             ),
         });
     }
+}
+
+/// Files that a person has copied there as they are stored: whatever Walden restores is unpacked, and the server unpacks nothing.
+fn packed(pg_wal: &Path, own: &[WalFileName]) -> Line {
+    let form_of = |name: &WalFileName| {
+        let path = pg_wal.join(name.to_string());
+        open_regular(&path).and_then(Form::of_contents).ok()
+    };
+    // Of an empty file the bytes do not say that anybody has put it there.
+    let is_packed = |form: &Form| !matches!(form, Form::Plain | Form::Empty);
+    let packed: Vec<(&WalFileName, Form)> = own
+        .iter()
+        .filter_map(|name| form_of(name).filter(is_packed).map(|form| (name, form)))
+        .collect();
+    let Some((name, form)) = packed.first() else {
+        return Line::passed(format!(
+            "no file in \"{}\" is compressed or encrypted",
+            pg_wal.display()
+        ));
+    };
+    let names: Vec<&WalFileName> = packed.iter().map(|(name, _)| *name).collect();
+    Line::failed(
+        format!(
+            "{} in \"{}\" compressed or encrypted, which ends a recovery that comes to it (\"{name}\" is {form}): {}",
+            match names.len() {
+                1 => "1 file is".to_owned(),
+                count => format!("{count} files are"),
+            },
+            pg_wal.display(),
+            some_of(&names)
+        ),
+        match form {
+            Form::Zstd | Form::Lz4 | Form::Age => {
+                "Move such a file into the archive, if that has none of the name, or away: recovery gets it from the archive, \
+                 unpacked."
+            }
+            _ => "Move it away, or put it there unpacked.",
+        },
+    )
 }
 
 /// The files of a WAL directory whose names are WAL files', in order.

@@ -111,3 +111,23 @@ fn objects_beside_files_that_are_there_or_that_no_recovery_asks_for_are_a_warnin
     let ran = check(&place).exits(0).prints(" 0 failed, 1 with a warning");
     ran.prints("3 objects are named like WAL files and restored by nobody");
 }
+
+#[test]
+fn what_a_person_copied_into_pg_wal_as_it_is_stored_is_found() {
+    let place = cluster(&[1, 2]);
+    in_pg_wal(&place, 3);
+    check(&place).exits(0).prints("is compressed or encrypted");
+    let stored = place.path("archive").join(name(1));
+    let copied = place.path("data/pg_wal").join(name(1));
+    fs::copy(stored, copied).unwrap();
+    let ran = check(&place).exits(1).prints(" 1 failed");
+    let ran = ran.prints(&format!("\"{}\" is zstd", name(1)));
+    ran.prints("cure: Move such a file into the archive");
+    let path = |file: &str| place.path("data/pg_wal").join(file);
+    fs::write(path("00000002.history"), b"\x1F\x8B\x08").unwrap();
+    // The server asks for none of these.
+    fs::write(path("x.gz"), b"\x1F\x8B\x08").unwrap();
+    fs::write(path(&format!("{}.gz", name(2))), b"\x1F\x8B\x08").unwrap();
+    let ran = check(&place).exits(1).prints("2 files are ");
+    ran.prints("00000002.history");
+}
