@@ -73,7 +73,7 @@ pub use get::{
 };
 pub use identity::IdentityFile;
 pub use key::{beside, rename_hint};
-pub use location::{LOCATION_BYTES_MAX, Location};
+pub use location::{LOCATION_BYTES_MAX, Location, Overlap};
 pub use memory_store::MemoryStore;
 pub use options::{Cancel, Options, Verify};
 pub use prefetch::{Answer, Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};

@@ -5,6 +5,7 @@
 //! [`crate::Archive::open`]'s question.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,6 +20,19 @@ pub const LOCATION_BYTES_MAX: usize = 1024;
 const SCHEME_BYTES_MAX: usize = 8;
 
 const FORMS: &str = "Give an absolute path, or a \"file:\", \"s3:\", \"gs:\" or \"az:\" URL.";
+
+/// How an archive's directory and a cluster's lie in one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overlap {
+    /// It is the WAL directory: each file is its own copy, and the server removes it.
+    WithWal,
+    /// It lies in the WAL directory.
+    InWal,
+    /// It lies in the data directory, or is it.
+    InData,
+    /// The WAL directory or the data directory lies in it.
+    Around,
+}
 
 /// Where an archive is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,13 +72,36 @@ impl Location {
     /// Whether this is a directory within a cluster's data directory, or within its WAL directory, wherever that is: then the
     /// archive is lost with the cluster, and copied with every base backup. False where that cannot be told.
     pub fn lies_within(&self, data_directory: &Path) -> bool {
-        let Some(Ok(own)) = self.path().map(Path::canonicalize) else {
-            return false;
+        matches!(
+            self.overlap(data_directory),
+            Some(Overlap::WithWal | Overlap::InWal | Overlap::InData)
+        )
+    }
+
+    /// How this directory and those of a cluster lie in one another; `None` where they do not, or that cannot be told.
+    pub fn overlap(&self, data_directory: &Path) -> Option<Overlap> {
+        let own = self.path()?.canonicalize().ok()?;
+        let wal = data_directory.join("pg_wal").canonicalize().ok();
+        if let Some(wal) = &wal
+            && (own == *wal || is_one(&own, wal))
+        {
+            return Some(Overlap::WithWal);
+        }
+        let data = data_directory.canonicalize().ok();
+        let is_in = |inner: &Path, outer: Option<&PathBuf>| {
+            outer.is_some_and(|outer| inner.starts_with(outer))
         };
-        [data_directory.to_owned(), data_directory.join("pg_wal")]
-            .iter()
-            .filter_map(|directory| directory.canonicalize().ok())
-            .any(|directory| own.starts_with(directory))
+        let is_around =
+            |inner: Option<&PathBuf>| inner.is_some_and(|inner| inner.starts_with(&own));
+        if is_in(&own, wal.as_ref()) {
+            Some(Overlap::InWal)
+        } else if is_in(&own, data.as_ref()) {
+            Some(Overlap::InData)
+        } else if is_around(wal.as_ref()) || is_around(data.as_ref()) {
+            Some(Overlap::Around)
+        } else {
+            None
+        }
     }
 
     /// What whoever archives there should be told each time it begins, if there is anything.
@@ -155,6 +192,12 @@ fn local_path(rest: &str) -> Result<&str, Error> {
     }
 }
 
+/// Whether two directories are one that is mounted at two places.
+fn is_one(left: &Path, right: &Path) -> bool {
+    let identity = |path: &Path| path.metadata().map(|it| (it.dev(), it.ino())).ok();
+    identity(left).is_some_and(|left| identity(right) == Some(left))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,6 +279,30 @@ mod tests {
         }
         for path in ["database", "missing"] {
             assert!(!within(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn an_archive_and_a_cluster_overlap_where_one_is_in_the_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["pg/data", "wal/main/archive", "pg/data/archive", "other"] {
+            std::fs::create_dir_all(at(path)).unwrap();
+        }
+        std::os::unix::fs::symlink(at("wal/main"), at("pg/data/pg_wal")).unwrap();
+        for (path, overlap) in [
+            ("wal/main", Some(Overlap::WithWal)),
+            ("pg/data/pg_wal", Some(Overlap::WithWal)),
+            ("wal/main/archive", Some(Overlap::InWal)),
+            ("pg/data", Some(Overlap::InData)),
+            ("pg/data/archive", Some(Overlap::InData)),
+            ("wal", Some(Overlap::Around)),
+            ("pg", Some(Overlap::Around)),
+            ("other", None),
+            ("missing", None),
+        ] {
+            let location = Location::directory(at(path)).unwrap();
+            assert_eq!(location.overlap(&at("pg/data")), overlap, "{path}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use archive::{Error, Form, Location, Stored, open_regular};
+use archive::{Error, Form, Location, Overlap, Stored, open_regular};
 use recovery::Own;
 use wal::{SegmentName, WalFileName};
 
@@ -21,6 +21,7 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
     let Some(data_dir) = chosen.data_dir.as_deref() else {
         return;
     };
+    lines.extend(place(&chosen.settings.location, data_dir));
     let pg_wal = data_dir.join("pg_wal");
     let own = match named_like_wal(&pg_wal) {
         Ok(own) => own,
@@ -52,6 +53,45 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
             ),
         });
     }
+}
+
+/// What comes of an archive that lies in the cluster's directories, or they in it. A store, and a directory that is not there,
+/// lie nowhere.
+fn place(location: &Location, data_dir: &Path) -> Option<Line> {
+    let directory = location.path()?;
+    let data = data_dir.display();
+    let elsewhere = "Give the archive a directory of its own, on another file system if possible.";
+    Some(match location.overlap(data_dir) {
+        Some(Overlap::WithWal) => Line::failed(
+            format!(
+                "archive \"{location}\" is the WAL directory of \"{data}\", whose files the server removes"
+            ),
+            elsewhere,
+        ),
+        Some(Overlap::InWal) => Line::failed(
+            format!(
+                "archive \"{location}\" lies in the WAL directory of \"{data}\", and is lost with it"
+            ),
+            elsewhere,
+        ),
+        Some(Overlap::InData) => Line::warning(
+            format!(
+                "archive \"{location}\" lies in the data directory \"{data}\", is lost with it, and is copied with every \
+                 base backup"
+            ),
+            elsewhere,
+        ),
+        Some(Overlap::Around) => Line::warning(
+            format!(
+                "archive \"{location}\" is a directory around \"{data}\" or its WAL directory, not one of its own"
+            ),
+            elsewhere,
+        ),
+        None if directory.exists() => {
+            Line::passed(format!("archive and \"{data}\" do not lie in one another"))
+        }
+        None => return None,
+    })
 }
 
 /// Files that a person has copied there as they are stored: whatever Walden restores is unpacked, and the server unpacks nothing.

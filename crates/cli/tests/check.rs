@@ -131,3 +131,22 @@ fn what_a_person_copied_into_pg_wal_as_it_is_stored_is_found() {
     let ran = check(&place).exits(1).prints("2 files are ");
     ran.prints("00000002.history");
 }
+
+#[test]
+fn an_archive_in_the_clusters_own_directories_is_found() {
+    let place = cluster(&[1]);
+    check(&place).exits(0).prints("do not lie in one another");
+    let data = place.text("data");
+    fs::create_dir(place.path("data/pg_wal/archive")).unwrap();
+    fs::create_dir(place.path("data/archive")).unwrap();
+    for (archive, status, found) in [
+        ("data/pg_wal", 1, "is the WAL directory of"),
+        ("data/pg_wal/archive", 1, "lies in the WAL directory of"),
+        ("data/archive", 0, "lies in the data directory"),
+        (".", 0, "is a directory around"),
+    ] {
+        place.configure(&GOOD.replace("ARCHIVE", &place.text(archive)));
+        let ran = place.walden(&["check", "-D", &data]).exits(status);
+        ran.prints(found).prints("a directory of its own");
+    }
+}
