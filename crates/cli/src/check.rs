@@ -103,6 +103,12 @@ pub(crate) fn some_of(names: &[impl Display]) -> String {
     text
 }
 
+/// `1 file is`, `2 files are`.
+pub(crate) fn are(count: usize, what: &str) -> String {
+    let verb = if count == 1 { "is" } else { "are" };
+    format!("{} {verb}", say::counted(count as u64, what))
+}
+
 /// Runs the command.
 pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
     let progress = Progress::start("checking", Where::Everywhere);

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use archive::{Archive, Error, ErrorKind, Found, Stored, beside, rename_hint};
 use wal::WalFileName;
 
-use crate::check::{Line, some_of};
+use crate::check::{Line, are, some_of};
 use crate::progress::Progress;
 
 /// What an archive holds.
@@ -63,7 +63,7 @@ pub(crate) fn check(names: &Names, lines: &mut Vec<Line>) {
     if let Some(cure) = cure(&needed) {
         let found = format!(
             "{} named like WAL files that are not there, which stops a recovery: {}",
-            objects_are(&needed),
+            are(needed.len(), "object"),
             some_of(&needed)
         );
         lines.push(Line::failed(found, cure));
@@ -71,7 +71,7 @@ pub(crate) fn check(names: &Names, lines: &mut Vec<Line>) {
     if !spare.is_empty() {
         let found = format!(
             "{} named like WAL files and restored by nobody: {}",
-            objects_are(&spare),
+            are(spare.len(), "object"),
             some_of(&spare)
         );
         let cure =
@@ -94,13 +94,6 @@ fn is_needed(names: &Names, key: &str) -> bool {
             .binary_search_by_key(&name, |stored| stored.name);
         place.is_err()
     })
-}
-
-fn objects_are(keys: &[&String]) -> String {
-    match keys.len() {
-        1 => "1 object is".to_owned(),
-        count => format!("{count} objects are"),
-    }
 }
 
 /// What to do, said of the first.

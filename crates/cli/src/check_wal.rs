@@ -12,7 +12,8 @@ use archive::{Error, Form, Location, Overlap, Stored, open_regular};
 use recovery::Own;
 use wal::{SegmentName, WalFileName};
 
-use crate::check::{Line, some_of};
+use crate::check::{Line, are, some_of};
+use crate::say;
 use crate::settings::Chosen;
 
 /// Looks at the WAL directory of the cluster at hand, if there is one. `archived`: what its archive holds, in order, looked at
@@ -42,7 +43,7 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
                 format!(
                     "the archive lacks {} before later ones: in \"{}\", with neither \".ready\" nor \".done\" in \
                      \"archive_status\", so that nobody knows of it: {}",
-                    crate::say::counted(filled.len() as u64, "segment"),
+                    say::counted(filled.len() as u64, "segment"),
                     pg_wal.display(),
                     some_of(filled)
                 ),
@@ -116,10 +117,7 @@ fn packed(pg_wal: &Path, own: &[WalFileName]) -> Line {
     Line::failed(
         format!(
             "{} in \"{}\" compressed or encrypted, which ends a recovery that comes to it (\"{name}\" is {form}): {}",
-            match names.len() {
-                1 => "1 file is".to_owned(),
-                count => format!("{count} files are"),
-            },
+            are(names.len(), "file"),
             pg_wal.display(),
             some_of(&names)
         ),
@@ -190,9 +188,10 @@ fn command(chosen: &Chosen, data_dir: &Path) -> String {
     let location = &chosen.settings.location;
     let conf = chosen.conf.as_ref();
     let configured = conf.and_then(|conf| conf.get("walden.archive")?.parse::<Location>().ok());
-    let named = match configured.as_ref() == Some(location) {
-        true => String::new(),
-        false => format!("-A '{location}' "),
+    let named = if configured.as_ref() == Some(location) {
+        String::new()
+    } else {
+        format!("-A '{location}' ")
     };
     format!("walden archive {named}-D {}", data_dir.display())
 }
