@@ -351,6 +351,11 @@ impl Archive {
         format!("{}/{key}", self.store.place())
     }
 
+    /// Whether this is a directory, so that what is not there may be on a file system that is not mounted.
+    pub fn is_directory(&self) -> bool {
+        self.store.is_directory()
+    }
+
     /// What to call this archive in messages.
     pub fn place(&self) -> String {
         self.store.place()

@@ -120,7 +120,11 @@ fn take(archive: &Archive, found: Option<Object>) -> Result<Option<Stored>, Erro
             "\"{}\" is gone",
             archive.shown(BINDING_KEY)
         ))
-        .with_hint("Is the archive's file system still mounted?")),
+        .with_hint(if archive.is_directory() {
+            "Is the archive's file system still mounted?"
+        } else {
+            "Has somebody emptied the bucket or container, or is it another one now?"
+        })),
     }
 }
 

@@ -220,6 +220,10 @@ impl Store for DirStore {
         self.disk.remove_dead(&self.directory()?, STAGED_PREFIX)
     }
 
+    fn is_directory(&self) -> bool {
+        true
+    }
+
     fn place(&self) -> String {
         self.root.display().to_string()
     }

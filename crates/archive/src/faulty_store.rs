@@ -227,6 +227,10 @@ impl Store for FaultyStore {
         self.inner.prove_creation(trial)
     }
 
+    fn is_directory(&self) -> bool {
+        self.inner.is_directory()
+    }
+
     fn place(&self) -> String {
         format!("{} with faults", self.inner.place())
     }

@@ -319,7 +319,11 @@ pub(crate) fn prove_present(archive: &Archive) -> Result<(), Error> {
         "archive \"{}\" holds no WAL and no \"{BINDING_KEY}\"",
         archive.place()
     ))
-    .with_hint("Is the archive's file system mounted? Is this the right directory?"))
+    .with_hint(if archive.is_directory() {
+        "Is the archive's file system mounted? Is this the right directory?"
+    } else {
+        "Is this the right bucket or container, and the right prefix?"
+    }))
 }
 
 /// The staged file lies beside the destination: a file is linked only within its own file system.

@@ -182,6 +182,11 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
+    /// Whether this is a directory, so that what is not there may be on a file system that is not mounted.
+    fn is_directory(&self) -> bool {
+        false
+    }
+
     /// What to call this place in messages.
     fn place(&self) -> String;
 }

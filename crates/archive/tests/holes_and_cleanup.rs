@@ -15,8 +15,8 @@ use common::{OURS, Place, THEIRS, TWO, segment};
 use wal::{KeepFrom, SegmentName, TimelineId, WalFileName};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Detail, Entry, Error, ErrorKind, Evidence, Got, MemoryStore,
-    Object, Options, SoughtSegment, Staged, Store,
+    Archive, Cancel, Compression, Detail, DirStore, Entry, Error, ErrorKind, Evidence, Got,
+    MemoryStore, Object, Options, SoughtSegment, Staged, Store,
 };
 
 /// The name of a segment of timeline 1.
@@ -251,4 +251,19 @@ fn at_most_eight_names_of_a_long_line_are_given_the_first_ones() {
     };
     assert_eq!((keys.len(), count), (8, 20));
     assert_eq!(keys.first().unwrap(), "000000010000000000000003");
+}
+
+#[test]
+fn only_of_a_directory_it_is_asked_whether_its_file_system_is_mounted() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = DirStore::open(dir.path()).unwrap();
+    let stores: [(Box<dyn Store>, bool); 2] = [
+        (Box::new(directory), true),
+        (Box::new(MemoryStore::new()), false),
+    ];
+    for (store, is_directory) in stores {
+        let archive = Archive::with_store(store, Options::default());
+        let error = archive.prove_present().unwrap_err();
+        assert_eq!(error.hint().unwrap().contains("mounted"), is_directory);
+    }
 }

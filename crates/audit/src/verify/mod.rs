@@ -108,12 +108,7 @@ pub fn verify(
     let binding = archive.binding()?;
     let mut inventory = Inventory::take(archive, &mut |objects| told(Told::Listed(objects)))?;
     if binding.is_none() && inventory.is_empty() {
-        let message = format!(
-            "archive \"{}\" is empty and belongs to no system",
-            archive.place()
-        );
-        return Err(Error::new(ErrorKind::Unusable, message)
-            .with_hint("Is the right place named, and is its file system mounted?"));
+        return Err(nothing_there(archive));
     }
     let bound = binding.as_ref().map(|binding| binding.system);
     let measure = measure(archive, &inventory, bound, Voters::Many, cancel)?;
@@ -188,6 +183,18 @@ pub(crate) fn runs(inventory: &Inventory, size: SegmentSize) -> Runs {
     with_wal
         .map(|(timeline, files)| (*timeline, files.segments.runs(size)))
         .collect()
+}
+
+fn nothing_there(archive: &Archive) -> Error {
+    let message = format!(
+        "archive \"{}\" is empty and belongs to no system",
+        archive.place()
+    );
+    Error::new(ErrorKind::Unusable, message).with_hint(if archive.is_directory() {
+        "Is the right place named, and is its file system mounted?"
+    } else {
+        "Is the right place named?"
+    })
 }
 
 /// What names alone tell.
