@@ -4,8 +4,12 @@
 //! (`walden verify`).
 
 use std::ops::ControlFlow;
+use std::time::SystemTime;
 
-use archive::{Archive, Error, ErrorKind, Found, Stored, beside, rename_hint};
+use archive::{
+    Archive, BINDING_KEY, Compression, Error, ErrorKind, Found, Options, Stored, beside,
+    rename_hint,
+};
 use wal::WalFileName;
 
 use crate::check::{Line, are, some_of};
@@ -17,6 +21,10 @@ pub(crate) struct Names {
     pub(crate) files: Vec<Stored>,
     /// Keys of objects that stand beside a WAL file's name, in order.
     beside: Vec<String>,
+    /// What `basic_archive` writes before it renames it, and when.
+    theirs: Vec<(String, SystemTime)>,
+    /// When the archive was bound.
+    bound: Option<SystemTime>,
 }
 
 /// Lists the archive.
@@ -24,17 +32,25 @@ pub(crate) fn list(archive: &Archive, progress: &Progress) -> Result<Names, Erro
     let mut names = Names {
         files: Vec::new(),
         beside: Vec::new(),
+        theirs: Vec::new(),
+        bound: None,
     };
     let mut has_room = true;
     archive.each(&mut |found| {
         // How many there are is not for us to say.
-        has_room = names.files.try_reserve(1).is_ok() && names.beside.try_reserve(1).is_ok();
+        has_room = names.files.try_reserve(1).is_ok()
+            && names.beside.try_reserve(1).is_ok()
+            && names.theirs.try_reserve(1).is_ok();
         if !has_room {
             return ControlFlow::Break(());
         }
         match found {
             Found::File(stored) => names.files.push(stored),
             Found::Other(entry) if beside(&entry.key).is_some() => names.beside.push(entry.key),
+            Found::Other(entry) if is_basic_archives(&entry.key) => {
+                names.theirs.push((entry.key, entry.modified));
+            }
+            Found::Other(entry) if entry.key == BINDING_KEY => names.bound = Some(entry.modified),
             Found::Other(_) => {}
         }
         progress.found(names.files.len() as u64);
@@ -49,11 +65,40 @@ pub(crate) fn list(archive: &Archive, progress: &Progress) -> Result<Names, Erro
     }
     names.files.sort_by_key(|stored| stored.name);
     names.beside.sort();
+    names.theirs.sort();
     Ok(names)
 }
 
-/// Judges the names.
-pub(crate) fn check(names: &Names, lines: &mut Vec<Line>) {
+/// Whether this is how `basic_archive` names what it is writing: `archtemp.NAME.PID.TIME` (`basic_archive_file`, 15 to 18).
+fn is_basic_archives(key: &str) -> bool {
+    let rest = key.strip_prefix("archtemp.");
+    let name = rest.and_then(|rest| rest.rsplitn(3, '.').nth(2));
+    name.is_some_and(|name| name.parse::<WalFileName>().is_ok())
+}
+
+/// Another writer in an archive that only Walden can read. Of finished files nobody can tell who wrote them: Walden's own are
+/// plain, too, under other settings.
+fn shared(names: &Names, options: &Options) -> Option<Line> {
+    if options.compression == Compression::None && options.recipients.is_empty() {
+        return None;
+    }
+    let bound = names.bound?;
+    let since = names.theirs.iter().filter(|(_, when)| *when > bound);
+    let keys: Vec<&String> = since.map(|(key, _)| key).collect();
+    (!keys.is_empty()).then(|| {
+        let found = format!(
+            "{} of basic_archive, from after the archive was bound: {}",
+            are(keys.len(), "file"),
+            some_of(&keys)
+        );
+        let cure = "If basic_archive archives into it, give it a directory of its own: one is shared only with \
+                    walden.compression = none and no walden.recipients. If not, remove what it has left.";
+        Line::warning(found, cure)
+    })
+}
+
+/// Judges the names. `options`: how files are stored from now on.
+pub(crate) fn check(names: &Names, options: &Options, lines: &mut Vec<Line>) {
     lines.push(Line::passed(format!(
         "archive can be listed, {} WAL files",
         names.files.len()
@@ -78,6 +123,7 @@ pub(crate) fn check(names: &Names, lines: &mut Vec<Line>) {
             "No recovery asks for them; see whether they are still wanted, and move them away.";
         lines.push(Line::warning(found, cure));
     }
+    lines.extend(shared(names, options));
 }
 
 /// Whether an object stands in the place of a file that a recovery asks for.

@@ -150,3 +150,25 @@ fn an_archive_in_the_clusters_own_directories_is_found() {
         ran.prints(found).prints("a directory of its own");
     }
 }
+
+#[test]
+fn basic_archive_at_work_in_a_compressed_archive_is_a_warning() {
+    let place = cluster(&[1]);
+    let binding = fs::File::open(place.path("archive/walden.json")).unwrap();
+    let bound = binding.metadata().unwrap().modified().unwrap();
+    let second = std::time::Duration::from_secs(1);
+    let write = |number: u32, when| {
+        let key = format!("archive/archtemp.{}.4711.1790000000000", name(number));
+        let file = fs::File::create(place.path(&key)).unwrap();
+        file.set_modified(when).unwrap();
+    };
+    // Left over from before the archive was Walden's, and a name that is not its own.
+    write(1, bound - second);
+    fs::write(place.path("archive/archtemp.notes.4711.1"), "x").unwrap();
+    check(&place).exits(0).prints(" 0 with a warning");
+    write(2, bound + second);
+    let ran = check(&place).exits(0).prints(" 1 with a warning");
+    ran.prints("1 file is of basic_archive").prints(&name(2));
+    place.configure(&format!("{GOOD}walden.compression = none\n"));
+    check(&place).exits(0).prints(" 0 with a warning");
+}
