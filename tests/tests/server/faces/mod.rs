@@ -5,6 +5,7 @@
 //! are tested where they are written.
 
 mod branch_begun;
+mod cleaned_while_paused;
 mod false_listing;
 mod lost_history;
 mod lost_middle;

@@ -325,6 +325,52 @@ fn a_standby_on_timeline_1_follows_its_primary_past_a_dead_branch() -> Result<()
 }
 
 #[test]
+fn a_streaming_standby_ahead_of_the_archive_restarts_and_is_promoted() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive)?;
+        let case = Case::new(lab, &archive, primary.base_backup("backup")?);
+        primary.write_segments(1..=2)?;
+        primary.wait_until_archived()?;
+        let nowhere = lab.dir().join("unmounted").display().to_string();
+        primary.reload(|settings| settings.set("walden.archive", &nowhere))?;
+        primary.wait_for_sql("show walden.archive", &nowhere)?;
+        let conninfo = conninfo(&primary);
+        for way in WAYS {
+            let cleanup = match way {
+                Way::Library => ("walden.archive_cleanup_library", "walden"),
+                Way::Command => ("archive_cleanup_command", "walden archive-cleanup %r"),
+            };
+            let standby = case.standby(way, &[("primary_conninfo", &conninfo), cleanup])?;
+            let first = primary.sql("select count(*) + 1 from ledger")?.parse()?;
+            primary.write_segments(first..=first + 3)?;
+            wait_for_entries(&standby, first + 3)?;
+            // What the restartpoint keeps lies ahead of everything that is archived.
+            primary.sql("checkpoint")?;
+            write(&primary, first + 4)?;
+            wait_for_entries(&standby, first + 4)?;
+            let before = archive.files()?;
+            standby.sql("checkpoint")?;
+            standby.stop(Shutdown::Fast)?;
+            standby.start()?;
+            wait_for_entries(&standby, first + 4)?;
+            assert_eq!(archive.files()?, before);
+            write(&primary, first + 5)?;
+            wait_for_entries(&standby, first + 5)?;
+            // Its end is not in the archive; it has it itself.
+            standby.reload(|settings| settings.remove("primary_conninfo"))?;
+            standby.reload(|settings| settings.set("archive_library", ""))?;
+            standby.wait_for_sql("show archive_library", "")?;
+            promote(&standby)?;
+            assert_eq!(standby.contents()?, primary.contents()?);
+            let ends = standby.logged(Mark::default(), &["FATAL", "could not restore"])?;
+            assert!(ends.is_empty(), "{ends:?}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
 fn pg_rewind_gets_the_old_timelines_wal_behind_the_fork() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
