@@ -338,9 +338,8 @@ fn check_evidence(archive: &Archive, owner: Owner) -> Result<Evidence, Error> {
                 .with_hint(ANOTHER_ARCHIVE));
             }
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Damaged || error.is_packed() => {
-                unread = Some(error);
-            }
+            Err(error) if error.kind() == ErrorKind::Damaged => unread = Some(error),
+            Err(error) if error.is_packed() || error.is_no_file() => unread = Some(error),
             Err(error) => return Err(error),
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Guarantees what [`Store`] asks, through `durable.rs`. The directory is opened anew for every call, so
 //! that a file system mounted or unmounted meanwhile is noticed and never kept busy. A name that is not
-//! there counts as absent only because the directory was opened, as a directory, by the very same call.
+//! there counts as absent only because the directory was opened, as a directory, by the very same call. A WAL file's name
+//! that something else has, a link to nowhere or a directory, is listed as well, and is an error to whoever opens it.
 //! New files get the directory's group, where this process may give it to them.
 //!
 //! Left to [`crate::Archive`]: an empty mount point is a directory too.
@@ -22,6 +23,7 @@ use crate::directory::Directory;
 use crate::durable::{self, Disk, Outcome, Staging};
 use crate::early_writes::EarlyWrites;
 use crate::error::{Error, Mark};
+use crate::key::{beside, parse_key};
 use crate::options::Cancel;
 use crate::store::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
@@ -95,10 +97,8 @@ impl DirStore {
     fn object(&self, key: &str, file: File) -> Result<Object, Error> {
         let stat = sys::fstat(&file).map_err(|errno| self.could_not("stat", key, errno))?;
         if !FileType::from_raw_mode(stat.st_mode).is_file() {
-            return Err(Error::unusable(format!(
-                "\"{}\" is not a regular file",
-                self.shown(key)
-            )));
+            let message = format!("\"{}\" is not a regular file", self.shown(key));
+            return Err(Error::unusable(message).marked(Mark::NoFile));
         }
         Ok(Object {
             bytes: bytes_of(&stat),
@@ -137,6 +137,9 @@ impl Store for DirStore {
             match sys::openat(&dir.fd, key, flags, Mode::empty()) {
                 Ok(fd) => return self.object(key, fd.into()).map(Some),
                 Err(Errno::NOENT) => {}
+                Err(errno) if is_of_no_file(errno) => {
+                    return Err(self.could_not("open", key, errno).marked(Mark::NoFile));
+                }
                 Err(errno) => return Err(self.could_not("open", key, errno)),
             }
             // A symbolic link to nowhere, into an unmounted file system perhaps, is there all the same.
@@ -146,7 +149,9 @@ impl Store for DirStore {
                 Ok(_) => {}
             }
         }
-        Err(self.could_not("open", key, Errno::NOENT))
+        Err(self
+            .could_not("open", key, Errno::NOENT)
+            .marked(Mark::NoFile))
     }
 
     fn glance(&self, key: &str) -> Result<Glance, Error> {
@@ -239,7 +244,7 @@ impl DirStore {
         })
     }
 
-    /// One listed name; `None` if it is no regular file, or gone by now.
+    /// One listed name; `None` if it is gone by now, or is no file and has no WAL file's name either.
     fn entry(
         &self,
         dir: &Directory,
@@ -255,17 +260,35 @@ impl DirStore {
         if detail == Detail::Keys && listed_as.is_file() {
             return Ok(Some(key_only));
         }
+        let is_wal = parse_key(key).is_some() || beside(key).is_some();
         match sys::statat(&dir.fd, key, AtFlags::empty()) {
-            Ok(stat) if !FileType::from_raw_mode(stat.st_mode).is_file() => Ok(None),
+            Ok(stat) if !FileType::from_raw_mode(stat.st_mode).is_file() => {
+                Ok(is_wal.then_some(key_only))
+            }
             Ok(stat) => Ok(Some(Entry {
                 bytes: bytes_of(&stat),
                 modified: modified_of(&stat),
                 ..key_only
             })),
-            Err(Errno::NOENT) => Ok(None),
+            Err(errno) if errno == Errno::NOENT || is_of_no_file(errno) => {
+                match sys::statat(&dir.fd, key, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => Ok(is_wal.then_some(key_only)),
+                    Err(Errno::NOENT) => Ok(None),
+                    Err(errno) => Err(self.could_not("stat", key, errno)),
+                }
+            }
             Err(errno) => Err(self.could_not("stat", key, errno)),
         }
     }
+}
+
+/// Whether a name that this happens to is there, and is no file: a link in a circle or through a file, a socket, a device that
+/// is not there.
+fn is_of_no_file(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::LOOP | Errno::NOTDIR | Errno::NXIO | Errno::NODEV
+    )
 }
 
 /// A staged file and the key it is meant for.

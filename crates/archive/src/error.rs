@@ -51,6 +51,8 @@ pub(crate) enum Mark {
     Locked(Option<Digest>),
     /// It is packed as nobody here unpacks it.
     Packed,
+    /// The name is there, and no file: a link to nowhere, a directory, a device.
+    NoFile,
 }
 
 /// A failure, with its kind, its message, and sometimes a hint and the error that caused it.
@@ -135,6 +137,12 @@ impl Error {
     /// to be had before somebody unpacks it.
     pub fn is_packed(&self) -> bool {
         self.mark == Some(Mark::Packed)
+    }
+
+    /// Whether the name is there, and what has it is no file: a link to nowhere, a directory, a fifo, a device. Nobody can read
+    /// that before somebody puts the file there, or mounts what the link leads to.
+    pub fn is_no_file(&self) -> bool {
+        self.mark == Some(Mark::NoFile)
     }
 
     pub(crate) fn mark(&self) -> Option<Mark> {

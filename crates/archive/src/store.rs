@@ -117,6 +117,9 @@ pub trait Store: Send + Sync {
 
     /// Shows every published object whose key begins with `prefix` to `visit`, until it breaks. Memory
     /// used does not grow with the number of objects. `visit` must not call the store.
+    ///
+    /// A WAL file's name that is there, and is none of the store's objects, is shown as well: it may have been one, and
+    /// [`Store::open`] fails for it.
     fn list(
         &self,
         prefix: &str,

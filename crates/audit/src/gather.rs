@@ -280,8 +280,8 @@ impl Work<'_> {
                     );
                 }
                 Ok(None) => {}
-                Err(damaged) if damaged.kind() == ErrorKind::Damaged => {
-                    self.put(*name, What::Unreadable(damaged.to_string()));
+                Err(unreadable) if is_unreadable(&unreadable) => {
+                    self.put(*name, What::Unreadable(unreadable.to_string()));
                 }
                 Err(failure) => return Err(failure),
             }
@@ -423,7 +423,7 @@ impl Work<'_> {
             },
             // Cleaned up meanwhile.
             Ok(None) => return Ok(None),
-            Err(damaged) if damaged.kind() == ErrorKind::Damaged => damaged.to_string(),
+            Err(unreadable) if is_unreadable(&unreadable) => unreadable.to_string(),
             Err(failure) => return Err(failure),
         };
         if is_ours {
@@ -431,6 +431,11 @@ impl Work<'_> {
         }
         Ok(None)
     }
+}
+
+/// Whether a file is at fault, and not whoever reads it.
+fn is_unreadable(error: &Error) -> bool {
+    error.kind() == ErrorKind::Damaged || error.is_no_file()
 }
 
 #[cfg(test)]

@@ -153,6 +153,10 @@ impl Looker<'_> {
     /// Takes note of something that could not be read, unless nothing can be.
     fn tell(&mut self, error: Error) -> Result<(), Error> {
         match error.kind() {
+            _ if error.is_no_file() => {
+                self.ranges.trouble.push(error);
+                Ok(())
+            }
             ErrorKind::Unavailable | ErrorKind::Cancelled => Err(error),
             _ => {
                 self.ranges.trouble.push(error);

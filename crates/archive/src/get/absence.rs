@@ -341,7 +341,7 @@ impl Listed {
             match header_of(archive, &segment.to_string()) {
                 Ok(Some(header)) => return Ok(Some(header.segment_size)),
                 Ok(None) => {}
-                Err(error) if proves_nothing(&error) => {}
+                Err(error) if proves_nothing(&error) || error.is_no_file() => {}
                 Err(error) => return Err(error),
             }
         }

@@ -68,15 +68,18 @@ pub(crate) fn measure(
             system: bound.or(Some(*system)),
             size: *size,
         }),
-        (None, Some(error)) if error.kind() != ErrorKind::Damaged && !error.is_packed() => {
-            Err(error)
-        }
+        (None, Some(error)) if !is_of_object(&error) => Err(error),
         // Nothing there is a segment; each will be named.
         (None, _) => Ok(Measure {
             system: bound,
             size: SegmentSize::DEFAULT,
         }),
     }
+}
+
+/// Whether the object is at fault, and not the store or the identity.
+fn is_of_object(error: &Error) -> bool {
+    error.kind() == ErrorKind::Damaged || error.is_packed() || error.is_no_file()
 }
 
 /// Some segments, and partial ones where there are no others.

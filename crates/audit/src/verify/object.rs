@@ -95,7 +95,7 @@ impl<'a> Eyes<'a> {
             let read = self
                 .reading
                 .read(key, self.known.cancel, &mut |piece| walk.piece(piece));
-            let failed = matches!(&read, Err(error) if error.kind() == ErrorKind::Unavailable);
+            let failed = read.as_ref().is_err_and(is_unavailable);
             let again = failed && !self.is_out_of_reach && backoff.tries() + 1 < TRIES_MAX;
             if !again || self.known.cancel.wait(backoff.pause()) {
                 self.is_out_of_reach = failed;
@@ -103,6 +103,11 @@ impl<'a> Eyes<'a> {
             }
         }
     }
+}
+
+/// Whether the store is at fault, and not the object.
+fn is_unavailable(why: &Error) -> bool {
+    why.kind() == ErrorKind::Unavailable && !why.is_no_file()
 }
 
 impl Walk<'_, '_> {
@@ -241,7 +246,7 @@ impl Walk<'_, '_> {
         match read {
             Ok(None) => self.found(removed(self.key)),
             Err(why) => {
-                seen.is_unavailable = why.kind() == ErrorKind::Unavailable;
+                seen.is_unavailable = is_unavailable(&why);
                 if why.kind() == ErrorKind::Damaged {
                     self.finding = None;
                 }

@@ -120,6 +120,13 @@ pub(crate) fn removed(key: &str) -> Finding {
 
 /// An object that could not be read: it is damaged, or packed in another way, or it cannot be told whether it is.
 pub(crate) fn unreadable(key: &str, why: &Error) -> Finding {
+    if why.is_no_file() {
+        // Not for good: a run that goes on later looks again.
+        let finding = Finding::error(Kind::NotRead, key, why.to_string());
+        return finding.hint(
+            "Something that is no file has a WAL file's name: bring the file back, or mount what the link leads to.",
+        );
+    }
     if why.is_packed() {
         let finding = Finding::error(Kind::Unreadable, key, why.to_string());
         return finding.hint(why.hint().unwrap_or_default());

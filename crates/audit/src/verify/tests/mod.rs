@@ -2,6 +2,7 @@
 
 mod damage;
 mod late;
+mod no_files;
 mod scene;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,8 @@
 //! A small archive in memory: two timelines, made-up WAL, stored as it is.
 
+use std::fs::File;
+use std::ops::ControlFlow;
+
 use archive::{Archive, Cancel, MemoryStore, Options, Store};
 use forge::{SEGMENT, SYSTEM, Written};
 use wal::SegmentName;
@@ -80,6 +83,23 @@ impl Scene {
 
     pub(super) fn archive(&self) -> Archive {
         Archive::with_store(Box::new(self.store.clone()), Options::default())
+    }
+
+    /// The same archive as a directory.
+    pub(super) fn directory(&self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keys = Vec::new();
+        let listed = self.store.list("", archive::Detail::Keys, &mut |entry| {
+            keys.push(entry.key);
+            ControlFlow::Continue(())
+        });
+        listed.unwrap();
+        for key in keys {
+            let mut file = File::create(dir.path().join(&key)).unwrap();
+            let mut object = self.store.open(&key).unwrap().unwrap();
+            std::io::copy(&mut object.reader, &mut file).unwrap();
+        }
+        dir
     }
 
     pub(super) fn verify_with(&self, request: &Request) -> Report {
