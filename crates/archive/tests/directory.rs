@@ -383,6 +383,25 @@ fn what_is_no_file_is_not_absent_either() {
 }
 
 #[test]
+fn a_frame_with_a_window_of_2_gb_requires_more_memory_and_is_not_damaged() {
+    let place = Place::new();
+    let archive = place.archive(Compression::Zstd(1));
+    place.put(&archive, ONE, &segment(ONE)).unwrap();
+    // The byte behind the magic number and the descriptor: an exponent of 21 on top of 10.
+    let frame = [0x28, 0xB5, 0x2F, 0xFD, 0, 21 << 3, 1, 0, 0];
+    for name in [TWO, "00000002.history"] {
+        fs::write(place.stored(name), frame).unwrap();
+        let error = place.get(&archive, name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unusable);
+        assert!(
+            error.to_string().contains("requires more memory"),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("window"));
+    }
+}
+
+#[test]
 fn a_wal_files_name_is_evidence_whatever_has_it() {
     let place = Place::new();
     let archive = place.archive(Compression::Zstd(1));

@@ -5,6 +5,9 @@ use forge::{SEGMENT, Written};
 use super::scene::{Scene, found, history, name, one};
 use crate::finding::{Kind, Severity};
 
+/// An empty frame of zstd's whose window is 2 GB.
+const LARGE_WINDOW: [u8; 9] = [0x28, 0xB5, 0x2F, 0xFD, 0, 0xA8, 1, 0, 0];
+
 /// What is done to a segment's bytes.
 type Change = fn(&mut Vec<u8>);
 
@@ -306,6 +309,8 @@ fn wrong_suffixes_and_strangers_are_named() {
     for (magic, kind) in [
         (&[0x28, 0xB5, 0x2F, 0xFD][..], Kind::Damaged),
         (&[0x1F, 0x8B, 0x08], Kind::Unreadable),
+        // A frame of zstd's with a window of 2 GB.
+        (&LARGE_WINDOW, Kind::Unreadable),
     ] {
         let scene = Scene::new();
         scene.store.overwrite(&name(2, 11), &magic.repeat(99));
