@@ -2,9 +2,9 @@
 //!
 //! Guarantees the choice of segments that the server makes where all of them are there, and that a hole, a segment that cannot
 //! be read and one that does not follow the one before all end a run. Where WAL goes on behind them is a run of its own,
-//! which no recovery gets to from before.
+//! which no recovery gets to from before; so is WAL in segments of another size.
 
-use wal::{Lsn, SegmentName, SegmentNumber, TimelineHistory, TimelineId};
+use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::backup_history::BackupHistory;
 use crate::facts::{End, Following, RestorePoint, SegmentFacts, TransactionEnd};
@@ -97,28 +97,104 @@ impl Survey {
             runs: Vec::new(),
             holes: Vec::new(),
         };
-        let Some(size) = self.size else { return line };
-        let is_on_line = |name: &SegmentName, number: SegmentNumber| match history {
+        for era in self.eras(timeline, history) {
+            era.join(&mut line);
+        }
+        line
+    }
+
+    /// The WAL on a line, era by era.
+    fn eras<'a>(
+        &'a self,
+        timeline: TimelineId,
+        history: Option<&'a TimelineHistory>,
+    ) -> Vec<Era<'a>> {
+        let is_on_line = |name: &SegmentName, number: SegmentNumber, size| match history {
             Some(history) => history.first_asked_for(number, size) == name.timeline(),
             None => name.timeline() == timeline,
         };
-        let good = self.segments.values().map(|facts| (&facts.name, Ok(facts)));
-        let bad = self.unreadable.iter().map(|(name, why)| (name, Err(why)));
-        let mut places: Vec<_> = good
-            .chain(bad)
-            .filter_map(|(name, found)| {
-                let number = name.number(size)?;
-                is_on_line(name, number).then_some((number, *name, found))
+        let mut good: Vec<(SegmentSize, SegmentNumber, &SegmentFacts)> = self
+            .segments
+            .values()
+            .filter_map(|facts| {
+                let size = facts.size()?;
+                let number = facts.name.number(size)?;
+                is_on_line(&facts.name, number, size).then_some((size, number, facts))
             })
             .collect();
-        places.sort_by_key(|(number, name, _)| (*number, *name));
+        good.sort_by_key(|(_, _, facts)| (facts.start, facts.name));
+        let mut eras: Vec<Era<'a>> = Vec::new();
+        for (size, number, facts) in good {
+            let place = (number, facts.name, Ok(facts));
+            match eras.last_mut().filter(|era| era.size == size) {
+                Some(era) => era.places.push(place),
+                None => eras.push(Era {
+                    size,
+                    places: vec![place],
+                }),
+            }
+        }
+        if let (true, Some(size)) = (eras.is_empty(), self.size) {
+            eras.push(Era {
+                size,
+                places: Vec::new(),
+            });
+        }
+        for (name, why) in &self.unreadable {
+            // How long one of these is nobody knows. It stands where its name says, in the first era that has WAL on both sides
+            // of it; where there is none it belongs to the latest.
+            let at = eras.iter().position(|era| era.surrounds(name));
+            let at = at.or(eras.len().checked_sub(1));
+            if let Some(era) = at.and_then(|at| eras.get_mut(at))
+                && let Some(number) = name.number(era.size)
+                && is_on_line(name, number, era.size)
+            {
+                era.places.push((number, *name, Err(why)));
+            }
+        }
+        eras
+    }
+}
+
+/// Something in a place on a line: the segment, or why it cannot be read.
+type Place<'a> = (
+    SegmentNumber,
+    SegmentName,
+    Result<&'a SegmentFacts, &'a String>,
+);
+
+/// WAL in segments of one size: as long as nobody runs `pg_resetwal --wal-segsize`, all of it. No recovery leads from one era
+/// into the next.
+struct Era<'a> {
+    size: SegmentSize,
+    places: Vec<Place<'a>>,
+}
+
+impl<'a> Era<'a> {
+    /// Whether a name lies between those of the era. Asked before anything but good segments, in order, is in it.
+    fn surrounds(&self, name: &SegmentName) -> bool {
+        let good = |place: &&Place<'_>| place.2.is_ok();
+        let first = self.places.iter().find(good);
+        let last = self.places.iter().rev().find(good);
+        let Some(number) = name.number(self.size) else {
+            return false;
+        };
+        first.is_some_and(|(first, ..)| *first <= number)
+            && last.is_some_and(|(last, ..)| number <= *last)
+    }
+
+    /// Puts it behind what a line has already.
+    fn join(mut self, line: &mut Line<'a>) {
+        self.places
+            .sort_by_key(|(number, name, _)| (*number, *name));
+        let (size, timeline, history) = (self.size, line.timeline, line.history);
         let name_of = |number: SegmentNumber| {
             let timeline =
                 history.map_or(timeline, |history| history.first_asked_for(number, size));
             SegmentName::new(timeline, number, size)
         };
         let mut before: Option<SegmentNumber> = None;
-        for (number, name, found) in places {
+        for (number, name, found) in self.places {
             let expected = before.map(|before| SegmentNumber(before.0 + 1));
             if let Some(expected) = expected.filter(|expected| *expected < number) {
                 line.end(Ended::Missing {
@@ -136,17 +212,21 @@ impl Survey {
                 }),
             }
         }
-        line
     }
 }
 
 impl<'a> Line<'a> {
     fn push(&mut self, facts: &'a SegmentFacts) {
         let name = facts.name;
+        let is_of_size = |run: &&mut Run<'_>| {
+            let last = run.segments.last();
+            last.is_some_and(|last| last.segment_bytes == facts.segment_bytes)
+        };
         if let Some(run) = self
             .runs
             .last_mut()
             .filter(|run| run.ended == Ended::Archive)
+            .filter(is_of_size)
         {
             let why = match run.segments.last() {
                 Some(SegmentFacts {

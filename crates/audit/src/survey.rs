@@ -18,7 +18,7 @@ pub struct Survey {
     pub place: String,
     /// Whose WAL it holds, if it is known.
     pub system: Option<SystemIdentifier>,
-    /// How long its segments are; `None` if it has none.
+    /// How long its segments are, the latest ones if `pg_resetwal --wal-segsize` has changed it; `None` if it has none.
     pub size: Option<SegmentSize>,
     /// The segments that can be read.
     pub segments: BTreeMap<SegmentName, SegmentFacts>,
@@ -83,6 +83,7 @@ impl Survey {
                 _ => {}
             }
         }
+        survey.sizes();
         survey
             .unreadable
             .retain(|name, _| !survey.segments.contains_key(name));
@@ -94,24 +95,33 @@ impl Survey {
 
     fn segment(&mut self, name: SegmentName, facts: SegmentFacts) {
         let system = *self.system.get_or_insert(facts.system);
-        let size = facts.size();
-        let size = match (self.size, size) {
-            (None, Some(size)) => *self.size.insert(size),
-            (Some(size), _) => size,
-            (None, None) => return,
-        };
-        if facts.system != system {
+        self.size = self.size.or(facts.size());
+        if facts.system == system {
+            self.segments.entry(name).or_insert(facts);
+        } else {
             let why = format!("it belongs to system {}", facts.system);
             self.unreadable.entry(name).or_insert(why);
-        } else if facts.segment_bytes != size.bytes() {
-            let why = format!(
-                "it is a segment of {} bytes among those of {size}",
-                facts.segment_bytes
-            );
-            self.unreadable.entry(name).or_insert(why);
-        } else {
-            self.segments.entry(name).or_insert(facts);
         }
+    }
+
+    /// Notes where the size of segments changes, and takes the latest one.
+    fn sizes(&mut self) {
+        let mut segments: Vec<&SegmentFacts> = self.segments.values().collect();
+        segments.sort_by_key(|facts| (facts.start, facts.name));
+        let changes = segments.windows(2).filter_map(|two| match two {
+            [before, next] if before.segment_bytes != next.segment_bytes => {
+                let (before_size, next_size) = (before.size()?, next.size()?);
+                Some(format!(
+                    "segments are of {before_size} up to \"{}\", and of {next_size} from \"{}\" on (pg_resetwal \
+                     --wal-segsize): no recovery goes on from there",
+                    before.name, next.name
+                ))
+            }
+            _ => None,
+        });
+        self.notes.extend(changes);
+        let latest = segments.last().and_then(|facts| facts.size());
+        self.size = latest.or(self.size);
     }
 
     /// Every timeline that has a segment or a timeline history file.
@@ -153,5 +163,84 @@ mod tests {
         assert_eq!((right.backups.len(), right.notes.len()), (1, 0));
         let wrong = survey("000000010000000000000002.00000060.backup");
         assert_eq!((wrong.backups.len(), wrong.notes.len()), (0, 1));
+    }
+
+    /// Segments of 1 MB from `000…1` to `000…3`, then ones of 4 MB; their names alone follow one another.
+    fn resized(unreadable: &[&str]) -> Survey {
+        let mut entries = BTreeMap::new();
+        for (number, megabytes) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 4)] {
+            let name = format!("0000000100000000{number:08X}");
+            let size = SegmentSize::new(megabytes << 20).unwrap();
+            let mut facts = crate::made::segment(&name).facts;
+            facts.start = facts.name.start(size).unwrap();
+            facts.segment_bytes = size.bytes();
+            let what = match unreadable.contains(&name.as_str()) {
+                true => What::Unreadable("rotten".to_owned()),
+                false => What::Segment(Box::new(facts)),
+            };
+            let (key, bytes, modified) = (name.clone(), 5, 1);
+            let entry = Entry {
+                key,
+                bytes,
+                modified,
+                what,
+            };
+            entries.insert(name, entry);
+        }
+        Survey::of("made".to_owned(), None, Index { entries })
+    }
+
+    fn backup(megabytes: u64) -> BackupHistory {
+        let start = wal::Lsn((megabytes << 20) + 40);
+        BackupHistory {
+            start,
+            stop: wal::Lsn(start.0 + 1000),
+            timeline: TimelineId::FIRST,
+            label: "made".to_owned(),
+            start_time: None,
+            stop_time: None,
+        }
+    }
+
+    #[test]
+    fn each_segment_counts_by_its_own_size_and_every_backup_reaches_the_end_of_its_own() {
+        let survey = resized(&[]);
+        assert_eq!(survey.unreadable, BTreeMap::new());
+        assert_eq!(survey.size, SegmentSize::new(4 << 20).ok());
+        assert_eq!(survey.notes.len(), 1);
+        assert!(survey.notes[0].contains("0003") && survey.notes[0].contains("0004"));
+        let line = survey.line(TimelineId::FIRST);
+        let segments: Vec<usize> = line.runs.iter().map(|run| run.segments.len()).collect();
+        assert_eq!((segments, line.holes.len()), (vec![3, 2], 0));
+        for (begins, ends) in [(1, 4), (3, 4), (16, 24), (21, 24)] {
+            let reach = line.reach(&backup(begins)).unwrap();
+            assert_eq!(reach.until(), wal::Lsn(ends << 20));
+            assert_eq!(*reach.ended, crate::line::Ended::Archive);
+        }
+        // Nothing was ever there.
+        assert!(line.reach(&backup(9)).is_err());
+    }
+
+    #[test]
+    fn a_segment_that_cannot_be_read_ends_the_wal_around_it_whatever_its_size_was() {
+        let second = "000000010000000000000002";
+        let survey = resized(&[second]);
+        let line = survey.line(TimelineId::FIRST);
+        let segments: Vec<usize> = line.runs.iter().map(|run| run.segments.len()).collect();
+        assert_eq!((segments, line.holes.len()), (vec![1, 1, 2], 1));
+        assert_ne!(
+            *line.reach(&backup(1)).unwrap().ended,
+            crate::line::Ended::Archive
+        );
+        assert_eq!(line.reach(&backup(3)).unwrap().until(), wal::Lsn(4 << 20));
+        assert_eq!(line.reach(&backup(16)).unwrap().until(), wal::Lsn(24 << 20));
+        // The last one of an era: what comes before ends there.
+        let survey = resized(&["000000010000000000000003"]);
+        let line = survey.line(TimelineId::FIRST);
+        assert_ne!(
+            *line.reach(&backup(1)).unwrap().ended,
+            crate::line::Ended::Archive
+        );
+        assert_eq!(line.reach(&backup(16)).unwrap().until(), wal::Lsn(24 << 20));
     }
 }
