@@ -11,7 +11,6 @@
 mod common;
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -19,8 +18,8 @@ use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
 use wal::{SegmentSize, TimelineId};
 use walden_archive::suite::forge;
 use walden_archive::{
-    Archive, Cancel, Compression, Error, ErrorKind, Evidence, Form, Location, Options, Put,
-    SoughtSegment, Verify, spawn_plainly,
+    Archive, Cancel, Compression, Error, ErrorKind, Form, Location, Options, Put, SoughtSegment,
+    Verify, spawn_plainly,
 };
 
 #[test]
@@ -363,26 +362,6 @@ fn a_link_to_nowhere_is_not_absent() {
 }
 
 #[test]
-fn what_is_no_file_is_not_absent_either() {
-    let place = Place::new();
-    let archive = place.archive(Compression::Zstd(1));
-    place.put(&archive, ONE, &segment(ONE)).unwrap();
-    for name in [TWO, "00000002.history"] {
-        fs::create_dir(place.stored(name)).unwrap();
-        let error = place.get(&archive, name).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unusable);
-        assert!(error.is_no_file() && error.to_string().contains(name));
-        fs::remove_dir(place.stored(name)).unwrap();
-        // Nor a link to a device, or in a circle.
-        for target in ["/dev/zero", name] {
-            symlink(target, place.stored(name)).unwrap();
-            assert!(place.get(&archive, name).unwrap_err().is_no_file());
-            fs::remove_file(place.stored(name)).unwrap();
-        }
-    }
-}
-
-#[test]
 fn a_frame_with_a_window_of_2_gb_requires_more_memory_and_is_not_damaged() {
     let place = Place::new();
     let archive = place.archive(Compression::Zstd(1));
@@ -399,64 +378,6 @@ fn a_frame_with_a_window_of_2_gb_requires_more_memory_and_is_not_damaged() {
         );
         assert!(error.hint().unwrap().contains("window"));
     }
-}
-
-#[test]
-fn a_wal_files_name_is_evidence_whatever_has_it() {
-    let place = Place::new();
-    let archive = place.archive(Compression::Zstd(1));
-    place.put(&archive, ONE, &segment(ONE)).unwrap();
-    let sought = |name: &str| SoughtSegment {
-        segment: name.parse().unwrap(),
-        size: Some(SegmentSize::SMALLEST),
-        is_fork: false,
-        at_hand: &[],
-    };
-    let against = || archive.segment_evidence(&sought(TWO)).unwrap().against;
-    assert_eq!(against(), None);
-    let three = "000000010000000000000003";
-    symlink("/nonexistent/tier", place.stored(three)).unwrap();
-    assert!(matches!(against(), Some(Evidence::Later { keys, .. }) if keys == [three]));
-    assert!(!archive.ends_before(&TWO.parse().unwrap()).unwrap());
-    fs::remove_file(place.stored(three)).unwrap();
-    let packed = format!("{TWO}.gz");
-    fs::create_dir(place.stored(&packed)).unwrap();
-    assert_eq!(against(), Some(Evidence::Packed(packed.clone())));
-    fs::remove_dir(place.stored(&packed)).unwrap();
-
-    let second = TimelineId::new(2).unwrap();
-    let history = |for_latest| archive.history_evidence(second, for_latest).unwrap();
-    assert_eq!(history(true), None);
-    // A later history that cannot be read may name it: nobody can tell.
-    symlink("/nonexistent/tier", place.stored("00000003.history")).unwrap();
-    assert!(
-        archive
-            .history_evidence(second, true)
-            .unwrap_err()
-            .is_no_file()
-    );
-    assert!(
-        archive
-            .segment_evidence(&sought(TWO))
-            .unwrap_err()
-            .is_no_file()
-    );
-}
-
-#[test]
-fn what_is_no_file_and_has_no_wal_files_name_is_not_listed() {
-    let place = Place::new();
-    let archive = place.archive(Compression::Zstd(1));
-    fs::create_dir(place.stored("base")).unwrap();
-    symlink("/nonexistent/tier", place.stored("README")).unwrap();
-    symlink("loop", place.stored("loop")).unwrap();
-    let mut found = Vec::new();
-    let listed = archive.each(&mut |it| {
-        found.push(it);
-        ControlFlow::Continue(())
-    });
-    listed.unwrap();
-    assert_eq!(found, []);
 }
 
 #[test]
