@@ -198,6 +198,26 @@ impl Findings {
         }
     }
 
+    /// Takes up what another list has and this one has not.
+    pub(crate) fn merge_new(&mut self, other: Findings) {
+        let (known, new) = other.divide(|finding| self.listed.contains(finding));
+        drop(known);
+        self.merge(new);
+    }
+
+    /// Those that were kept and are such, and all others.
+    pub(crate) fn divide(mut self, is_such: impl Fn(&Finding) -> bool) -> (Vec<Finding>, Findings) {
+        let (such, listed): (Vec<_>, Vec<_>) = self.listed.into_iter().partition(is_such);
+        for finding in &such {
+            if let Some(count) = self.counts.get_mut(&(finding.severity, finding.kind)) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        self.counts.retain(|_, count| *count > 0);
+        let counts = self.counts;
+        (such, Findings { listed, counts })
+    }
+
     pub(crate) fn sort(&mut self) {
         self.listed
             .sort_by(|a, b| (&a.object, a.lsn, a).cmp(&(&b.object, b.lsn, b)));

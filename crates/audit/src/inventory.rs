@@ -163,6 +163,38 @@ impl Inventory {
         }
     }
 
+    /// Takes up a segment by its name.
+    pub(crate) fn take_name(&mut self, name: &WalFileName) {
+        let files = self.timelines.entry(name.timeline()).or_default();
+        match name {
+            WalFileName::Segment(name) => drop(files.segments.insert(name)),
+            WalFileName::Partial(name) => drop(files.partials.insert(*name)),
+            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {}
+        }
+    }
+
+    /// Takes up the timeline history files of another one.
+    pub(crate) fn take_histories(&mut self, other: &Inventory) {
+        for (timeline, _) in other.timelines.iter().filter(|(_, it)| it.has_history) {
+            self.timelines.entry(*timeline).or_default().has_history = true;
+        }
+    }
+
+    /// Takes up what in another one is neither a segment nor a timeline history file.
+    pub(crate) fn take_others(&mut self, other: &Inventory) {
+        for (timeline, files) in other
+            .timelines
+            .iter()
+            .filter(|(_, it)| !it.backups.is_empty())
+        {
+            let own = self.timelines.entry(*timeline).or_default();
+            own.backups.clone_from(&files.backups);
+        }
+        self.foreign = other.foreign.clone();
+        self.unreadable = other.unreadable.clone();
+        self.impossible = other.impossible.clone();
+    }
+
     /// All partial segments.
     pub(crate) fn partials(&self) -> Vec<SegmentName> {
         let files = self.timelines.values();

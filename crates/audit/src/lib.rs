@@ -18,6 +18,7 @@ pub mod moment;
 mod positions;
 mod ranges;
 pub mod records;
+mod sizes;
 pub mod stop;
 #[cfg(test)]
 mod stop_tests;

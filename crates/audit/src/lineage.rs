@@ -43,6 +43,14 @@ impl Lineage {
         self.histories.insert(history.timeline(), history);
     }
 
+    /// Without the histories of timelines that begin behind a place, but for those of these timelines.
+    pub(crate) fn up_to(mut self, place: Lsn, but: &Runs) -> Lineage {
+        self.histories.retain(|timeline, history| {
+            but.contains_key(timeline) || history.begins().is_none_or(|begins| begins <= place)
+        });
+        self
+    }
+
     /// What a timeline's history file says.
     pub fn history(&self, timeline: TimelineId) -> Option<&TimelineHistory> {
         self.histories.get(&timeline)

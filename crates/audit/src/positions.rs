@@ -57,7 +57,8 @@ impl Positions {
             .is_some_and(|bits| bits & (1 << (at % 64)) != 0)
     }
 
-    fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+    /// The two numbers in the names of all of them, in order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (u64, u64)> {
         self.blocks.iter().flat_map(|(block, bits)| {
             let (block, bits) = (*block, *bits);
             (0..64).filter_map(move |bit| {

@@ -1,8 +1,8 @@
 //! What WAL an archive has, in ranges: from where to where, since when until when, and what is missing between.
 //!
-//! Guarantees that little is read: the header of some segments; and where times are asked for, the first and last segment of
-//! each range, the timeline history files, and the backup history files. What cannot be read is left out, and told. Whether
-//! the WAL is right is left to `verify`.
+//! Guarantees that little is read: the header of some segments, and of all where two sizes are met; and where times are asked
+//! for, the first and last segment of each range, the timeline history files, and the backup history files. What cannot be
+//! read is left out, and told. Whether the WAL is right is left to `verify`.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,8 +15,9 @@ use wal::{
 
 use crate::backup_history::BackupHistory;
 use crate::inventory::{Inventory, TimelineFiles};
-use crate::lineage::Gap;
+use crate::lineage::{Gap, Runs};
 use crate::positions::{Run, gaps, name_of};
+use crate::sizes::{changes, differ, take_apart};
 use crate::verify::{Measure, Voters, histories_of, measure, runs};
 
 /// How much is to be found out.
@@ -67,6 +68,8 @@ pub struct Ranges {
     pub timelines: BTreeMap<TimelineId, TimelineRanges>,
     /// What could not be read.
     pub trouble: Vec<Error>,
+    /// Where the size of segments changes, in words.
+    pub notes: Vec<String>,
 }
 
 /// Looks.
@@ -97,28 +100,36 @@ pub fn ranges(
             Err(error) => looker.tell(error)?,
         }
     }
-    let of = runs(inventory, looker.size);
-    let holes = match depth {
-        Depth::Names => within_timelines(&of),
-        Depth::Contents => {
-            let (lineage, _) = histories_of(archive, inventory, cancel);
-            lineage.holes(&of, looker.size)
-        }
+    let lineage = match depth {
+        Depth::Names => None,
+        Depth::Contents => Some(histories_of(archive, inventory, cancel).0),
     };
     for (timeline, files) in &inventory.timelines {
-        let runs = of.get(timeline).map(Vec::as_slice).unwrap_or_default();
-        let found = looker.timeline(*timeline, files, runs, depth)?;
+        let found = looker.timeline(files, depth)?;
         looker.ranges.timelines.insert(*timeline, found);
     }
-    for hole in holes {
-        let span = looker.span(hole.timeline, &hole.segments);
-        let timeline = looker.ranges.timelines.entry(hole.timeline).or_default();
-        timeline.holes.push(span);
+    for (size, of) in looker.parts(inventory)? {
+        looker.size = size;
+        for (timeline, runs) in &of {
+            let Some(files) = inventory.timelines.get(timeline) else {
+                continue;
+            };
+            looker.add(*timeline, files, runs, depth)?;
+        }
+        let holes = match &lineage {
+            None => within_timelines(&of),
+            Some(lineage) => lineage.holes(&of, size),
+        };
+        for hole in holes {
+            let span = looker.span(hole.timeline, &hole.segments);
+            let timeline = looker.ranges.timelines.entry(hole.timeline).or_default();
+            timeline.holes.push(span);
+        }
     }
     Ok(looker.ranges)
 }
 
-fn within_timelines(of: &crate::lineage::Runs) -> Vec<Gap> {
+fn within_timelines(of: &Runs) -> Vec<Gap> {
     let mut holes = Vec::new();
     for (timeline, runs) in of {
         let Some((first, last)) = runs.first().zip(runs.last()) else {
@@ -182,14 +193,55 @@ impl Looker<'_> {
         }
     }
 
-    fn timeline(
+    /// The runs of segments of each size, the oldest WAL first.
+    fn parts(&mut self, inventory: &Inventory) -> Result<Vec<(SegmentSize, Runs)>, Error> {
+        let (archive, cancel) = (self.archive, self.cancel);
+        let parts = match self.ranges.measure {
+            Some(measure) if differ(archive, inventory, measure, cancel)? => {
+                take_apart(archive, inventory, measure, cancel)?
+            }
+            _ => None,
+        };
+        let Some(parts) = parts else {
+            return Ok(vec![(self.size, runs(inventory, self.size))]);
+        };
+        let changes = changes(&parts).into_iter().map(|(_, change)| change);
+        self.ranges.notes.extend(changes);
+        if let (Some(measure), Some(latest)) = (&mut self.ranges.measure, parts.last()) {
+            measure.size = latest.size;
+        }
+        let parts = parts
+            .iter()
+            .map(|it| (it.size, runs(&it.inventory, it.size)));
+        Ok(parts.collect())
+    }
+
+    /// What a timeline has beside segments.
+    fn timeline(&mut self, files: &TimelineFiles, depth: Depth) -> Result<TimelineRanges, Error> {
+        let mut found = TimelineRanges::default();
+        for (segment, offset) in &files.backups {
+            let (segment, offset) = (*segment, *offset);
+            let name = WalFileName::BackupHistory { segment, offset };
+            let label = match depth {
+                Depth::Contents => self.label(&name.to_string())?,
+                Depth::Names => None,
+            };
+            found.backups.insert(name.to_string(), label);
+        }
+        found.wal_bytes = self.ranges.measure.map(|_| 0);
+        found.stored_bytes = files.stored.bytes;
+        Ok(found)
+    }
+
+    /// Adds segments of one size to what is known of a timeline.
+    fn add(
         &mut self,
         timeline: TimelineId,
         files: &TimelineFiles,
         runs: &[Run],
         depth: Depth,
-    ) -> Result<TimelineRanges, Error> {
-        let mut found = TimelineRanges::default();
+    ) -> Result<(), Error> {
+        let (mut spans, mut segments) = (Vec::new(), 0_u64);
         for run in runs {
             let mut span = self.span(timeline, run);
             if depth == Depth::Contents {
@@ -204,23 +256,14 @@ impl Looker<'_> {
                     *end = read;
                 }
             }
-            found.spans.push(span);
+            segments = segments.saturating_add(span.segments);
+            spans.push(span);
         }
-        for (segment, offset) in &files.backups {
-            let (segment, offset) = (*segment, *offset);
-            let name = WalFileName::BackupHistory { segment, offset };
-            let label = match depth {
-                Depth::Contents => self.label(&name.to_string())?,
-                Depth::Names => None,
-            };
-            found.backups.insert(name.to_string(), label);
-        }
-        found.wal_bytes = self
-            .ranges
-            .measure
-            .map(|measure| files.segments.count().saturating_mul(measure.size.bytes()));
-        found.stored_bytes = files.stored.bytes;
-        Ok(found)
+        let bytes = segments.saturating_mul(self.size.bytes());
+        let found = self.ranges.timelines.entry(timeline).or_default();
+        found.spans.extend(spans);
+        found.wal_bytes = found.wal_bytes.map(|before| before.saturating_add(bytes));
+        Ok(())
     }
 
     fn label(&mut self, key: &str) -> Result<Option<BackupHistory>, Error> {

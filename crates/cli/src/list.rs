@@ -1,9 +1,9 @@
 //! `walden list`: the archive's WAL files, for people as a table, for programs as one JSON document.
 //!
 //! Guarantees: sizes are bytes as stored, times are UTC; a reader that stops reading is no failure. Without `--wal` and
-//! `--form` one listing is all it costs, and the header of a segment; each file's form costs a request more in an object store,
-//! and next to nothing in a directory. Left to others: which objects are WAL files (`archive`); ranges and
-//! what is in them (`audit`).
+//! `--form` one listing is all it costs, and the headers of two segments of each timeline, or of all where those are of two
+//! sizes; each file's form costs a request more in an object store, and next to nothing in a directory. Left to others: which
+//! objects are WAL files (`archive`); ranges and what is in them (`audit`).
 //!
 //! This file is long because the table and the document say the same, each in its own way.
 
@@ -64,6 +64,9 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     let ranges = audit::ranges(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
     drop(progress);
     warn_of(&beside);
+    for note in &ranges.notes {
+        say::note(note);
+    }
     // Who has asked for names alone has not asked whether anything can be read.
     for error in ranges.trouble.iter().filter(|_| flags.wal) {
         say::warning(&error.to_string());

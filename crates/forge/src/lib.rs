@@ -46,6 +46,8 @@ pub struct Written {
     /// The system of segments that are begun from here on.
     pub system: u64,
     first: u64,
+    /// How long its segments are.
+    segment: usize,
 }
 
 impl Default for Written {
@@ -64,6 +66,12 @@ impl Written {
     /// From segment `first` on, behind a record at `previous`.
     #[must_use]
     pub fn behind(first: u64, previous: u64) -> Written {
+        Written::of_segments(SEGMENT, first, previous)
+    }
+
+    /// The same in segments of this many bytes.
+    #[must_use]
+    pub fn of_segments(segment: usize, first: u64, previous: u64) -> Written {
         Written {
             bytes: Vec::new(),
             timeline: 1,
@@ -72,13 +80,14 @@ impl Written {
             next_page_flags: 0,
             system: SYSTEM,
             first,
+            segment,
         }
     }
 
     /// Where the next record begins, but for a page header.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
-        Lsn(self.first * SEGMENT as u64 + self.end as u64)
+        Lsn(self.first * self.segment as u64 + self.end as u64)
     }
 
     /// Begins a page if the last one is full; `remaining` bytes of a record are still to come.
@@ -87,7 +96,7 @@ impl Written {
             return;
         }
         let address = self.lsn().0;
-        let is_first = self.end.is_multiple_of(SEGMENT);
+        let is_first = self.end.is_multiple_of(self.segment);
         let flags = self.next_page_flags | u16::from(remaining > 0) | (u16::from(is_first) << 1);
         self.next_page_flags = 0;
         let mut header = Vec::new();
@@ -99,10 +108,10 @@ impl Written {
         header.extend_from_slice(&[0; 4]);
         if is_first {
             header.extend_from_slice(&self.system.to_ne_bytes());
-            header.extend_from_slice(&(SEGMENT as u32).to_ne_bytes());
+            header.extend_from_slice(&(self.segment as u32).to_ne_bytes());
             header.extend_from_slice(&(PAGE as u32).to_ne_bytes());
             assert_eq!(header.len(), LONG_PAGE_HEADER_BYTES);
-            self.bytes.resize(self.end + SEGMENT, 0);
+            self.bytes.resize(self.end + self.segment, 0);
         }
         self.put(&header);
     }
@@ -163,7 +172,7 @@ impl Written {
     /// A switch: the rest of the segment stays as zeros.
     pub fn switch(&mut self) -> Lsn {
         let lsn = self.short(0, 0x40, &[]);
-        self.end = self.end.next_multiple_of(SEGMENT);
+        self.end = self.end.next_multiple_of(self.segment);
         lsn
     }
 
@@ -179,15 +188,15 @@ impl Written {
     /// The segments, under the names of a timeline; none if there is no such timeline.
     #[must_use]
     pub fn segments(&self, timeline: u32) -> Vec<(SegmentName, Vec<u8>)> {
-        let Some(timeline) = TimelineId::new(timeline) else {
+        let size = SegmentSize::new(self.segment as u64).ok();
+        let Some((timeline, size)) = TimelineId::new(timeline).zip(size) else {
             return Vec::new();
         };
-        let size = SegmentSize::SMALLEST;
         let name = |index: usize| {
-            let begin = (self.first + index as u64) * SEGMENT as u64;
+            let begin = (self.first + index as u64) * self.segment as u64;
             SegmentName::holding(timeline, Lsn(begin), size)
         };
-        let pieces = self.bytes.chunks(SEGMENT).enumerate();
+        let pieces = self.bytes.chunks(self.segment).enumerate();
         pieces
             .map(|(index, bytes)| (name(index), bytes.to_vec()))
             .collect()

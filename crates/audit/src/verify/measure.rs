@@ -78,7 +78,7 @@ pub(crate) fn measure(
 }
 
 /// Whether the object is at fault, and not the store or the identity.
-fn is_of_object(error: &Error) -> bool {
+pub(crate) fn is_of_object(error: &Error) -> bool {
     error.kind() == ErrorKind::Damaged || error.is_packed() || error.is_no_file()
 }
 
@@ -112,7 +112,7 @@ pub(crate) fn segment(timeline: TimelineId, (high, low): (u64, u64)) -> Option<W
 }
 
 /// The header of a segment, if it is one.
-fn header(
+pub(crate) fn header(
     archive: &Archive,
     name: &WalFileName,
     cancel: &Cancel,

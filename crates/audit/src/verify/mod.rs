@@ -20,20 +20,22 @@ mod small;
 mod tests;
 
 pub use measure::Measure;
-pub(crate) use measure::{Voters, measure};
+pub(crate) use measure::{Voters, header, is_of_object, measure, segment};
 pub use plan::{Edge, Scope};
 pub(crate) use small::read as histories_of;
 
+use std::collections::BTreeMap;
 use std::mem;
 use std::path::PathBuf;
 use std::thread;
 
 use archive::{Archive, Binding, Cancel, Error, ErrorKind};
-use wal::{SegmentName, SegmentSize};
+use wal::{Lsn, SegmentName, SegmentSize};
 
 use crate::finding::{Finding, Findings, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::lineage::{Lineage, Runs};
+use crate::sizes::{self, Part};
 use desk::{Office, Tally};
 use journal::{Journal, Past};
 use object::{Eyes, Known};
@@ -112,55 +114,164 @@ pub fn verify(
     }
     let bound = binding.as_ref().map(|binding| binding.system);
     let measure = measure(archive, &inventory, bound, Voters::Many, cancel)?;
-    let read_first = small::read(archive, &inventory, cancel);
-    let (lineage, small) = missed::look(archive, &mut inventory, read_first, measure.size, cancel)?;
-    let all = runs(&inventory, measure.size);
-    let within = cut(request.scope, &all, &lineage, measure.size)?;
-    let (journal, mut past) = match &request.state {
-        Some(path) => {
-            let (journal, past) = Journal::open(path, &archive.place(), measure)?;
-            (Some(journal), past)
-        }
-        None => (None, Past::default()),
-    };
-    let mut findings = Findings::default();
-    let by_name = [
-        small,
-        names(&inventory, binding.as_ref(), measure.size),
-        histories::check(
-            &inventory,
-            &lineage,
-            (&all, &within),
-            request.scope,
-            measure.size,
-        ),
-    ];
-    for finding in by_name.into_iter().flatten() {
-        findings.add(finding);
-    }
-    findings.merge(mem::take(&mut past.findings));
-    let known = Known {
+    let audit = Audit {
         archive,
-        measure,
-        lineage: &lineage,
+        binding: binding.as_ref(),
+        request,
+        told,
         cancel,
     };
-    let read_before = past.segments;
-    let tally = read(&known, &inventory, &within, request, (journal, &past), told);
-    findings.merge(tally.findings);
-    findings.sort();
-    Ok(Report {
-        place: archive.place(),
-        measure,
-        findings,
-        objects: inventory.total.objects,
-        stored_bytes: inventory.total.bytes,
-        segments: tally.segments,
-        bytes: tally.bytes,
-        records: tally.records,
-        read_before,
-        stopped: tally.stopped,
-    })
+    let report = audit.of(&mut inventory, measure, None, request.state.as_ref())?;
+    let mut kinds = report.findings.counts().keys();
+    let has_other = kinds.any(|(_, kind)| *kind == Kind::OtherSize)
+        || sizes::has_impossible(&inventory, measure.size);
+    if !has_other || report.stopped.is_some() {
+        return Ok(report);
+    }
+    match sizes::take_apart(archive, &inventory, measure, cancel)? {
+        Some(parts) => audit.of_parts(report, parts),
+        None => Ok(report),
+    }
+}
+
+/// What all parts of an audit have in common.
+struct Audit<'a> {
+    archive: &'a Archive,
+    binding: Option<&'a Binding>,
+    request: &'a Request,
+    told: &'a (dyn Fn(Told) + Sync),
+    cancel: &'a Cancel,
+}
+
+impl Audit<'_> {
+    /// Audits WAL in segments of one size; up to a place, where segments of another size follow there.
+    fn of(
+        &self,
+        inventory: &mut Inventory,
+        measure: Measure,
+        up_to: Option<Lsn>,
+        state: Option<&PathBuf>,
+    ) -> Result<Report, Error> {
+        let Audit {
+            archive,
+            request,
+            cancel,
+            ..
+        } = *self;
+        let read_first = small::read(archive, inventory, cancel);
+        let (mut lineage, small) =
+            missed::look(archive, inventory, read_first, measure.size, cancel)?;
+        let all = runs(inventory, measure.size);
+        if let Some(place) = up_to {
+            lineage = lineage.up_to(place, &all);
+        }
+        let within = cut(request.scope, &all, &lineage, measure.size)?;
+        let (journal, mut past) = match state {
+            Some(path) => {
+                let (journal, past) = Journal::open(path, &archive.place(), measure)?;
+                (Some(journal), past)
+            }
+            None => (None, Past::default()),
+        };
+        let mut findings = Findings::default();
+        let by_name = [
+            small,
+            names(inventory, self.binding, measure.size),
+            histories::check(
+                inventory,
+                &lineage,
+                (&all, &within),
+                request.scope,
+                measure.size,
+            ),
+        ];
+        for finding in by_name.into_iter().flatten() {
+            findings.add(finding);
+        }
+        findings.merge(mem::take(&mut past.findings));
+        let known = Known {
+            archive,
+            measure,
+            lineage: &lineage,
+            cancel,
+        };
+        let read_before = past.segments;
+        let done = (journal, &past);
+        let tally = read(&known, inventory, &within, request, done, self.told);
+        findings.merge(tally.findings);
+        findings.sort();
+        Ok(Report {
+            place: archive.place(),
+            measure,
+            findings,
+            objects: inventory.total.objects,
+            stored_bytes: inventory.total.bytes,
+            segments: tally.segments,
+            bytes: tally.bytes,
+            records: tally.records,
+            read_before,
+            stopped: tally.stopped,
+        })
+    }
+
+    /// Audits WAL in segments of several sizes, each as WAL of its own. What was read for the whole is read again: it was
+    /// taken for something else.
+    fn of_parts(&self, whole: Report, parts: Vec<Part>) -> Result<Report, Error> {
+        let changes = sizes::changes(&parts);
+        let count = parts.len();
+        let (mut reports, mut refused) = (Vec::new(), None);
+        for (at, mut part) in parts.into_iter().enumerate() {
+            let measure = Measure {
+                size: part.size,
+                ..whole.measure
+            };
+            let up_to = (at + 1 < count).then_some(part.places.1);
+            match self.of(&mut part.inventory, measure, up_to, None) {
+                Ok(report) => reports.push(report),
+                // Nothing that was asked for can be in it.
+                Err(error) if error.kind() == ErrorKind::Unusable => refused = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(latest) = reports.last() else {
+            return Err(refused.unwrap_or_else(|| {
+                Error::new(ErrorKind::Unusable, "nothing of this was asked for")
+            }));
+        };
+        let mut all = Report {
+            measure: latest.measure,
+            findings: Findings::default(),
+            segments: 0,
+            bytes: 0,
+            records: 0,
+            ..whole
+        };
+        let mut nowhere: BTreeMap<Finding, usize> = BTreeMap::new();
+        let parts = reports.len();
+        for report in reports {
+            all.segments += report.segments;
+            all.bytes += report.bytes;
+            all.records += report.records;
+            all.stopped = all.stopped.or(report.stopped);
+            let (of_range, own) = report
+                .findings
+                .divide(|finding| finding.kind == Kind::Missing && finding.object.is_empty());
+            for finding in of_range {
+                *nowhere.entry(finding).or_default() += 1;
+            }
+            all.findings.merge_new(own);
+        }
+        // What was asked for and is in none of the parts.
+        for (finding, _) in nowhere.into_iter().filter(|(_, of)| *of == parts) {
+            all.findings.add(finding);
+        }
+        for (object, message) in changes {
+            let note = Finding::new(Severity::Note, Kind::OtherSize, object, message);
+            all.findings.add(note);
+        }
+        all.findings.sort();
+        Ok(all)
+    }
 }
 
 /// The segments that were asked for.

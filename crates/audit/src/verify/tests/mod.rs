@@ -4,6 +4,7 @@ mod damage;
 mod late;
 mod no_files;
 mod scene;
+mod sizes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
