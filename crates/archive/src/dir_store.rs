@@ -311,6 +311,10 @@ impl Write for DirStaged {
 }
 
 impl Staged for DirStaged {
+    fn prepare(&mut self) -> Result<(), Error> {
+        self.file.sync_early()
+    }
+
     fn publish(self: Box<Self>) -> Result<Published, Error> {
         let DirStaged { file, key, .. } = *self;
         Ok(match file.publish(&key)? {

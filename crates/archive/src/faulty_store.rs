@@ -2,7 +2,7 @@
 //!
 //! Its faults, each drawn with the same probability at each chance:
 //! * stage: fails;
-//! * write: fails in the middle of an object;
+//! * write: fails in the middle of an object; prepare: fails;
 //! * publish: fails before anything happened; or publishes and then fails, so that the answer is lost;
 //! * open: fails, whether the object is there or not;
 //! * read: fails midway; or ends early, as if the object were shorter; or is interrupted; or is short
@@ -258,6 +258,11 @@ impl Write for FaultyStaged {
 }
 
 impl Staged for FaultyStaged {
+    fn prepare(&mut self) -> Result<(), Error> {
+        self.faults.fail("could not prepare")?;
+        self.inner.prepare()
+    }
+
     fn publish(self: Box<Self>) -> Result<Published, Error> {
         self.faults.fail("could not publish")?;
         let published = self.inner.publish()?;

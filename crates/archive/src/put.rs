@@ -327,12 +327,13 @@ impl Offer<'_> {
         self.source.rewind()?;
         let staged = self.archive.store.stage(&self.key)?;
         let Encoded {
-            staged,
+            mut staged,
             bytes: bytes_out,
             summary,
         } = self.encode(compression, digest, staged, workspace)?;
         self.cancel.check(&self.what())?;
         if let Some(turn) = self.turn {
+            staged.prepare()?;
             turn()?;
         }
         self.must_follow(summary.as_ref())?;

@@ -88,6 +88,12 @@ pub enum Published {
 
 /// An object being written, invisible until it is published. Dropping it discards it.
 pub trait Staged: Write + Send {
+    /// Does what can be done before the object's turn to be published has come: its bytes are made durable where that is not
+    /// the same as to send them. Promises nothing.
+    fn prepare(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Makes the bytes durable, then gives them their key unless somebody has it, then makes the key durable.
     ///
     /// An error means that the answer is not known: the object may or may not be there. The caller offers

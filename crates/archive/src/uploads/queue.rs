@@ -342,8 +342,9 @@ impl Queue {
             }
             Outcome::Failed(error) if asked_for => {
                 self.give_up_behind(&name, &error);
-                if !error.kind().may_work_later() {
-                    // Once this is answered nobody asks for it for a while, and what is behind it must not take its chance.
+                // Once this is answered nobody asks for it for a while, and what is behind it must not take its chance. In a
+                // directory, where names come in order, nor may it where the failure may pass.
+                if self.order.stages_ahead || !error.kind().may_work_later() {
                     self.refuse(name);
                 }
                 self.files.insert(name, Upload::Failed(error));

@@ -143,6 +143,36 @@ fn behind_a_file_that_is_refused_none_of_the_same_server_appears() {
 }
 
 #[test]
+fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
+    for far in [false, true] {
+        let mut queue = queue::Queue::new(!far);
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &WalFileName| folder.path().join(name.to_string());
+        let (first, behind) = (segment(1), segment(2));
+        let deadline = Instant::now() + LONG;
+        assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
+        assert!(matches!(queue.turn(), queue::Turn::Archive(job) if job.name == first));
+        let refused = Error::conflict("other bytes");
+        queue.ended(first, queue::Outcome::Failed(refused));
+        assert!(matches!(queue.answer(&first), Some(Err(_))));
+        // The server's list is read again, and holds both of them.
+        let status = folder.path().join("archive_status");
+        fs::create_dir(&status).unwrap();
+        for name in [&first, &behind] {
+            fs::write(status.join(format!("{name}.ready")), "").unwrap();
+        }
+        queue.ready_names(ready::Reading::of(&status));
+        assert!(
+            !matches!(queue.turn(), queue::Turn::Archive(_)),
+            "far {far}"
+        );
+        // Asked for once more, it is tried at once.
+        assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
+        assert!(matches!(queue.turn(), queue::Turn::Archive(job) if job.name == first));
+    }
+}
+
+#[test]
 fn the_first_file_of_a_run_must_follow_what_is_stored_before_it() {
     for far in [false, true] {
         let scene = match far {
