@@ -87,9 +87,7 @@ const MAY_CHANGE_NAMES: [&str; 9] = [
 ];
 
 /// Who may sleep: loops that poll with a deadline, and tests in which somebody is late on purpose.
-const MAY_SLEEP: [&str; 14] = [
-    // The pauses between looks at a file that another process is about to publish; a number of them.
-    "crates/archive/src/dir_store.rs",
+const MAY_SLEEP: [&str; 13] = [
     // The pauses between the tries of a request.
     "crates/archive/src/cloud/asking.rs",
     "crates/archive/src/suite/store_promises.rs",
