@@ -341,7 +341,7 @@ fn when_no_module_is_configured_the_server_says_so_and_counts_nothing() -> Resul
 fn a_library_that_is_missing_is_named_once_and_the_others_go_on() -> Result<()> {
     scenario(|lab| {
         let around = Around::new(lab)?;
-        let settings = around.settings(lab, "no_such_library, walden, last")?;
+        let settings = around.settings(lab, "not_there_yet, walden, last")?;
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let segment = first_waiting(&primary)?;
         wait_until("three counted failures", || {
@@ -351,15 +351,15 @@ fn a_library_that_is_missing_is_named_once_and_the_others_go_on() -> Result<()> 
         assert!(primary.ready()?.contains(&segment), "it was acknowledged");
         let words = [
             "WARNING",
-            "could not load library \"no_such_library\"",
+            "could not load library \"not_there_yet\"",
             LIST,
             "HINT",
         ];
         let said = primary.logged(Mark::default(), &words)?;
         assert_eq!(said.len(), 1, "{said:?}");
-        // Cured without a restart: it is tried again.
+        // Cured without a restart: it is tried again. All tests have one folder of libraries, so the name is this one's alone.
         let late = CModule::build(lab, "late")?;
-        let put = lab.installation().library_dir().join("no_such_library.so");
+        let put = lab.installation().library_dir().join("not_there_yet.so");
         fs::copy(late.found_at(), &put)?;
         let done = wake(&primary);
         fs::remove_file(&put)?;
