@@ -88,6 +88,9 @@ impl Player<'_> {
         let Some(id) = self.running() else {
             return self.point_in_time(true);
         };
+        if self.limits.forgets && self.world.rng.usize(..6) == 0 {
+            return self.forgotten();
+        }
         match self.world.rng.usize(..40) {
             0..=9 => self.world.write(id),
             10..=11 => self.world.switch(id),
@@ -113,8 +116,10 @@ impl Player<'_> {
     }
 
     fn back_up(&mut self, id: usize) {
+        let forgets = self.limits.forgets;
         let world = &mut *self.world;
-        let (between, with_wal) = (world.rng.usize(..4), world.rng.usize(..3) == 0);
+        // Only one with its WAL starts without a signal file.
+        let (between, with_wal) = (world.rng.usize(..4), world.rng.usize(..3) == 0 || forgets);
         if let Some(server) = &mut world.servers[id] {
             let backup = server.back_up(&mut world.tree, between, with_wal);
             world.story.push(format!(
@@ -336,6 +341,12 @@ impl Player<'_> {
             "server {id}: a backup is put back without a signal file"
         ));
         world.start_plainly(server);
+        if self.limits.forgets {
+            for _ in 0..3 {
+                self.world.write(id);
+                self.world.archive(id, 4);
+            }
+        }
     }
 
     /// Something happens to an object.

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     let limits = Limits {
         is_perfect: std::env::var("PERFECT").is_ok(),
         without: without.map(|rule| &*Box::leak(rule.into_boxed_str())),
+        forgets: false,
     };
     match text(0) {
         Some("faults") => faults(seed(1), &module),
@@ -89,7 +90,10 @@ fn faults(seed: u64, module: &str) -> ExitCode {
             })
         };
         let sound = maker(module);
-        let limits = Limits::default();
+        let limits = Limits {
+            forgets: fault == Fault::ArchivesBehindOthers,
+            ..Limits::default()
+        };
         let begun = Instant::now();
         let mut histories = 0;
         let found = loop {

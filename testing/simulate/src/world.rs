@@ -27,6 +27,9 @@ pub struct Limits {
     pub is_perfect: bool,
     /// A rule whose violation is known; histories go on beyond it.
     pub without: Option<&'static str>,
+    /// A backup is put back without its signal file more often than it would be, and archives at once: two servers on one
+    /// archive are rare otherwise, and what is said wrongly of them is rarer still.
+    pub forgets: bool,
 }
 
 /// What somebody did to the archive that can be undone.

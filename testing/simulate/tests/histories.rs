@@ -15,6 +15,7 @@ const HISTORIES: u64 = 40;
 const PERFECT: Limits = Limits {
     is_perfect: true,
     without: None,
+    forgets: false,
 };
 
 fn play(limits: Limits, module: &dyn Fn() -> Box<dyn Module>) -> Outcome {
