@@ -2,7 +2,7 @@
 
 use crate::life::{Server, Signal};
 use crate::oracle::{self, Proof};
-use crate::restores::{Module, Shelf, Weather};
+use crate::restores::{Module, Offer, Shelf, Weather};
 use crate::startup::{Answer, Ask, Role};
 use crate::timelines::parse_segment;
 
@@ -50,7 +50,8 @@ impl Module for Ideal {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String> {
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+        let name = offer.name.as_str();
         if shelf.weather() != Weather::Clear {
             return Err("the archive is away".to_owned());
         }
@@ -60,7 +61,7 @@ impl Module for Ideal {
             Some(_) => return Err(format!("\"{name}\" is there with other bytes")),
             None => {}
         }
-        if let Some(violation) = oracle::judge_archived(shelf, server, name) {
+        if let Some(violation) = oracle::judge_archived(shelf, server, offer) {
             return Err(violation.text);
         }
         if let Some((_, number)) = parse_segment(name) {

@@ -4,14 +4,16 @@
 //! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. One
 //! function is long because a segment's rules stand together.
 
+use forge::pen::Written;
+
 use crate::life::{Server, Signal};
 use crate::reader::{Ask as PageAsk, Pages, Reader, Record, Seen, Trouble};
-use crate::restores::Shelf;
+use crate::restores::{Offer, Shelf};
 use crate::startup::{Ask, Goal, Halt, Role};
 use crate::timelines::{
-    Entry, begins_in, history_name, left, parse, parse_history_name, parse_segment, segment_name,
-    timeline_at,
+    Entry, begins_in, left, parse, parse_history_name, parse_segment, segment_name,
 };
+use crate::tree::Tree;
 use crate::{PAGE, SEGMENT, SYSTEM, lsn, segment_of};
 
 /// Whether a file that is not stored must have been there.
@@ -228,6 +230,8 @@ pub struct Scan {
     pub timeline: u32,
     /// Where complete records begin that end in it.
     pub begins: Vec<u64>,
+    /// The first of them.
+    pub first: Option<Written>,
     /// Records go on to its end.
     pub reaches_end: bool,
     /// Where the last record begins, complete or not.
@@ -277,6 +281,7 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
     let mut scan = Scan {
         timeline,
         begins: Vec::new(),
+        first: None,
         reaches_end: false,
         last: None,
     };
@@ -306,6 +311,7 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
         match reader.next(&mut pages) {
             Ok(Record { written, .. }) => {
                 scan.begins.push(written.lsn);
+                scan.first.get_or_insert(written);
                 scan.last = Some(written.lsn);
                 at = written.end;
             }
@@ -422,9 +428,12 @@ pub fn judge_absent(shelf: &Shelf, server: &Server, ask: &Ask) -> Option<Violati
         if beyond && server.signal == Signal::Standby {
             return None;
         }
-        // It does not fit what the server has: where that goes on by itself, nothing is lost.
+        // It does not fit what the server has: where that goes on by itself, nothing is lost. Once the signal files are gone it
+        // only copies histories, and must not be held up (sections 3 and 4 of the judgement).
         let is_doubtful = reason_for_doubt(shelf, server, ask) != Proof::None;
-        let goes_on = server.signal == Signal::Standby || has_own(shelf, server, &ask.name);
+        let is_copy = server.signal == Signal::None && ask.role != Role::Segment;
+        let goes_on =
+            server.signal == Signal::Standby || is_copy || has_own(shelf, server, &ask.name);
         if is_doubtful && goes_on && !beyond {
             return None;
         }
@@ -449,19 +458,20 @@ pub fn judge_absent(shelf: &Shelf, server: &Server, ask: &Ask) -> Option<Violati
 
 /// Whether a file may be archived where it was.
 #[must_use]
-pub fn judge_archived(shelf: &Shelf, server: &Server, name: &str) -> Option<Violation> {
+pub fn judge_archived(shelf: &Shelf, server: &Server, offer: &Offer) -> Option<Violation> {
+    let Offer { name, before } = offer;
     let wrong = |text: String| {
         Some(Violation {
             rule: "archived behind another server's",
             text,
         })
     };
-    let (timeline, number) = parse_segment(name)?;
+    let (_, number) = parse_segment(name)?;
     let contents = server.files.get(name)?;
-    let before = predecessor(server, timeline, number)?;
-    let stored = shelf.readable(&before)?;
+    let before = before.as_ref()?;
+    let stored = shelf.readable(before)?;
     scan(&stored.contents, number - 1)?;
-    let own = server.files.get(&before);
+    let own = server.files.get(before);
     let is_own = own.is_some_and(|own| scan(own, number - 1).is_some_and(|scan| scan.reaches_end));
     if let (Some(own), true) = (own, is_own)
         && **own != *stored.contents
@@ -479,21 +489,16 @@ pub fn judge_archived(shelf: &Shelf, server: &Server, name: &str) -> Option<Viol
     None
 }
 
-/// The name of the segment before: on the same timeline, or on the one that it was left from here.
+/// The segment before this one, by who wrote the record before its first one: the same timeline, or where that begins in it, the
+/// one that was left (section 5 of the judgement). Histories do not tell: the one in `pg_wal` may be another server's, which
+/// chose the same timeline and began it elsewhere.
 #[must_use]
-pub fn predecessor(server: &Server, timeline: u32, number: u64) -> Option<String> {
-    let history = server.files.get(&history_name(timeline));
-    let line = history.and_then(|contents| parse(timeline, contents).ok());
-    let before = match line {
-        Some(line)
-            if line
-                .first()
-                .is_some_and(|entry| segment_of(entry.begin) == number) =>
-        {
-            // The timeline of WAL there may be older than the parent's.
-            timeline_at(&line, number * SEGMENT - 1)?
-        }
-        _ => timeline,
-    };
-    Some(segment_name(before, number.checked_sub(1)?))
+pub fn predecessor(tree: &Tree, server: &Server, name: &str) -> Option<String> {
+    let (_, number) = parse_segment(name)?;
+    let first = scan(server.files.get(name)?, number)?.first?;
+    let before = tree.node(tree.find(first)?).parent?;
+    Some(segment_name(
+        tree.node(before).timeline,
+        number.checked_sub(1)?,
+    ))
 }

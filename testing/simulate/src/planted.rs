@@ -4,7 +4,7 @@
 use crate::ideal::remove_before;
 use crate::life::{Server, Signal};
 use crate::oracle;
-use crate::restores::{Module, Shelf, Weather};
+use crate::restores::{Module, Offer, Shelf, Weather};
 use crate::startup::{Answer, Ask, Goal, Role};
 use crate::timelines::{parse_history_name, parse_segment};
 
@@ -113,18 +113,18 @@ impl Module for Planted {
         self.spoil(shelf, server, ask, answer)
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String> {
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
         if self.fault == Fault::KeepsNothing && shelf.weather() == Weather::Unmounted {
             return Ok(());
         }
-        let answer = self.inner.archive(shelf, server, name);
+        let answer = self.inner.archive(shelf, server, offer);
         let is_behind = self.fault == Fault::ArchivesBehindOthers
             && answer.is_err()
             && shelf.weather() == Weather::Clear
-            && shelf.raw(name).is_none()
-            && oracle::judge_archived(shelf, server, name).is_some();
-        if is_behind && let Some(contents) = server.contents(name) {
-            shelf.store.overwrite(name, &contents);
+            && shelf.raw(&offer.name).is_none()
+            && oracle::judge_archived(shelf, server, offer).is_some();
+        if is_behind && let Some(contents) = server.contents(&offer.name) {
+            shelf.store.overwrite(&offer.name, &contents);
             return Ok(());
         }
         answer

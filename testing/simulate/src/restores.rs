@@ -176,6 +176,14 @@ impl Store for Weathered {
     }
 }
 
+/// A file that is to be archived, with what nobody but the oracle knows.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub name: String,
+    /// The segment that was written before it.
+    pub before: Option<String>,
+}
+
 /// What a server's processes ask.
 pub trait Module {
     /// A process of the server has begun.
@@ -185,7 +193,7 @@ pub trait Module {
     ///
     /// # Errors
     /// With the reason why it is not archived.
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String>;
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String>;
     /// Removes what is older than `keep`.
     fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str);
 }
@@ -207,7 +215,8 @@ impl Module for Stock {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String> {
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+        let name = offer.name.as_str();
         if shelf.weather() != Weather::Clear {
             return Err("the archive is away".to_owned());
         }

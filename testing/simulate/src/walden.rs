@@ -11,7 +11,7 @@ use recovery::{Asker, Control, Judge, Patience, Phase, TargetTimeline};
 use wal::{KeepFrom, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::life::{Server, Signal};
-use crate::restores::{Module, Shelf};
+use crate::restores::{Module, Offer, Shelf};
 use crate::startup::{Answer, Ask, Goal};
 use crate::{SEGMENT, SYSTEM};
 
@@ -115,7 +115,8 @@ impl Module for Walden {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, name: &str) -> Result<(), String> {
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+        let name = offer.name.as_str();
         let parsed = name
             .parse::<WalFileName>()
             .map_err(|error| error.to_string())?;

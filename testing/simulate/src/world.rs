@@ -11,9 +11,9 @@ use fastrand::Rng;
 use crate::files::Status;
 use crate::life::{ArchiveMode, Backup, Server, Signal};
 use crate::oracle::{self, Proof, Violation};
-use crate::restores::{Kept, Module, Shelf, Stock, Weather};
+use crate::restores::{Kept, Module, Offer, Shelf, Stock, Weather};
 use crate::startup::{self, Answer, Ask, Ended, Goal, Halt, Host, Wait, Wanted};
-use crate::timelines::{parse, parse_history_name, parse_segment, segment_name, timeline_at};
+use crate::timelines::{parse, parse_history_name, segment_name, timeline_at};
 use crate::tree::Tree;
 use crate::{SEGMENT, lsn, segment_of};
 
@@ -365,20 +365,19 @@ impl World {
             };
             let life = server.life;
             let was_there = self.shelf.raw(&name).is_some();
-            // Also where the history in pg_wal is another server's, which chose the same timeline and begins it elsewhere.
-            let is_remembered = parse_segment(&name).is_some_and(|(timeline, number)| {
-                let own = segment_name(timeline, number.saturating_sub(1));
-                let before = oracle::predecessor(server, timeline, number);
-                let names = before.into_iter().chain([own]);
-                names
-                    .into_iter()
-                    .any(|before| self.archived[id].contains(&before))
-            });
+            let before = oracle::predecessor(&self.tree, server, &name);
+            let is_remembered = before
+                .as_ref()
+                .is_some_and(|before| self.archived[id].contains(before));
+            let offer = Offer {
+                name: name.clone(),
+                before,
+            };
             let verdict = match was_there || is_remembered {
                 true => None,
-                false => oracle::judge_archived(&self.shelf, server, &name),
+                false => oracle::judge_archived(&self.shelf, server, &offer),
             };
-            let answer = self.modules[id].archive(&self.shelf, server, &name);
+            let answer = self.modules[id].archive(&self.shelf, server, &offer);
             self.met[id] |= weather == Weather::Clear && answer.is_ok();
             match answer {
                 Ok(()) => {
