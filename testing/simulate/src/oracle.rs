@@ -1,8 +1,8 @@
 //! What may be said of a file, computed from what the servers wrote and what lies in the archive.
 //!
 //! Guarantees its own reading of the rules: nothing here calls what decides in the product. Where a rule leaves room, the
-//! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. One
-//! function is long because a segment's rules stand together.
+//! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. The file and one
+//! function of it are long because the rules stand together.
 
 use forge::pen::Written;
 
@@ -139,6 +139,19 @@ fn segment(shelf: &Shelf, server: &Server, ask: &Ask, timeline: u32, number: u64
         Own::Begun if by_form => Proof::Maybe(why),
         _ => Proof::Sure(why),
     }
+}
+
+/// Whether a timeline of this line begins elsewhere by its own history, stored or in `pg_wal`: two servers chose it. Which of
+/// the two is asked for does not show, and the wrong history may be taken for the line's (section 8 of the judgement: clones
+/// that cannot be told apart).
+#[must_use]
+pub fn has_twins(shelf: &Shelf, server: &Server, line: &[Entry]) -> bool {
+    let begins = |entry: &Entry| (entry.begin != 0).then_some(entry.begin);
+    histories(shelf, server).iter().any(|(own, known)| {
+        let ours = line.iter().find(|entry| entry.timeline == *own);
+        let pair = ours.and_then(begins).zip(known.first().and_then(begins));
+        pair.is_some_and(|(ours, theirs)| ours != theirs)
+    })
 }
 
 fn is_left_before(ask: &Ask, timeline: u32, next: u64) -> bool {
@@ -334,7 +347,9 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
 /// Whether WAL goes on from one segment to the next, as far as their bytes tell.
 #[must_use]
 pub fn goes_on(before: &[u8], next: &[u8], number: u64) -> bool {
-    let Some(last) = scan(before, number - 1).and_then(|scan| scan.last) else {
+    // From a whole record on, if there is one: a record that was given up names the one before it.
+    let last = |scan: Scan| scan.begins.last().copied().or(scan.last);
+    let Some(last) = scan(before, number - 1).and_then(last) else {
         return true;
     };
     let mut reader = Reader::default();
