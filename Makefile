@@ -44,10 +44,10 @@ servers: prerequisites ## fetch PostgreSQL 16, 17, 18 and 19 into .cache/servers
 stores: prerequisites ## fetch the object stores of the tests into .cache/stores when missing
 	@CARGO="$(CARGO)" scripts/stores
 
-build: ## build libwalden.so and walden, optimised
+build: ## build libwalden.so, walden and walden-conformance, optimised
 	$(CARGO) build --release --locked --workspace
 
-install: build ## install walden.so and walden for the server of PG_CONFIG (DESTDIR is honoured)
+install: build ## install walden.so, walden and walden-conformance for the server of PG_CONFIG (DESTDIR is honoured)
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
 	install -d "$(DESTDIR)$(pkglibdir)" "$(DESTDIR)$(pg_bindir)" "$(DESTDIR)$(PREFIX)/bin"
 	@# install(1) writes a new file and renames nothing over the old one, so a library that a running
@@ -56,6 +56,7 @@ install: build ## install walden.so and walden for the server of PG_CONFIG (DEST
 	install -m 755 $(release)/libwalden.so "$(DESTDIR)$(pkglibdir)/walden.so"
 	install -m 755 $(release)/walden "$(DESTDIR)$(pg_bindir)/walden"
 	ln -sfn "$(pg_bindir)/walden" "$(DESTDIR)$(PREFIX)/bin/walden"
+	install -m 755 $(release)/walden-conformance "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
 	@if [ -f $(recovery_header) ]; then set -x; \
 	    install -d "$(DESTDIR)$(includedir)/walden"; \
 	    install -m 644 $(recovery_header) "$(DESTDIR)$(includedir)/walden/"; \
@@ -64,6 +65,7 @@ install: build ## install walden.so and walden for the server of PG_CONFIG (DEST
 uninstall: ## remove what install put there
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
 	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
 	rm -f "$(DESTDIR)$(includedir)/walden/recovery_module.h"
 	-rmdir "$(DESTDIR)$(includedir)/walden" 2>/dev/null
 	@# Only our own link: somebody else's program of that name stays.

@@ -29,7 +29,7 @@ const EDGES: [(&str, &[&str]); 27] = [
     ),
     (
         "crates/cli",
-        &["archive", "audit", "conformance", "recovery", "wal", "wire"],
+        &["archive", "audit", "recovery", "wal", "wire"],
     ),
     ("crates/lab", &[]),
     ("crates/conformance", &["lab"]),

@@ -102,7 +102,6 @@ fn column_of(args: &[OsString]) -> Column {
         "check",
         "targets",
         "map",
-        "conformance",
     ];
     const WITH_VALUE: [&str; 7] = [
         "-A",

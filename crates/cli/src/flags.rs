@@ -84,7 +84,6 @@ pub(crate) enum Job {
     Check(Check),
     Targets(Targets),
     Map(Map),
-    Conformance(Conformance),
 }
 
 /// Store a WAL file in the archive, durably, never over another
@@ -280,69 +279,6 @@ pub(crate) struct Check {
     pub(crate) json: bool,
 }
 
-/// Put an archive or recovery module, whoever wrote it, through throwaway servers
-///
-/// Prints promise, verdict and evidence; succeeds when every promise is kept. Changes nothing but
-/// temporary directories. Example: walden conformance --archive-library basic_archive --set
-/// "basic_archive.archive_directory={archive}"
-#[derive(Debug, Args)]
-pub(crate) struct Conformance {
-    /// The archive module: the library's path, {major} standing for the server's major version, or its
-    /// name if it comes with the server
-    #[arg(long, value_name = "PATH")]
-    pub(crate) archive_library: Option<String>,
-
-    /// The recovery module, hosted by walden.so
-    #[arg(long, value_name = "PATH")]
-    pub(crate) recovery_library: Option<String>,
-
-    /// A directory with a server's programs, repeated for several servers [default: that of pg_config
-    /// on PATH]
-    #[arg(long = "server", value_name = "BINDIR")]
-    pub(crate) servers: Vec<PathBuf>,
-
-    /// A parameter for every server; {archive} in the value stands for the archive's directory
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    pub(crate) settings: Vec<(String, String)>,
-
-    /// How to restore what an archive module stored, when no recovery module is given
-    #[arg(long, value_name = "COMMAND", default_value = "cp {archive}/%f %p")]
-    pub(crate) restore_command: String,
-
-    /// Look at this promise alone; repeated for several
-    #[arg(long, value_name = "PROMISE")]
-    pub(crate) only: Vec<String>,
-
-    /// List the promises with their sources, and look at none
-    #[arg(long)]
-    pub(crate) list: bool,
-
-    /// What the random choices are made from, to repeat a run [default: a new one, which is printed]
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) seed: Option<u64>,
-
-    /// How many promises to look at at a time [default: one more than there are processors]
-    #[arg(long, value_name = "NUMBER")]
-    pub(crate) jobs: Option<usize>,
-
-    /// Where to make the servers' directories; a short path [default: /dev/shm if there is much of it,
-    /// else /tmp]
-    #[arg(long, value_name = "DIRECTORY")]
-    pub(crate) place: Option<PathBuf>,
-
-    /// The host of recovery modules [default: walden.so beside this program, else the server's]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) host: Option<PathBuf>,
-
-    /// Print one JSON document
-    #[arg(long, conflicts_with = "markdown")]
-    pub(crate) json: bool,
-
-    /// Print a table in Markdown
-    #[arg(long)]
-    pub(crate) markdown: bool,
-}
-
 /// How the library, walden.so, calls its own client. Not for people.
 #[derive(Debug, Args)]
 pub(crate) struct Client {
@@ -450,13 +386,6 @@ fn timeline(text: &str) -> Result<TimelineId, String> {
 
 fn moment(text: &str) -> Result<Timestamp, audit::moment::InvalidMoment> {
     audit::moment::parse(text)
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("not NAME=VALUE".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ mod check_store;
 mod check_wal;
 mod cleanup;
 mod client;
-mod conformance;
 mod exit;
 mod file_mode;
 mod flags;
@@ -57,6 +56,5 @@ fn run(args: &[OsString]) -> Outcome {
         Job::Check(job) => check::run(job, &flags.global),
         Job::Targets(job) => targets::run(job, &flags.global),
         Job::Map(job) => map::run(job, &flags.global),
-        Job::Conformance(job) => conformance::run(job),
     }
 }

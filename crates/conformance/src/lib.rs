@@ -4,7 +4,8 @@
 //! Guarantees: a module is loaded by a stock server and judged by what can be seen from outside (the
 //! archive's files, the server's log, statistics and contents), never by its source; each promise has
 //! servers and an archive of its own; the same seed makes the same random choices.
-//! Leaves to its caller where servers and libraries are, and how the report is shown.
+//! Leaves to its caller where servers and libraries are, and how the report is shown: `walden-conformance`, the program of
+//! this package, asks its user.
 //!
 //! | part | file |
 //! |---|---|

@@ -83,7 +83,7 @@ fn chosen(plan: &Plan) -> Result<Vec<&'static Promise>> {
     for name in &plan.only {
         ensure!(
             all.iter().any(|promise| promise.name == name),
-            "there is no promise \"{name}\": `walden conformance --list` names them"
+            "there is no promise \"{name}\": `walden-conformance --list` names them"
         );
     }
     ensure!(!plan.servers.is_empty(), "no server is given");

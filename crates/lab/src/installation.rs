@@ -45,7 +45,7 @@ impl Installation {
     /// The installation that the environment names, shared by all labs of this program:
     ///
     /// * `WALDEN_PG_BINDIR`: PostgreSQL's programs, by default `/usr/lib/postgresql/15/bin`;
-    /// * `WALDEN_LIB_DIR`: the directory with `libwalden.so`, `walden` and the test modules, by default the
+    /// * `WALDEN_LIB_DIR`: the directory with `libwalden.so`, our programs and the test modules, by default the
     ///   one that cargo built this very program in.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl Installation {
         )
     }
 
-    /// Lays out all libraries that cargo built in a directory, and the program `walden`, as an installation
+    /// Lays out all libraries that cargo built in a directory, and our programs, as an installation
     /// would have them, so that `walden.so` finds its client the way it will for users.
     fn add_built(&self, artifacts: &Path) -> Result<()> {
         for entry in fs::read_dir(artifacts)? {
@@ -184,7 +184,7 @@ impl Installation {
                 .and_then(|name| name.strip_suffix(".so"));
             if let Some(library) = library {
                 self.add_library(library, &path)?;
-            } else if name == "walden" {
+            } else if name == "walden" || name == "walden-conformance" {
                 self.add_program(&path)?;
             }
         }

@@ -147,6 +147,9 @@ fn the_commands_and_their_flags_are_those_of_the_help() -> Result<()> {
                 "walden {command} (left: the book, right: the help)"
             );
         }
+        let suite = run(lab.command("walden-conformance").arg("--help"))?.success()?;
+        let written = sections.get("walden-conformance");
+        assert_eq!(written, Some(&flags_in_help(&suite)));
         let written = sections
             .keys()
             .filter_map(|heading| heading.strip_prefix("walden "));
