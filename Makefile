@@ -15,6 +15,8 @@ pg_bindir      = $(shell $(PG_CONFIG) --bindir)
 includedir     = $(shell $(PG_CONFIG) --includedir-server)
 target         = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 release        = $(target)/release
+# The bench is a workspace of its own, built into the same place.
+bench          = --release --locked --manifest-path bench/Cargo.toml --target-dir "$(target)"
 recovery_header = crates/abi/include/walden/recovery_module.h
 
 # Servers wait more than they compute, and a test that waits holds nobody else up. On two processors eight at once took
@@ -75,7 +77,9 @@ uninstall: ## remove what install put there
 
 lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path bench/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
+	$(CARGO) clippy --all-targets $(bench) -- -D warnings
 
 test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
@@ -84,7 +88,7 @@ test-all: ## the same with 15, 16, 17, 18 and 19
 	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites build ## lose a server and get it back, told step by step
-	@$(release)/demo
+	@$(release)/walden-demo
 
 fuzz: prerequisites ## fuzz what reads bytes from outside (SECONDS=60 for each target)
 	@CARGO="$(CARGO)" scripts/fuzz $(or $(SECONDS),60)
@@ -97,9 +101,10 @@ planted: prerequisites ## plant ten faults in what the simulation tests: each mu
 	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- faults $(SEED)
 
 soak: prerequisites build ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
-	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/soak $(or $(MINUTES),15) $(SEED)
+	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/walden-soak $(or $(MINUTES),15) $(SEED)
 
 bench: prerequisites build ## measure Walden beside its peers, as root, on a quiet machine (ONLY=drain RUNS=5 SEGMENTS=200)
+	$(CARGO) build $(bench)
 	@CARGO="$(CARGO)" scripts/peers
 	@scripts/stores seaweedfs
 	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/walden-bench run $(if $(ONLY),--only $(ONLY)) \

@@ -14,7 +14,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 27] = [
+const EDGES: [(&str, &[&str]); 29] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/wire", &[]),
@@ -22,7 +22,6 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("crates/archive", &["wal"]),
     ("crates/recovery", &["archive", "wal"]),
     ("crates/audit", &["archive", "wal"]),
-    ("crates/forge", &["wal"]),
     (
         "crates/server",
         &["abi", "archive", "module", "recovery", "wal", "wire"],
@@ -31,8 +30,11 @@ const EDGES: [(&str, &[&str]); 27] = [
         "crates/cli",
         &["archive", "audit", "recovery", "wal", "wire"],
     ),
-    ("crates/lab", &[]),
-    ("crates/conformance", &["lab"]),
+    ("testing/forge", &["wal"]),
+    ("testing/lab", &[]),
+    ("testing/conformance", &["lab"]),
+    ("testing/demo", &["lab"]),
+    ("testing/soak", &["lab"]),
     (
         "tests",
         &["archive", "conformance", "lab", "recovery", "wal"],
@@ -53,6 +55,15 @@ const EDGES: [(&str, &[&str]); 27] = [
     ("docs/tests", &[]),
 ];
 
+/// Where nothing is installed anywhere: tests, and programs that are one. What else is in `testing` keeps the product's
+/// rules: it is what a developer installs, or is linked into that.
+const TESTS_ALONE: [&str; 4] = [
+    "tests/",
+    "testing/simulate/",
+    "testing/demo/",
+    "testing/soak/",
+];
+
 /// Where `unsafe` may stand: the three places of STYLE U1.
 const UNSAFE_PLACES: [&str; 3] = [
     "crates/abi/",
@@ -69,10 +80,10 @@ const UNSAFE_ALLOWED: [&str; 2] = [
 /// Who may link, rename, sync or unlink (STYLE D1), and why the others are no danger to WAL.
 const MAY_CHANGE_NAMES: [&str; 9] = [
     // In throwaway directories: plays the server's part, and a failing disk's; replaces a server's configuration.
-    "crates/conformance/",
-    "crates/lab/src/cluster.rs",
+    "testing/conformance/",
+    "testing/lab/src/cluster.rs",
     // Removes the sockets that a throwaway store leaves in the system's directory.
-    "crates/lab/src/stores/mod.rs",
+    "testing/lab/src/stores/mod.rs",
     // In throwaway directories: sets backlogs back, empties archives, measures what plain syncing takes.
     "bench/",
     // The one place for the archive.
@@ -94,10 +105,10 @@ const MAY_SLEEP: [&str; 13] = [
     "crates/wire/src/ask.rs",
     "crates/server/src/worker/desk.rs",
     "crates/cli/src/restore.rs",
-    "crates/lab/src/wait.rs",
+    "testing/lab/src/wait.rs",
     "bench/src/watch.rs",
     // The pause between two writes: it sets a load, and waits for nothing.
-    "tests/src/bin/soak/main.rs",
+    "testing/soak/src/main.rs",
     "tests/tests/tidy.rs",
     // Late on purpose: a slow module, a worker that starts late, a repair that comes late.
     "tests/modules/misbehave/src/lib.rs",
@@ -156,10 +167,8 @@ fn code(line: &str) -> &str {
 }
 
 fn is_product(path: &str) -> bool {
-    let tests = ["tests/", "testing/"]
-        .iter()
-        .any(|folder| path.starts_with(folder))
-        || path.ends_with("/tests.rs");
+    let tests =
+        TESTS_ALONE.iter().any(|folder| path.starts_with(folder)) || path.ends_with("/tests.rs");
     path.contains("/src/")
         && !tests
         && !path
@@ -198,32 +207,77 @@ fn has_word(line: &str, word: &str) -> bool {
 
 #[test]
 fn crates_use_each_other_only_along_the_edges_of_the_design() {
-    let crates = EDGES.iter();
-    let ours: Vec<_> = crates
-        .filter_map(|(folder, _)| folder.strip_prefix("crates/"))
-        .collect();
+    let ours = EDGES.map(|(folder, _)| folder.rsplit('/').next().unwrap_or(folder));
     for (folder, allowed) in EDGES {
-        let manifest =
-            fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
-        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or_default();
-        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
-        let used: BTreeSet<&str> = dependencies
-            .lines()
-            .filter_map(|line| line.split(['.', ' ', '=']).next())
-            .filter(|name| ours.contains(name))
-            .collect();
+        let used = uses(folder, "[dependencies]");
+        let used = used.iter().map(String::as_str);
+        let used: BTreeSet<&str> = used.filter(|name| ours.contains(name)).collect();
         let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
         assert_eq!(used, allowed, "{folder} (left: used, right: design)");
     }
-    let members = fs::read_dir(root().join("crates"))
-        .expect("crates")
-        .flatten()
-        .count();
-    let listed = EDGES
+    for place in ["crates", "testing"] {
+        let members = fs::read_dir(root().join(place)).expect(place).count();
+        let listed = EDGES
+            .iter()
+            .filter(|(folder, _)| folder.split('/').next() == Some(place));
+        assert_eq!(members, listed.count(), "{place} is not what EDGES lists");
+    }
+}
+
+/// The names that a section of a crate's manifest, `[dependencies]` say, begins its lines with.
+fn uses(folder: &str, section: &str) -> BTreeSet<String> {
+    let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
+    let lines = manifest.lines().skip_while(|line| *line != section).skip(1);
+    let lines = lines.take_while(|line| !line.starts_with('['));
+    lines
+        .filter_map(|line| line.split(['.', ' ', '=']).next().map(str::to_owned))
+        .collect()
+}
+
+#[test]
+fn nothing_that_is_for_testing_is_in_the_product() {
+    let testing: BTreeSet<_> = EDGES
         .iter()
-        .filter(|(folder, _)| folder.starts_with("crates/"))
-        .count();
-    assert_eq!(members, listed, "a crate is not listed in EDGES");
+        .filter_map(|(folder, _)| folder.strip_prefix("testing/"))
+        .map(str::to_owned)
+        .collect();
+    let mut seen = 0;
+    for (folder, _) in EDGES {
+        if folder.starts_with("crates/") {
+            for section in ["[dependencies]", "[build-dependencies]"] {
+                let used = uses(folder, section);
+                let found: Vec<_> = used.intersection(&testing).collect();
+                assert!(found.is_empty(), "{folder}, {section}: {found:?}");
+            }
+            seen += uses(folder, "[dev-dependencies]")
+                .intersection(&testing)
+                .count();
+        }
+    }
+    assert!(
+        seen > 2,
+        "their tests use {seen} of them: the search is blind"
+    );
+}
+
+#[test]
+fn the_bench_has_the_lints_and_the_profile_of_the_product() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("a manifest");
+    let (ours, its) = (read("Cargo.toml"), read("bench/Cargo.toml"));
+    for name in [
+        "[workspace.lints.rust]",
+        "[workspace.lints.clippy]",
+        "[profile.release]",
+    ] {
+        let section = |text: &str| {
+            let lines = text.lines().skip_while(|line| *line != name).skip(1);
+            let lines = lines.take_while(|line| !line.starts_with('['));
+            let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(!section(&ours).is_empty(), "{name} is empty");
+        assert_eq!(section(&ours), section(&its), "{name}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What Walden promises, shown on real PostgreSQL servers.
 //!
 //! One module for each promise; each test has a server, and an archive, of its own. See
-//! `crates/lab` for where servers and libraries are looked for.
+//! `testing/lab` for where servers and libraries are looked for.
 
 mod archive_ahead;
 mod c_module;
