@@ -15,6 +15,7 @@ pg_bindir      = $(shell $(PG_CONFIG) --bindir)
 includedir     = $(shell $(PG_CONFIG) --includedir-server)
 target         = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 release        = $(target)/release
+product        = --package walden-server --package walden-cli
 # The bench is a workspace of its own, built into the same place.
 bench          = --release --locked --manifest-path bench/Cargo.toml --target-dir "$(target)"
 recovery_header = crates/abi/include/walden/recovery_module.h
@@ -31,7 +32,7 @@ ALL_SERVERS  = 15 16 17 18 19
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build install uninstall lint test test-all demo fuzz simulate planted soak bench conformance book clean
+.PHONY: help prerequisites servers stores build everything install uninstall lint test test-all demo fuzz simulate planted soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -47,7 +48,12 @@ stores: prerequisites ## fetch the object stores of the tests into .cache/stores
 	@CARGO="$(CARGO)" scripts/stores
 
 build: ## build libwalden.so, walden and walden-conformance, optimised
-	$(CARGO) build --release --locked --workspace
+	$(CARGO) build --release --locked
+
+# With what the tests are made of, and their modules. In one command with the tests themselves, whose libraries want
+# features of others: else most of Walden would be compiled twice.
+everything:
+	$(CARGO) build --release --locked --workspace --all-targets
 
 install: build ## install walden.so, walden and walden-conformance for the server of PG_CONFIG (DESTDIR is honoured)
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
@@ -81,13 +87,14 @@ lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
 	$(CARGO) clippy --all-targets $(bench) -- -D warnings
 
-test: prerequisites build ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
+test: prerequisites everything ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
 test-all: ## the same with 15, 16, 17, 18 and 19
 	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
-demo: prerequisites build ## lose a server and get it back, told step by step
+demo: prerequisites ## lose a server and get it back, told step by step
+	$(CARGO) build --release --locked $(product) --package walden-demo
 	@$(release)/walden-demo
 
 fuzz: prerequisites ## fuzz what reads bytes from outside (SECONDS=60 for each target)
@@ -100,7 +107,8 @@ simulate: prerequisites ## play made-up histories of servers and their archive, 
 planted: prerequisites ## plant ten faults in what the simulation tests: each must be found within a minute (SEED=…)
 	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- faults $(SEED)
 
-soak: prerequisites build ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
+soak: prerequisites ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)
+	$(CARGO) build --release --locked $(product) --package walden-soak
 	@WALDEN_LIB_DIR="$(abspath $(release))" $(release)/walden-soak $(or $(MINUTES),15) $(SEED)
 
 bench: prerequisites build ## measure Walden beside its peers, as root, on a quiet machine (ONLY=drain RUNS=5 SEGMENTS=200)
@@ -111,7 +119,8 @@ bench: prerequisites build ## measure Walden beside its peers, as root, on a qui
 	    $(if $(RUNS),--runs $(RUNS)) $(if $(SEGMENTS),--segments $(SEGMENTS))
 	@$(release)/walden-bench page
 
-conformance: prerequisites build ## put four modules through the conformance suite, for the tables of the book
+conformance: prerequisites ## put four modules through the conformance suite, for the tables of the book
+	$(CARGO) build --release --locked $(product) --package walden-conformance --package basic_archive_rs
 	@WALDEN_LIB_DIR="$(abspath $(release))" scripts/conformance $(MODULES)
 
 book: ## make pages of the book in docs/ (installs mdbook into .cache when missing, which takes minutes)
