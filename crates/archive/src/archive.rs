@@ -61,7 +61,7 @@ pub struct Place {
     pub options: Options,
 }
 
-/// What became of a file offered to [`Archive::put_new`]. Both mean: it is in the archive, durably.
+/// What became of a file offered to [`Archive::put_new`]. Each means: it is in the archive, durably.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Put {
     /// It is there by our doing.
@@ -71,8 +71,12 @@ pub enum Put {
         /// Size of the object it became.
         bytes_out: u64,
     },
-    /// It was there with the same bytes, and has been made durable again.
+    /// It was there with the same bytes, and has been made durable again. Of a partial segment, and of a segment in which WAL
+    /// ends, the records count.
     AlreadyStored,
+    /// WAL ends inside this segment, where the server has left its timeline: its partial segment is there, by our doing or with
+    /// the same records.
+    AsPartial,
 }
 
 /// What [`Archive::get`] found.
@@ -190,7 +194,7 @@ impl Archive {
     /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system, or the archive is one of segments of
     ///   another size; nothing was written;
     /// * [`crate::ErrorKind::Damaged`]: the source fails its checks;
-    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or is itself what is in the archive, or whose it is cannot be
+    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or not complete (WAL ends inside it), or is itself what is in the archive, or whose it is cannot be
     ///   told; or it would not be encrypted where all others are; or it cannot be told whether an encrypted file that is there
     ///   is the same;
     /// * [`crate::ErrorKind::Unavailable`], [`crate::ErrorKind::Cancelled`]: offer the file again.

@@ -39,6 +39,7 @@ use crate::store::{Detail, Glance, Object, Published, Staged};
 use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
 
+mod ended;
 mod note;
 mod predecessor;
 mod run;
@@ -98,20 +99,23 @@ pub(crate) fn put_new(
         offer.must_be_stored(object)?;
         return Ok((Put::AlreadyStored, identity));
     }
-    if let Some(put) = offer.create(workspace)? {
-        return Ok((put, identity));
-    }
-    match archive.store.open(&offer.key)? {
-        Some(object) => {
+    let put = match offer.create(workspace)? {
+        Made::Stored {
+            bytes_in,
+            bytes_out,
+        } => Put::Stored {
+            bytes_in,
+            bytes_out,
+        },
+        Made::Ended(summary) => offer.put_ended(&summary, workspace)?,
+        Made::Exists => {
+            let object = offer.reopened()?;
             must_not_be_itself(archive, &offer.key, &object, &offer.source)?;
             offer.must_be_stored(object)?;
-            Ok((Put::AlreadyStored, identity))
+            Put::AlreadyStored
         }
-        None => Err(Error::unavailable(format!(
-            "archive file \"{}\" disappeared while it was being compared",
-            archive.shown(&offer.key)
-        ))),
-    }
+    };
+    Ok((put, identity))
 }
 
 /// A file that is found under its own name in the archive because the archive is where it lies is no copy.
@@ -194,6 +198,16 @@ struct Encoded {
     summary: Option<SegmentSummary>,
 }
 
+/// What came of storing a file.
+enum Made {
+    /// It is stored.
+    Stored { bytes_in: u64, bytes_out: u64 },
+    /// Nothing: there is a file of its name.
+    Exists,
+    /// Nothing: WAL ends in this segment.
+    Ended(SegmentSummary),
+}
+
 /// A file on its way into the archive.
 struct Offer<'a> {
     archive: &'a Archive,
@@ -218,7 +232,17 @@ impl Offer<'_> {
         Ok(())
     }
 
-    /// A conflict unless the stored object holds the source's bytes.
+    /// The object that stands in the way.
+    fn reopened(&self) -> Result<Object, Error> {
+        self.archive.store.open(&self.key)?.ok_or_else(|| {
+            Error::unavailable(format!(
+                "archive file \"{}\" disappeared while it was being compared",
+                self.archive.shown(&self.key)
+            ))
+        })
+    }
+
+    /// A conflict unless the stored object holds the source's bytes, or of one in which WAL ends its records.
     fn must_equal(&mut self, object: Object) -> Result<(), Error> {
         let shown = self.archive.shown(&self.key);
         let modified = object.modified;
@@ -236,6 +260,9 @@ impl Offer<'_> {
         match comparison {
             Ok(Comparison::Equal) => Ok(()),
             Ok(Comparison::Differ { at, left, right }) => {
+                if self.agrees_with_stored()? {
+                    return Ok(());
+                }
                 self.must_hold_still()?;
                 Err(Error::conflict(format!(
                     "archive file \"{shown}\" already exists with different contents: \
@@ -276,6 +303,10 @@ impl Offer<'_> {
             Some(ours) if ours == noted => Ok(()),
             Some(ours) if ours.secret == noted.secret => {
                 self.must_hold_still()?;
+                if self.ends_inside(None)?.is_some() {
+                    let why = "and WAL ends inside the file, so that only its records can be compared";
+                    return Err(could_not(why).with_hint(hint));
+                }
                 Err(Error::conflict(format!(
                     "archive file \"{shown}\" already exists with different contents: its digest, written {}, is not \
                      that of {}",
@@ -293,25 +324,33 @@ impl Offer<'_> {
         }
     }
 
-    /// The digest of the file's contents; `None` without the cluster's secret.
+    /// The digest of the file's contents, of a partial segment up to the end of its WAL; `None` without the cluster's secret.
     fn digest(&mut self, chunk: &mut [u8]) -> Result<Option<Digest>, Error> {
         let Some(secret) = &self.archive.secret else {
             return Ok(None);
         };
         let mut digesting = secret.digesting(self.name)?;
+        let mut left = match self.name {
+            WalFileName::Partial(own) => self.read_records(*own)?.as_ref().map(ended::wal_bytes),
+            _ => None,
+        };
         self.source.rewind()?;
         loop {
             self.cancel.check(&self.what())?;
             let bytes = self.source.fill(chunk)?;
-            digesting.feed(chunk.get(..bytes).unwrap_or_default());
+            let counts = left.map_or(bytes, |left| {
+                bytes.min(usize::try_from(left).unwrap_or(bytes))
+            });
+            digesting.feed(chunk.get(..counts).unwrap_or_default());
+            left = left.map(|left| left - counts as u64);
             if bytes < chunk.len() {
                 return Ok(Some(digesting.finish()));
             }
         }
     }
 
-    /// Stores the file. `None` if it is there already, or another one under its name.
-    fn create(&mut self, workspace: &mut Workspace) -> Result<Option<Put>, Error> {
+    /// Stores the file, unless there is one of its name, or WAL ends in it.
+    fn create(&mut self, workspace: &mut Workspace) -> Result<Made, Error> {
         let options = &self.archive.options;
         let compression = match self.name {
             WalFileName::Segment(_) | WalFileName::Partial(_) => options.compression,
@@ -341,16 +380,19 @@ impl Offer<'_> {
         if let Some(summary) = &summary {
             self.must_fit(summary)?;
         }
+        if let Some(ended) = self.ends_inside(summary.as_ref())? {
+            return Ok(Made::Ended(ended));
+        }
         match staged.publish()? {
-            Published::Exists => Ok(None),
+            Published::Exists => Ok(Made::Exists),
             Published::Created => {
                 if let Some(summary) = summary {
                     self.archive.neighbours.remember(self.name, summary);
                 }
-                Ok(Some(Put::Stored {
+                Ok(Made::Stored {
                     bytes_in: self.source.bytes,
                     bytes_out,
-                }))
+                })
             }
         }
     }

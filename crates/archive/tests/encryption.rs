@@ -367,3 +367,30 @@ fn whether_a_segment_is_missing_is_not_guessed_from_history_that_cannot_be_read(
         "{against:?}"
     );
 }
+
+#[test]
+fn partial_segments_with_the_same_records_are_the_same_to_who_cannot_open_them() {
+    let written = |fill: usize| {
+        let mut wal = ::forge::Written::new();
+        wal.system = OURS.0;
+        wal.fill(fill);
+        wal.segments(1).remove(0)
+    };
+    let (name, one) = written(400_000);
+    let name = format!("{name}.partial");
+    // Another server's, on which an older segment has left this behind.
+    let mut other = one.clone();
+    other[900_000..].fill(7);
+    let keys = Keys::new();
+    let (_, public) = keys.make("key");
+    let archive = keys.archive(&[&public], None);
+    let put = keys.place.put(&archive, &name, &one).unwrap();
+    assert!(matches!(put, Put::Stored { .. }), "{put:?}");
+    let put = keys.place.put(&archive, &name, &other).unwrap();
+    assert_eq!(put, Put::AlreadyStored);
+    let error = keys
+        .place
+        .put(&archive, &name, &written(500_000).1)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}

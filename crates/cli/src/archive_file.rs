@@ -78,6 +78,9 @@ fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Err
                 format!("archived \"{name}\" in \"{place}\", {bytes_in} bytes as {bytes_out}")
             }
             Put::AlreadyStored => format!("\"{name}\" was in \"{place}\" already"),
+            Put::AsPartial => {
+                format!("archived \"{name}\" in \"{place}\" as \"{name}.partial\"")
+            }
         });
     }
     Ok(())

@@ -410,16 +410,23 @@ fn is_stopping() -> bool {
 }
 
 fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
+    let mut level = Level::Debug1;
     let message = match put {
         Put::Stored {
             bytes_in,
             bytes_out,
         } => format!("archived file \"{file}\"{how}: {bytes_in} bytes stored as {bytes_out}"),
         Put::AlreadyStored => {
-            format!("file \"{file}\" is in the archive already, with identical contents")
+            format!("file \"{file}\" is in the archive already, with the same contents")
+        }
+        Put::AsPartial => {
+            level = Level::Log;
+            format!(
+                "archived file \"{file}\" as \"{file}.partial\"{how}: its timeline was left inside it"
+            )
         }
     };
-    process.report(&Report::new(Level::Debug1, message));
+    process.report(&Report::new(level, message));
 }
 
 fn told(note: UploadNote) -> Report {

@@ -19,6 +19,7 @@ mod injected_c;
 mod injected_recovery;
 mod kills;
 mod leaks;
+mod left_inside;
 mod map;
 mod misbehaving;
 mod not_configured;

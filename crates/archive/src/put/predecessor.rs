@@ -12,13 +12,14 @@ use std::path::Path;
 
 use wal::{
     LongPageHeader, Lsn, SegmentEnd, SegmentName, SegmentReader, SegmentSummary, TimelineHistory,
-    WalFileName,
+    TimelineId, WalFileName,
 };
 
 use super::{ANOTHER_SERVER, Offer};
 use crate::archive::Archive;
 use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::{CHUNK_BYTES, Contents};
+use crate::compare::compare_wal;
 use crate::error::{Error, ErrorKind, Mark};
 use crate::key::{key_of, parse_key};
 use crate::neighbours;
@@ -107,33 +108,15 @@ impl Offer<'_> {
     fn compared(&self, before: &SegmentName, object: Object, path: &Path) -> Result<Known, Error> {
         let mut stored = self.archive.decode(object, &before.to_string())?;
         let mut there = Source::open(path)?;
-        let mut reader = Some(SegmentReader::new(*before));
-        let (mut one, mut other) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
-        let mut differ = false;
-        loop {
-            self.cancel.check(&self.what())?;
-            let bytes = stored.fill(&mut one)?;
-            let now = one.get(..bytes).unwrap_or_default();
-            let beside = match differ {
-                true => 0,
-                false => there.fill(&mut other)?,
-            };
-            differ = differ || now != other.get(..beside).unwrap_or_default();
-            reader = reader.and_then(|mut reader| {
-                let fed = reader.feed(now, |_| ());
-                fed.is_ok().then_some(reader)
-            });
-            if bytes < CHUNK_BYTES {
-                break;
-            }
-        }
-        if !differ {
+        let check = || self.cancel.check(&self.what());
+        let compared = compare_wal(*before, &mut stored, &mut there, check)?;
+        if compared.differ.is_none() {
             return Ok(Known::Same);
         }
         there.must_hold_still()?;
         // A stored one that is damaged, or was cut at a timeline's end, is no other server's for that.
-        let is_whole = reader
-            .and_then(|reader| reader.finish().ok())
+        let is_whole = compared
+            .stored
             .is_some_and(|summary| !matches!(summary.end(), SegmentEnd::Ended(_)));
         match is_whole {
             true => Err(self.another(before, &format!("it is not file \"{}\"", path.display()))),
@@ -204,7 +187,11 @@ impl Offer<'_> {
         .with_hint(ANOTHER_SERVER)
     }
 
-    fn read_records(&mut self, own: SegmentName) -> Result<Option<SegmentSummary>, Error> {
+    /// What the file's records say; `None` if they are not right, or of a version that is not known.
+    pub(super) fn read_records(
+        &mut self,
+        own: SegmentName,
+    ) -> Result<Option<SegmentSummary>, Error> {
         self.source.rewind()?;
         let (cancel, what) = (self.cancel, self.what());
         read(&mut self.source, own, || cancel.check(&what))
@@ -247,7 +234,7 @@ fn before(own: &SegmentSummary, directory: Option<&Path>) -> Option<SegmentName>
     }
     // One that begins at the boundary has no page of the other. Its history says so.
     let parent = directory
-        .and_then(|directory| history_in(directory, own))
+        .and_then(|directory| history_in(directory, own.name.timeline()))
         .filter(|history| {
             let begins = history.begins().map(|begins| begins.segment(segment_size));
             begins.is_some() && begins == own.name.number(segment_size)
@@ -259,8 +246,8 @@ fn before(own: &SegmentSummary, directory: Option<&Path>) -> Option<SegmentName>
     })
 }
 
-fn history_in(directory: &Path, own: &SegmentSummary) -> Option<TimelineHistory> {
-    let timeline = own.name.timeline();
+/// A timeline history file as it lies in a folder; `None` if it is not there or cannot be understood.
+pub(super) fn history_in(directory: &Path, timeline: TimelineId) -> Option<TimelineHistory> {
     let path = directory.join(WalFileName::TimelineHistory(timeline).to_string());
     let mut source = Source::open(&path).ok()?;
     if source.bytes > HISTORY_BYTES_MAX {

@@ -170,6 +170,9 @@ impl Trial<'_, '_> {
                 };
                 Ok(())
             }
+            Ok(Put::AsPartial) => Err(Broken(format!(
+                "\"{name}\" was taken for a partial segment"
+            ))),
             Err(error) if error.kind() == ErrorKind::Conflict => {
                 let others = known.possible.iter().chain(&known.acknowledged);
                 let justified = known.acknowledged != Some(variant)
