@@ -249,6 +249,8 @@ pub struct Scan {
     pub reaches_end: bool,
     /// Where the last record begins, complete or not.
     pub last: Option<u64>,
+    /// Where the last complete record ends.
+    pub end: u64,
 }
 
 /// One or two segments as a reader's pages.
@@ -297,6 +299,7 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
         first: None,
         reaches_end: false,
         last: None,
+        end: number * SEGMENT,
     };
     let start = loop {
         let header = if page == 0 { 40 } else { 24 };
@@ -341,6 +344,7 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
         }
     }
     scan.reaches_end = at >= end;
+    scan.end = at;
     Some(scan)
 }
 
@@ -502,6 +506,35 @@ pub fn judge_archived(shelf: &Shelf, server: &Server, offer: &Offer) -> Option<V
         ));
     }
     None
+}
+
+/// The key under which an acknowledged file is stored with all its records, though its bytes are not stored under its name: WAL
+/// ends in it, and behind the end everybody has other bytes.
+#[must_use]
+pub fn stored_by_records(shelf: &Shelf, name: &str, contents: &[u8]) -> Option<String> {
+    let bare = name.strip_suffix(".partial").unwrap_or(name);
+    let (_, number) = parse_segment(bare)?;
+    let own = scan(contents, number)?;
+    if bare == name && own.reaches_end {
+        return None;
+    }
+    let keys = [name.to_owned(), format!("{bare}.partial")];
+    keys.into_iter().find(|key| {
+        let Some(stored) = shelf.raw(key) else {
+            return false;
+        };
+        let end = scan(&stored, number).map_or(0, |stored| stored.end.min(own.end));
+        let shared = end.saturating_sub(number * SEGMENT) as usize;
+        shared > 0 && stored.get(..shared) == contents.get(..shared)
+    })
+}
+
+/// Whether WAL ends in a segment that is called complete.
+#[must_use]
+pub fn ends_inside(name: &str, contents: &[u8]) -> bool {
+    let number = parse_segment(name).map(|(_, number)| number);
+    let scanned = number.and_then(|number| scan(contents, number));
+    scanned.is_some_and(|scanned| !scanned.reaches_end)
 }
 
 /// The segment before this one, by who wrote the record before its first one: the same timeline, or where that begins in it, the

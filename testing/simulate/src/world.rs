@@ -386,31 +386,35 @@ impl World {
                     self.counts.archived += 1;
                     self.story.push(format!("server {id} archived {name}"));
                     let stored = self.shelf.raw(&name);
-                    let partial = self.shelf.raw(&format!("{name}.partial"));
                     let right = stored.as_deref() == Some(contents.as_slice());
-                    if right && !was_there {
-                        let kept = Kept {
-                            contents,
-                            is_sound: true,
-                            life,
-                        };
-                        self.shelf.kept.insert(name.clone(), kept);
-                        if let Some(Violation { rule, text }) = verdict {
-                            self.violate(rule, text);
-                        }
-                    } else if let (false, Some(partial)) = (right, partial) {
-                        // WAL ends in it: it has been stored as what it is.
-                        let kept = Kept {
-                            contents: std::sync::Arc::new(partial),
-                            is_sound: true,
-                            life,
-                        };
-                        self.shelf
-                            .kept
-                            .entry(format!("{name}.partial"))
-                            .or_insert(kept);
-                    } else if !right {
+                    if right && was_there {
+                        continue;
+                    }
+                    let by_records = || oracle::stored_by_records(&self.shelf, &name, &contents);
+                    let key = if right {
+                        Some(name.clone())
+                    } else {
+                        by_records()
+                    };
+                    if right && oracle::ends_inside(&name, &contents) {
+                        self.violate(
+                            "archived as complete, and WAL ends in it",
+                            format!("\"{name}\""),
+                        );
+                    }
+                    let Some(key) = key else {
                         self.violate("archived, and is not", format!("\"{name}\""));
+                        continue;
+                    };
+                    let stored = self.shelf.raw(&key).unwrap_or_default();
+                    let kept = Kept {
+                        contents: std::sync::Arc::new(stored),
+                        is_sound: true,
+                        life,
+                    };
+                    self.shelf.kept.entry(key).or_insert(kept);
+                    if let (true, Some(Violation { rule, text })) = (right, verdict) {
+                        self.violate(rule, text);
                     }
                 }
                 Err(why) => {
