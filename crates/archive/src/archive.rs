@@ -194,9 +194,9 @@ impl Archive {
     /// * [`crate::ErrorKind::Foreign`]: the archive, or the file, belongs to another system, or the archive is one of segments of
     ///   another size; nothing was written;
     /// * [`crate::ErrorKind::Damaged`]: the source fails its checks;
-    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or not complete (WAL ends inside it), or is itself what is in the archive, or whose it is cannot be
-    ///   told; or it would not be encrypted where all others are; or it cannot be told whether an encrypted file that is there
-    ///   is the same;
+    /// * [`crate::ErrorKind::Unusable`]: the source is not there, or not complete (WAL ends inside it), or is itself what is in
+    ///   the archive, or whose it is cannot be told; or it would not be encrypted where all others are; or it cannot be told
+    ///   whether an encrypted file that is there is the same;
     /// * [`crate::ErrorKind::Unavailable`], [`crate::ErrorKind::Cancelled`]: offer the file again.
     pub fn put_new(
         &self,

@@ -16,7 +16,6 @@
 //! digest does not show is damage of the stored bytes.
 
 use std::io::{self, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -29,13 +28,13 @@ use crate::codec::{CHUNK_BYTES, Contents, Encoder};
 use crate::compare::{Comparison, Side, compare, describe};
 use crate::compression::Compression;
 use crate::error::{Error, ErrorKind, Mark};
-use crate::key::{key_of, parse_key};
+use crate::key::key_of;
 use crate::neighbours;
 use crate::options::Cancel;
 use crate::seal::Sealing;
 use crate::secret::Digest;
 use crate::source::{Identity, Source};
-use crate::store::{Detail, Glance, Object, Published, Staged};
+use crate::store::{Glance, Object, Published, Staged};
 use crate::time::rfc3339;
 use crate::workspace::{Parts, Workspace};
 
@@ -45,6 +44,7 @@ mod predecessor;
 mod run;
 
 pub use note::ENCRYPTED_KEY;
+pub(crate) use predecessor::has_later;
 pub(crate) use run::Run;
 
 const ANOTHER_SERVER: &str = "Another server has archived under the same system identifier: the one that this one is a copy \
@@ -137,29 +137,6 @@ fn must_not_be_itself(
         "An archive needs a directory of its own: the server removes from its WAL directory (pg_wal) what it takes for \
          archived.",
     ))
-}
-
-/// Whether the archive holds WAL of the timeline behind this segment: then another has written it, or this process before it was
-/// started anew. Not a question for files that are no segments.
-pub(crate) fn has_later(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
-    let (WalFileName::Segment(own) | WalFileName::Partial(own)) = name else {
-        return Ok(false);
-    };
-    let mut has_later = false;
-    let prefix = format!("{:08X}", own.timeline().get());
-    archive
-        .store
-        .list_after(&prefix, &own.to_string(), Detail::Keys, &mut |entry| {
-            has_later = match parse_key(&entry.key) {
-                Some(WalFileName::Segment(found) | WalFileName::Partial(found)) => found > *own,
-                _ => false,
-            };
-            match has_later {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        })?;
-    Ok(has_later)
 }
 
 /// Whose file this is: as it says itself, else as the caller says.

@@ -113,10 +113,9 @@ impl Offer<'_> {
     fn left_in(&self, header: &LongPageHeader, from: Lsn) -> Option<Lsn> {
         let timeline = self.name.timeline();
         let size = header.segment_size;
-        let left = histories_in(self.source.directory()?)
+        histories_in(self.source.directory()?)
             .filter_map(|history| history.left(timeline))
-            .find(|left| *left >= from && left.segment(size) == header.address.segment(size));
-        left
+            .find(|left| *left >= from && left.segment(size) == header.address.segment(size))
     }
 
     /// Whether the stored file of this name, whose bytes are others, holds the same records as this one as far as both go, and

@@ -8,6 +8,7 @@
 //! Guarantees refusal only on proof: the segment before lies in `pg_wal`, whole, and is not what is stored; or the two do not
 //! join. What is missing, damaged, or cannot be read is told to the caller, and the file is archived.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use wal::{
@@ -258,6 +259,29 @@ pub(super) fn history_in(directory: &Path, timeline: TimelineId) -> Option<Timel
     TimelineHistory::parse(timeline, text.get(..bytes)?).ok()
 }
 
+/// Whether the archive holds WAL of the timeline behind this segment: then another has written it, or this process before it was
+/// started anew. Not a question for files that are no segments.
+pub(crate) fn has_later(archive: &Archive, name: &WalFileName) -> Result<bool, Error> {
+    let (WalFileName::Segment(own) | WalFileName::Partial(own)) = name else {
+        return Ok(false);
+    };
+    let mut has_later = false;
+    let prefix = format!("{:08X}", own.timeline().get());
+    archive
+        .store
+        .list_after(&prefix, &own.to_string(), Detail::Keys, &mut |entry| {
+            has_later = match parse_key(&entry.key) {
+                Some(WalFileName::Segment(found) | WalFileName::Partial(found)) => found > *own,
+                _ => false,
+            };
+            match has_later {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
+    Ok(has_later)
+}
+
 /// Whether the archive holds segments of the timeline from before this one.
 fn has_older(archive: &Archive, segment: &SegmentName) -> Result<bool, Error> {
     let mut has_older = false;
@@ -266,10 +290,10 @@ fn has_older(archive: &Archive, segment: &SegmentName) -> Result<bool, Error> {
         if let Some(WalFileName::Segment(found)) = parse_key(&entry.key) {
             has_older |= found < *segment;
             if has_older || archive.store.lists_in_order() {
-                return std::ops::ControlFlow::Break(());
+                return ControlFlow::Break(());
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     })?;
     Ok(has_older)
 }

@@ -174,7 +174,7 @@ fn what_is_stored_under_its_name_with_all_its_records_will_do() {
             scene.put(&scene.name, &recycled(ENDS)).unwrap(),
             Put::AlreadyStored
         );
-        assert_eq!(scene.keys(), [scene.name.clone()]);
+        assert_eq!(scene.keys(), std::slice::from_ref(&scene.name));
     });
 }
 
