@@ -4,7 +4,7 @@
 //! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. The file and one
 //! function of it are long because the rules stand together.
 
-use forge::pen::Written;
+use forge::pen::{OVERWRITES, Written};
 
 use crate::life::{Server, Signal};
 use crate::reader::{Ask as PageAsk, Pages, Reader, Record, Seen, Trouble};
@@ -316,6 +316,10 @@ pub fn scan(contents: &[u8], number: u64) -> Option<Scan> {
         let address = word(usize::try_from(page).ok()? + 8)?;
         if address != number * SEGMENT + page {
             return Some(scan);
+        }
+        // The record was given up here, and another begins.
+        if (half(usize::try_from(page).ok()?)? >> 16) as u16 & OVERWRITES != 0 {
+            break number * SEGMENT + page + 24;
         }
     };
     let end = (number + 1) * SEGMENT;
