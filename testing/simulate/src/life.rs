@@ -431,13 +431,24 @@ impl Server {
         }
     }
 
-    /// A standby's copy of what another server has written: up to `to`, from the segment of `from` on.
+    /// A standby's copy of what another server has written: up to `to`, from the segment of `from` on. The segment of `to` is the
+    /// first one of timeline `next`, if the other server has left the timeline there (`WalSndSegmentOpen`).
     /// Returns up to where there is.
-    pub fn receive(&mut self, source: &Files, timeline: u32, from: u64, to: u64) -> u64 {
+    pub fn receive(
+        &mut self,
+        source: &Files,
+        timeline: u32,
+        next: Option<u32>,
+        from: u64,
+        to: u64,
+    ) -> u64 {
         let mut place = from - from % SEGMENT;
         while place < to {
             let name = segment_name(timeline, segment_of(place));
-            let Some(contents) = source.get(&name) else {
+            let of_next = next
+                .filter(|_| segment_of(place) == segment_of(to))
+                .map(|next| segment_name(next, segment_of(place)));
+            let Some(contents) = source.get(of_next.as_ref().unwrap_or(&name)) else {
                 return place;
             };
             let until = (place + PAGE).min(to);

@@ -169,22 +169,24 @@ impl Host for World {
         let source = self.servers.get(self.plan.upstream?)?.clone()?;
         let (end, current) = source.end()?;
         let mut to = end;
-        let mut ends = false;
+        let mut next = None;
         if current != timeline {
             let contents = source.files.get(&crate::timelines::history_name(current))?;
             let line = parse(current, contents).ok()?;
-            to = line.iter().find(|entry| entry.timeline == timeline)?.end;
-            ends = true;
+            let left = line.iter().position(|entry| entry.timeline == timeline)?;
+            to = line.get(left)?.end;
+            next = Some(line.get(left.checked_sub(1)?)?.timeline);
         }
         if self.plan.limit < to {
             to = self.plan.limit;
-            ends = false;
+            next = None;
         }
+        let ends = next.is_some();
         let start = from - from % SEGMENT;
         if start >= to && !ends {
             return None;
         }
-        let got = server.receive(&source.files, timeline, from, to);
+        let got = server.receive(&source.files, timeline, next, from, to);
         self.tell(format!(
             "    streamed timeline {timeline} up to {}",
             lsn(got)
