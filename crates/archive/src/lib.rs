@@ -55,6 +55,7 @@ mod store;
 pub mod suite;
 mod time;
 mod uploads;
+mod wal_folder;
 mod workspace;
 
 pub use archive::{Archive, ByHand, Cleaned, CleanedByHand, Got, Place, Put, Stored};
@@ -89,3 +90,4 @@ pub use settings::{MissingSegment, Settings};
 pub use store::{Detail, Entry, Glance, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial};
 pub use time::rfc3339;
 pub use uploads::{UploadLimits, UploadNote, Uploads};
+pub use wal_folder::{histories_in, history_in, segment_in};

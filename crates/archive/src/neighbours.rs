@@ -6,23 +6,19 @@
 //! A segment whose neighbours were not seen is checked alone: an audit of the whole archive is what sees all of them.
 
 use std::collections::VecDeque;
-use std::io::Read;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use wal::{Damage, Lsn, SegmentEnd, SegmentName, SegmentReader, SegmentSummary, WalFileName};
+use wal::{Damage, Lsn, SegmentEnd, SegmentName, SegmentSummary, WalFileName};
 
 use crate::error::Error;
-use crate::regular::open_regular;
+use crate::wal_folder::segment_in;
 
 const ALL_THE_SAME: &str = "One of the two is not what the server wrote. With \"walden.verify\" set to \"header\" \
      records are not looked at.";
 
 /// How many segments are remembered: more than are ever on their way at once. About 200 kB at most.
 const REMEMBERED_MAX: usize = 48;
-
-/// How much of a file is read at a time.
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// What is known of the segments that passed by last.
 #[derive(Debug, Default)]
@@ -112,7 +108,7 @@ fn before_in(directory: &Path, summary: &SegmentSummary) -> Option<SegmentSummar
     let of_parent = name.with_timeline(summary.header.timeline);
     let found = [name, of_parent]
         .into_iter()
-        .find_map(|name| read_in(directory, name))?;
+        .find_map(|name| segment_in(directory, name))?;
     is_whole(&found, summary).then_some(found)
 }
 
@@ -122,26 +118,13 @@ pub(crate) fn whole_in(
     name: &SegmentName,
     summary: &SegmentSummary,
 ) -> Option<SegmentSummary> {
-    let found = read_in(directory, *name)?;
+    let found = segment_in(directory, *name)?;
     is_whole(&found, summary).then_some(found)
 }
 
 fn is_whole(found: &SegmentSummary, summary: &SegmentSummary) -> bool {
     let is_same = found.header.system == summary.header.system;
     is_same && !matches!(found.end(), SegmentEnd::Ended(_))
-}
-
-fn read_in(directory: &Path, name: SegmentName) -> Option<SegmentSummary> {
-    let mut reader = SegmentReader::new(name);
-    let mut file = open_regular(&directory.join(name.to_string())).ok()?;
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        match file.read(&mut piece).ok()? {
-            0 => break,
-            bytes => reader.feed(piece.get(..bytes)?, |_| ()).ok()?,
-        }
-    }
-    reader.finish().ok()
 }
 
 /// For a segment in which WAL ends, although it goes on in the next.
@@ -155,7 +138,7 @@ pub(crate) fn ends_early(shown: &str, lsn: Lsn, there: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use forge::Written;
-    use wal::Record;
+    use wal::{Record, SegmentReader};
 
     use super::*;
 

@@ -6,17 +6,12 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use archive::{MissingSegment, open_regular};
-use wal::{
-    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentEnd, SegmentName, SegmentReader, TimelineHistory,
-};
+use archive::{MissingSegment, open_regular, segment_in};
+use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentEnd, SegmentName, TimelineHistory};
 
 use crate::control::{Control, system_of};
 use crate::phase::Phase;
 use crate::server::{Server, TargetTimeline};
-
-/// How much of a file is read at a time.
-const PIECE_BYTES: usize = 256 * 1024;
 
 /// What the server has of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,13 +49,14 @@ pub fn own(data_directory: &Path, segment: SegmentName) -> Own {
 #[derive(Debug)]
 pub(crate) struct Copy {
     segment: SegmentName,
-    path: PathBuf,
+    folder: PathBuf,
 }
 
 impl Copy {
     /// The server's copy, judged by its first page.
     pub(crate) fn of(server: &Server, segment: SegmentName) -> Option<Copy> {
-        let path = server.pg_wal().join(segment.to_string());
+        let folder = server.pg_wal();
+        let path = folder.join(segment.to_string());
         let stat = path.metadata().ok().filter(std::fs::Metadata::is_file)?;
         let mut head = [0; LONG_PAGE_HEADER_BYTES];
         open_regular(&path).ok()?.read_exact(&mut head).ok()?;
@@ -73,23 +69,12 @@ impl Copy {
             || server
                 .kept_history(segment.timeline())
                 .is_some_and(|history| begins_in(&history, &segment, &header));
-        (is_its_size && is_ours && is_on_line).then_some(Copy { segment, path })
+        (is_its_size && is_ours && is_on_line).then_some(Copy { segment, folder })
     }
 
     /// How much of the segment it is. Reads it.
     pub(crate) fn extent(&self) -> Own {
-        let read = || {
-            let mut file = open_regular(&self.path).ok()?;
-            let mut reader = SegmentReader::new(self.segment);
-            let mut piece = vec![0; PIECE_BYTES];
-            loop {
-                match file.read(&mut piece).ok()? {
-                    0 => break reader.finish().ok(),
-                    bytes => reader.feed(piece.get(..bytes)?, |_| ()).ok()?,
-                }
-            }
-        };
-        match read() {
+        match segment_in(&self.folder, self.segment) {
             Some(summary) if !matches!(summary.end(), SegmentEnd::Ended(_)) => Own::Whole,
             _ => Own::Begun,
         }

@@ -1,10 +1,8 @@
 //! Who asks for a file, and what is known of a server in recovery.
 
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use archive::{MissingSegment, open_regular};
+use archive::{MissingSegment, histories_in, history_in};
 use wal::{SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
 use crate::control::Control;
@@ -13,9 +11,6 @@ use crate::phase::Phase;
 /// What recovery asks for itself ends so (`RestoreArchivedFile`, xlogarchive.c, 15 to 18): it restores under these
 /// names, and a host's private name ends in the one that was asked for.
 const RECOVERYS_OWN: [&str; 2] = ["RECOVERYXLOG", "RECOVERYHISTORY"];
-
-/// The largest timeline history file read, in bytes: more lines than timelines that anybody has seen.
-const HISTORY_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Whether it is recovery that wants a file under this path, and not pg_rewind or a person.
 #[must_use]
@@ -98,25 +93,12 @@ impl Server {
     /// The timeline history files in `pg_wal` that can be read: recovery keeps those it has read there, also of timelines
     /// that it then rejects (`readTimeLineHistory` and `rescanLatestTimeLine`, 15 to 18).
     pub(crate) fn kept_histories(&self) -> Vec<TimelineHistory> {
-        let mut kept = Vec::new();
-        for entry in fs::read_dir(self.pg_wal()).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_str().map(str::parse);
-            if let Some(Ok(WalFileName::TimelineHistory(timeline))) = name {
-                kept.extend(self.kept_history(timeline));
-            }
-        }
-        kept.sort_by_key(TimelineHistory::timeline);
-        kept
+        histories_in(&self.pg_wal())
     }
 
     /// The same of one timeline.
     pub(crate) fn kept_history(&self, timeline: TimelineId) -> Option<TimelineHistory> {
-        let name = WalFileName::TimelineHistory(timeline).to_string();
-        let path = self.pg_wal().join(name);
-        let mut text = Vec::new();
-        let file = open_regular(&path).ok()?;
-        file.take(HISTORY_BYTES_MAX).read_to_end(&mut text).ok()?;
-        TimelineHistory::parse(timeline, &text).ok()
+        history_in(&self.pg_wal(), timeline)
     }
 
     /// Whether `pg_wal` holds this timeline history file, which then never changes: after "absent" the server takes it

@@ -6,10 +6,9 @@
 
 use std::path::Path;
 
-use wal::{SegmentName, SegmentNumber, SegmentSize, TimelineHistory, WalFileName};
+use wal::{SegmentName, SegmentNumber, SegmentSize, TimelineHistory};
 
-use crate::check::HISTORY_BYTES_MAX;
-use crate::small_file;
+use crate::wal_folder::histories_in;
 
 /// What is known of the line.
 #[derive(Debug, Default)]
@@ -33,19 +32,9 @@ impl Line {
     /// The same of what lies in this folder, `pg_wal`: recovery keeps the timeline history files that it follows there
     /// (`restoreTimeLineHistoryFiles`, timeline.c, 15 to 18), also those that it did not get through us.
     pub(super) fn learn_from(&mut self, folder: &Path) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_str().map(str::parse);
-            let Some(Ok(WalFileName::TimelineHistory(timeline))) = name else {
-                continue;
-            };
-            // What cannot be read, or understood, is no reason not to fetch: this is a guess.
-            let bytes_max = usize::try_from(HISTORY_BYTES_MAX).unwrap_or(usize::MAX);
-            let history = small_file::read(&entry.path(), "file", bytes_max, "")
-                .ok()
-                .and_then(|text| TimelineHistory::parse(timeline, &text).ok());
-            if let Some(history) = history {
-                self.learn(history);
-            }
+        // What cannot be read, or understood, is no reason not to fetch: this is a guess.
+        for history in histories_in(folder) {
+            self.learn(history);
         }
     }
 

@@ -14,18 +14,13 @@
 //! Guarantees that records which are acknowledged, and not stored under the segment's own name, are ones that the first segment
 //! of the timeline that was followed holds, too (`XLogInitNewTimeline`, 15 to 19).
 
-use std::path::Path;
+use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, Lsn, SegmentEnd, SegmentSummary, WalFileName};
 
-use wal::{
-    LONG_PAGE_HEADER_BYTES, LongPageHeader, Lsn, SegmentEnd, SegmentSummary, TimelineHistory,
-    WalFileName,
-};
-
-use super::predecessor::history_in;
 use super::{Made, Offer, Put};
 use crate::compare::compare_wal;
 use crate::error::Error;
 use crate::key::key_of;
+use crate::wal_folder::histories_in;
 use crate::workspace::Workspace;
 
 /// Bytes of a page's header that say whose page it is.
@@ -114,6 +109,7 @@ impl Offer<'_> {
         let timeline = self.name.timeline();
         let size = header.segment_size;
         histories_in(self.source.directory()?)
+            .iter()
             .filter_map(|history| history.left(timeline))
             .find(|left| *left >= from && left.segment(size) == header.address.segment(size))
     }
@@ -154,18 +150,6 @@ pub(super) fn wal_bytes(summary: &SegmentSummary) -> u64 {
         SegmentEnd::Full | SegmentEnd::Switched(_) => size.bytes(),
         SegmentEnd::Ended(lsn) => lsn.offset_in_segment(size),
     }
-}
-
-/// The timeline history files of a folder that can be understood.
-fn histories_in(directory: &Path) -> impl Iterator<Item = TimelineHistory> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(move |entry| {
-        let name = entry.file_name();
-        match name.to_str()?.parse() {
-            Ok(WalFileName::TimelineHistory(timeline)) => history_in(directory, timeline),
-            _ => None,
-        }
-    })
 }
 
 #[cfg(test)]

@@ -11,14 +11,10 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use wal::{
-    LongPageHeader, Lsn, SegmentEnd, SegmentName, SegmentReader, SegmentSummary, TimelineHistory,
-    TimelineId, WalFileName,
-};
+use wal::{LongPageHeader, Lsn, SegmentEnd, SegmentName, SegmentSummary, WalFileName};
 
 use super::{ANOTHER_SERVER, Offer};
 use crate::archive::Archive;
-use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::{CHUNK_BYTES, Contents};
 use crate::compare::compare_wal;
 use crate::error::{Error, ErrorKind, Mark};
@@ -27,6 +23,7 @@ use crate::neighbours;
 use crate::secret::Digest;
 use crate::source::Source;
 use crate::store::{Detail, Object};
+use crate::wal_folder::{history_in, summary_of};
 
 /// What is known of the stored segment before.
 enum Known {
@@ -205,21 +202,8 @@ fn read(
     name: SegmentName,
     check: impl Fn() -> Result<(), Error>,
 ) -> Result<Option<SegmentSummary>, Error> {
-    let mut reader = Some(SegmentReader::new(name));
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        check()?;
-        let bytes = contents.fill(&mut chunk)?;
-        let now = chunk.get(..bytes).unwrap_or_default();
-        reader = reader.and_then(|mut reader| {
-            let fed = reader.feed(now, |_| ());
-            fed.is_ok().then_some(reader)
-        });
-        if bytes < CHUNK_BYTES {
-            let summary = reader.and_then(|reader| reader.finish().ok());
-            return Ok(summary.filter(|summary| summary.header.magic.major().is_some()));
-        }
-    }
+    let summary = summary_of(contents, name, check)?;
+    Ok(summary.filter(|summary| summary.header.magic.major().is_some()))
 }
 
 /// The segment before: on the same timeline, or where that begins in this segment, on the one that it left.
@@ -245,18 +229,6 @@ fn before(own: &SegmentSummary, directory: Option<&Path>) -> Option<SegmentName>
         Some(parent) => before.with_timeline(parent),
         None => before,
     })
-}
-
-/// A timeline history file as it lies in a folder; `None` if it is not there or cannot be understood.
-pub(super) fn history_in(directory: &Path, timeline: TimelineId) -> Option<TimelineHistory> {
-    let path = directory.join(WalFileName::TimelineHistory(timeline).to_string());
-    let mut source = Source::open(&path).ok()?;
-    if source.bytes > HISTORY_BYTES_MAX {
-        return None;
-    }
-    let mut text = vec![0; usize::try_from(source.bytes).ok()? + 1];
-    let bytes = source.fill(&mut text).ok()?;
-    TimelineHistory::parse(timeline, text.get(..bytes)?).ok()
 }
 
 /// Whether the archive holds WAL of the timeline behind this segment: then another has written it, or this process before it was
