@@ -1,17 +1,21 @@
 //! Segments of several sizes in one archive, as `pg_resetwal --wal-segsize` leaves them.
 //!
-//! Guarantees that an archive is taken apart by size only where all that segments of one size hold lies before all that those
-//! of the next size hold, as such a reset has it; then each part is WAL of its own, and no recovery leads from one into the
-//! next. Segments of another size that lie anyhow else stay where they are, for whoever audits them to tell. Left to the
-//! callers: when to ask, for the answer takes a look at every segment.
+//! Guarantees that an archive is taken apart by size only where all that segments of one size hold lies before what the next
+//! ones hold, as such a reset has it; then each part is WAL of its own, and no recovery leads from one into the next. Where a
+//! size comes back, each change must also begin WAL anew: else a segment that somebody put into a hole would hide it.
+//! Segments of another size that lie anyhow else stay where they are, for whoever audits them to tell. Left to the callers:
+//! when to ask, for the answer takes a look at every segment.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use archive::{Archive, Cancel, Error, ErrorKind};
-use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
+use wal::{Lsn, SegmentName, SegmentNumber, SegmentReader, SegmentSize, WalFileName};
 
 use crate::inventory::Inventory;
 use crate::verify::{Measure, header, is_of_object, segment};
+
+/// How many runs of names, on each timeline, are looked at for another size; behind them the last one.
+const RUNS_LOOKED_AT: usize = 16;
 
 /// What an archive holds in segments of one size.
 pub(crate) struct Part {
@@ -25,7 +29,8 @@ pub(crate) struct Part {
     names: (SegmentName, SegmentName),
 }
 
-/// Whether the first or the last segment of some timeline is of another size than was measured: a look at two of each.
+/// Whether segments of another size than was measured are seen at a look at the first and the last one of each run of names:
+/// names of two sizes follow one another only by chance, and then in one place.
 ///
 /// # Errors
 /// When the archive is out of reach.
@@ -39,12 +44,13 @@ pub(crate) fn differ(
         return Ok(true);
     }
     for (timeline, files) in &inventory.timelines {
-        let mut all = files.segments.all();
-        let ends = [all.next(), all.last()];
-        for name in ends.into_iter().flatten() {
-            let Some(name) = segment(*timeline, name) else {
-                continue;
-            };
+        let runs = files.segments.runs(measure.size);
+        let last = runs.get(RUNS_LOOKED_AT..).and_then(|more| more.last());
+        let looked_at = runs.iter().take(RUNS_LOOKED_AT).chain(last);
+        let ends = looked_at.flat_map(|run| [*run.start(), *run.end()]);
+        for number in ends {
+            let name = SegmentName::new(*timeline, SegmentNumber(number), measure.size);
+            let name = WalFileName::Segment(name);
             if size_of(archive, &name, measure, cancel)?.is_some_and(|size| size != measure.size) {
                 return Ok(true);
             }
@@ -59,7 +65,7 @@ pub(crate) fn has_impossible(inventory: &Inventory, size: SegmentSize) -> bool {
     files.any(|files| !files.segments.impossible(size).is_empty())
 }
 
-/// Takes an archive apart, the oldest WAL first; `None` if that cannot be done, or all segments are of one size.
+/// Takes an archive apart where the size changes, the oldest WAL first; `None` if that cannot be done, or it never does.
 ///
 /// # Errors
 /// When the archive is out of reach.
@@ -69,34 +75,25 @@ pub(crate) fn take_apart(
     measure: Measure,
     cancel: &Cancel,
 ) -> Result<Option<Vec<Part>>, Error> {
-    let mut parts: BTreeMap<SegmentSize, Part> = BTreeMap::new();
-    let mut unknown = Vec::new();
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for name in segments(inventory) {
-        let Some(segment) = name.segment().copied() else {
-            continue;
-        };
         let size = size_of(archive, &name, measure, cancel)?;
-        let known = size.and_then(|size| Some((size, segment.start(size)?)));
-        let Some((size, start)) = known else {
-            unknown.push(name);
-            continue;
-        };
-        let places = (start, Lsn(start.0.saturating_add(size.bytes())));
-        let part = parts.entry(size).or_insert_with(|| Part {
-            size,
-            inventory: Inventory::default(),
-            places,
-            names: (segment, segment),
-        });
-        part.add(&name, segment, places);
+        let start = size.and_then(|size| Some((name.segment()?.start(size)?, size)));
+        match start {
+            Some((start, size)) => known.push((start, size, name)),
+            None => unknown.push(name),
+        }
     }
-    let mut parts: Vec<Part> = parts.into_values().collect();
-    parts.sort_by_key(|part| part.places);
-    let is_in_order = |two: &[Part]| match two {
-        [before, next] => before.places.1 <= next.places.0,
-        _ => true,
-    };
-    if parts.len() < 2 || !parts.windows(2).all(is_in_order) {
+    known.sort();
+    let mut parts: Vec<Part> = Vec::new();
+    for (start, size, name) in known {
+        match parts.last_mut() {
+            Some(part) if part.size == size => part.add(&name, start),
+            Some(part) if part.places.1 > start => return Ok(None),
+            _ => parts.extend(Part::begun(&name, start, size)),
+        }
+    }
+    if parts.len() < 2 || !may_change(archive, &parts, cancel)? {
         return Ok(None);
     }
     for name in unknown {
@@ -112,6 +109,43 @@ pub(crate) fn take_apart(
         last.inventory.take_others(inventory);
     }
     Ok(Some(parts))
+}
+
+/// Whether the size may have changed as often as it seems.
+fn may_change(archive: &Archive, parts: &[Part], cancel: &Cancel) -> Result<bool, Error> {
+    let comes_back = |(at, part): (usize, &Part)| {
+        let mut before = parts.iter().take(at);
+        before.any(|before| before.size == part.size)
+    };
+    if !parts.iter().enumerate().any(comes_back) {
+        return Ok(true);
+    }
+    for part in parts.iter().skip(1) {
+        if !begins_anew(archive, part.names.0, cancel)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the first record of a segment follows none (`WriteEmptyXLOG`, pg_resetwal.c, 15 to 18).
+fn begins_anew(archive: &Archive, name: SegmentName, cancel: &Cancel) -> Result<bool, Error> {
+    let (mut reader, mut previous) = (SegmentReader::new(name), None);
+    let mut reading = archive.reading();
+    let read = reading.read(&name.to_string(), cancel, &mut |piece| {
+        let fed = reader.feed(piece, |record| {
+            previous.get_or_insert(record.header.previous);
+        });
+        match fed {
+            Ok(()) if previous.is_none() => ControlFlow::Continue(()),
+            _ => ControlFlow::Break(()),
+        }
+    });
+    match read {
+        Ok(_) => Ok(previous == Some(Lsn(0))),
+        Err(error) if is_of_object(&error) || error.kind() == ErrorKind::Unusable => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Where the size changes, in words.
@@ -159,15 +193,24 @@ fn size_of(
 }
 
 impl Part {
-    fn add(&mut self, name: &WalFileName, segment: SegmentName, places: (Lsn, Lsn)) {
+    /// One with this segment, if it is one.
+    fn begun(name: &WalFileName, start: Lsn, size: SegmentSize) -> Option<Part> {
+        let segment = *name.segment()?;
+        let mut part = Part {
+            size,
+            inventory: Inventory::default(),
+            places: (start, start),
+            names: (segment, segment),
+        };
+        part.add(name, start);
+        Some(part)
+    }
+
+    /// Adds a segment that begins nowhere before those that it has.
+    fn add(&mut self, name: &WalFileName, start: Lsn) {
         self.take(name);
-        if places.0 < self.places.0 {
-            self.names.0 = segment;
-        }
-        if places.1 > self.places.1 {
-            self.names.1 = segment;
-        }
-        self.places = (self.places.0.min(places.0), self.places.1.max(places.1));
+        self.places.1 = Lsn(start.0.saturating_add(self.size.bytes()));
+        self.names.1 = name.segment().copied().unwrap_or(self.names.1);
     }
 
     fn take(&mut self, name: &WalFileName) {

@@ -30,6 +30,21 @@ fn resized() -> MemoryStore {
     store
 }
 
+/// The same, and then 45 to 46 of 1 MB; each change as pg_resetwal has it, unless the last is `behind` something.
+fn resized_twice(behind: u64) -> MemoryStore {
+    let store = resized();
+    let mut large = Written::of_segments(LARGE, 8, 0);
+    large.fill(2 * LARGE + 300_000);
+    large.switch();
+    let mut small = Written::behind(45, behind);
+    small.fill(SEGMENT + 300_000);
+    small.switch();
+    for (name, bytes) in large.segments(1).into_iter().chain(small.segments(1)) {
+        store.overwrite(&name.to_string(), &bytes);
+    }
+    store
+}
+
 fn archive(store: &MemoryStore) -> Archive {
     Archive::with_store(Box::new(store.clone()), Options::default())
 }
@@ -59,6 +74,33 @@ fn segments_of_two_sizes_are_each_right_and_the_change_is_a_note() {
     assert_eq!(report.segments, 6);
     assert_eq!(report.bytes, 3 * (SEGMENT + LARGE) as u64);
     assert_eq!(report.measure.size.bytes(), LARGE as u64);
+}
+
+#[test]
+fn a_size_that_comes_back_is_no_error() {
+    let report = verified(&resized_twice(0), Scope::default());
+    assert_eq!(found(&report), []);
+    assert_eq!(report.worst(), Some(Severity::Note));
+    assert_eq!(report.segments, 8);
+    for (before, next) in [(7, 8), (10, 45)] {
+        let note = one(&report, Kind::OtherSize, &name(1, next));
+        assert!(note.message.contains(&name(1, before)), "{note:?}");
+    }
+    for depth in [Depth::Names, Depth::Contents] {
+        let ranges = listed(&resized_twice(0), depth);
+        let spans = &ranges.timelines[&TimelineId::FIRST].spans;
+        let begins = spans.iter().filter_map(|span| Some(span.places?.0.0));
+        let mb = SEGMENT as u64;
+        assert_eq!(begins.collect::<Vec<_>>(), [5 * mb, 32 * mb, 45 * mb]);
+        assert_eq!(ranges.notes.len(), 2);
+    }
+}
+
+#[test]
+fn a_size_that_comes_back_without_a_reset_is_an_error() {
+    let store = resized_twice(44 * SEGMENT as u64 - 100);
+    let report = verified(&store, Scope::default());
+    assert_eq!(report.worst(), Some(Severity::Error));
 }
 
 #[test]
