@@ -82,25 +82,52 @@ pub(crate) fn listings_that_are_none() -> Vec<Reply> {
     ]
 }
 
-/// A place in S3 that is only a script.
-fn scripted_s3(lab: &Lab, script: &Script) -> Result<String> {
-    let file = lab.dir().join("credentials");
-    std::fs::write(&file, "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\n")?;
-    Ok(format!(
-        "s3://archive/wal?endpoint=http://127.0.0.1:{}&region=eu&path_style=true&credentials_file={}",
-        script.port(),
-        file.display()
-    ))
+/// The command, and a place in S3 that is only a script.
+struct Scripted<'lab> {
+    lab: &'lab Lab,
+    script: Script,
+    url: String,
 }
 
-/// Runs the command with little memory.
-fn walden(lab: &Lab, arguments: &[&str]) -> Result<Outcome> {
-    let mut command = lab.command("prlimit");
-    command
-        .arg(format!("--data={COMMAND_MEMORY}"))
-        .arg("walden");
-    command.args(arguments);
-    run_for(&mut command, COMMAND_MAX)
+impl Scripted<'_> {
+    fn new(lab: &Lab) -> Result<Scripted<'_>> {
+        let script = Script::alone()?;
+        let file = lab.dir().join("credentials");
+        std::fs::write(&file, "AWS_ACCESS_KEY_ID=a\nAWS_SECRET_ACCESS_KEY=b\n")?;
+        let url = format!(
+            "s3://archive/wal?endpoint=http://127.0.0.1:{}&region=eu&path_style=true&credentials_file={}",
+            script.port(),
+            file.display()
+        );
+        Ok(Scripted { lab, script, url })
+    }
+
+    fn list(&self) -> Result<Outcome> {
+        self.walden(&["list", "-A", &self.url])
+    }
+
+    fn restore(&self) -> Result<Outcome> {
+        let dest = self.lab.dir().join("dest").display().to_string();
+        let patience = ["--timeout", RESTORE_TIMEOUT];
+        self.walden(
+            &[
+                &["restore"],
+                &patience[..],
+                &["-A", &self.url, SEGMENT, &dest],
+            ]
+            .concat(),
+        )
+    }
+
+    /// Runs the command with little memory.
+    fn walden(&self, arguments: &[&str]) -> Result<Outcome> {
+        let mut command = self.lab.command("prlimit");
+        command
+            .arg(format!("--data={COMMAND_MEMORY}"))
+            .arg("walden");
+        command.args(arguments);
+        run_for(&mut command, COMMAND_MAX)
+    }
 }
 
 /// Fails unless the command has said that it could not tell.
@@ -118,10 +145,7 @@ fn must_not_know(reply: &Reply, ran: &Outcome, exits_above: i32) -> Result<()> {
 #[test]
 fn the_command_survives_every_answer_and_takes_none_for_an_empty_archive() -> Result<()> {
     scenario(|lab| {
-        let script = Script::alone()?;
-        let url = scripted_s3(lab, &script)?;
-        let dest = lab.dir().join("dest");
-        let dest = dest.to_str().context("a path that is no text")?;
+        let it = Scripted::new(lab)?;
         let mut wrong = Vec::new();
         wrong.extend(
             answers_to_anything()
@@ -137,24 +161,13 @@ fn the_command_survives_every_answer_and_takes_none_for_an_empty_archive() -> Re
         for steps in wrong {
             let shown = format!("{steps:?}");
             let reply = &steps.first().context("no steps")?.clone();
-            script.follow(steps);
-            let ran = walden(lab, &["list", "-A", &url])?;
-            must_not_know(reply.reply(), &ran, 0)?;
-            let restore = [
-                "restore",
-                "--timeout",
-                RESTORE_TIMEOUT,
-                "-A",
-                &url,
-                SEGMENT,
-                dest,
-            ];
-            let ran = walden(lab, &restore)?;
-            must_not_know(reply.reply(), &ran, 125)?;
-            let unexpected = script.unexpected();
+            it.script.follow(steps);
+            must_not_know(reply.reply(), &it.list()?, 0)?;
+            must_not_know(reply.reply(), &it.restore()?, 125)?;
+            let unexpected = it.script.unexpected();
             ensure!(unexpected.is_empty(), "{shown}: {unexpected:?}");
             ensure!(
-                script.taken().first() > Some(&0),
+                it.script.taken().first() > Some(&0),
                 "{shown}: it was not asked"
             );
         }
@@ -165,9 +178,8 @@ fn the_command_survives_every_answer_and_takes_none_for_an_empty_archive() -> Re
 #[test]
 fn a_listing_of_endless_pages_ends_and_an_object_larger_than_any_is_not_taken() -> Result<()> {
     scenario(|lab| {
-        let script = Script::alone()?;
-        let url = scripted_s3(lab, &script)?;
-        script.follow(vec![
+        let it = Scripted::new(lab)?;
+        it.script.follow(vec![
             Step::on(
                 "GET",
                 "list-type=2",
@@ -175,13 +187,13 @@ fn a_listing_of_endless_pages_ends_and_an_object_larger_than_any_is_not_taken() 
             ),
             Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
         ]);
-        let ran = walden(lab, &["list", "-A", &url])?;
+        let ran = it.list()?;
         let said = &ran.stderr;
         ensure!(said.contains("more than 10000 pages"), "{ran:?}");
 
         // Sixteen exabytes, and more than a segment can have.
         for bytes in [u64::MAX, 1 << 40, (1 << 30) + 1] {
-            script.follow(vec![
+            it.script.follow(vec![
                 Step::on(
                     "GET",
                     "list-type=2",
@@ -193,20 +205,8 @@ fn a_listing_of_endless_pages_ends_and_an_object_larger_than_any_is_not_taken() 
                 Step::on("GET", SEGMENT, Reply::Zeros(200, bytes)),
                 Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
             ]);
-            let dest = lab.dir().join("dest");
-            let dest = dest.to_str().context("a path that is no text")?;
             let begun = Instant::now();
-            let restore = [
-                "restore",
-                "--timeout",
-                RESTORE_TIMEOUT,
-                "-A",
-                &url,
-                SEGMENT,
-                dest,
-            ];
-            let ran = walden(lab, &restore)?;
-            must_not_know(&Reply::Zeros(200, bytes), &ran, 125)?;
+            must_not_know(&Reply::Zeros(200, bytes), &it.restore()?, 125)?;
             ensure!(
                 begun.elapsed() < COMMAND_MAX,
                 "it took {:?}",
@@ -220,8 +220,8 @@ fn a_listing_of_endless_pages_ends_and_an_object_larger_than_any_is_not_taken() 
 #[test]
 fn odd_keys_stop_nothing() -> Result<()> {
     scenario(|lab| {
-        let script = Script::alone()?;
-        let Location::Cloud(address) = scripted_s3(lab, &script)?.parse()? else {
+        let it = Scripted::new(lab)?;
+        let Location::Cloud(address) = it.url.parse()? else {
             anyhow::bail!("a directory");
         };
         let store = CloudStore::open(&address, spawn_plainly)?;
@@ -252,7 +252,7 @@ fn odd_keys_stop_nothing() -> Result<()> {
              {}</ListBucketResult>",
             object(&format!("wal/{SEGMENT}"))
         );
-        script.follow(vec![
+        it.script.follow(vec![
             Step::on("GET", "list-type=2", whole(200, &body)),
             Step::on("GET", "/archive/wal/", whole(404, NO_SUCH_KEY)),
         ]);
@@ -263,7 +263,7 @@ fn odd_keys_stop_nothing() -> Result<()> {
         })?;
         assert_eq!(found, [SEGMENT]);
         assert_eq!(store.skipped(), odd.len() as u64);
-        let ran = walden(lab, &["list", "-A", &scripted_s3(lab, &script)?])?;
+        let ran = it.list()?;
         let note = format!(
             "left out {} objects with names that no archive has",
             odd.len()
