@@ -28,4 +28,4 @@ pub use judge::{Judge, Question};
 pub use own::{Own, own};
 pub use patience::Patience;
 pub use phase::Phase;
-pub use server::{Asker, Server, TargetTimeline, is_recoverys_own};
+pub use server::{Asker, Server, TargetTimeline, is_recoverys_own, keeps_history};

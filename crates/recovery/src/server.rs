@@ -101,12 +101,19 @@ impl Server {
         history_in(&self.pg_wal(), timeline)
     }
 
-    /// Whether `pg_wal` holds this timeline history file, which then never changes: after "absent" the server takes it
-    /// (`RestoreArchivedFile`, xlogarchive.c, 15 to 18).
+    /// See [`keeps_history`].
     pub(crate) fn keeps_history(&self, timeline: TimelineId) -> bool {
-        let name = WalFileName::TimelineHistory(timeline).to_string();
-        self.pg_wal().join(name).is_file()
+        keeps_history(&self.data_directory, timeline)
     }
+}
+
+/// Whether the server of this data directory has this timeline history file in `pg_wal`. Such a file never changes, and after
+/// "absent" the server takes it (`RestoreArchivedFile`, xlogarchive.c, 15 to 18): no trouble with an archive, whichever module
+/// has it, is a reason to stop.
+#[must_use]
+pub fn keeps_history(data_directory: &Path, timeline: TimelineId) -> bool {
+    let name = WalFileName::TimelineHistory(timeline).to_string();
+    data_directory.join("pg_wal").join(name).is_file()
 }
 
 #[cfg(test)]

@@ -165,7 +165,9 @@ impl Worker {
             }
             self.report_once(&failure);
             self.trouble.failed(name);
-            if has_own_copy(&name) {
+            if let WalFileName::TimelineHistory(timeline) = name
+                && recovery::keeps_history(Path::new("."), timeline)
+            {
                 return Answer::Absent;
             }
             // A standby tries again by itself, and streams meanwhile; the end of a recovery must not be held up.
@@ -276,13 +278,6 @@ impl Worker {
         self.process
             .report(&Report::of(Level::Warning, failure.clone()));
     }
-}
-
-/// Whether the server keeps its own copy of this timeline history file.  Such a file never changes, and "absent"
-/// makes the server take that copy (xlogarchive.c, RestoreArchivedFile, 15 to 18).
-fn has_own_copy(name: &WalFileName) -> bool {
-    matches!(name, WalFileName::TimelineHistory(_))
-        && Path::new("pg_wal").join(name.to_string()).is_file()
 }
 
 fn not_configured(job: Job) -> Failure {
