@@ -181,9 +181,10 @@ impl Store for DirStore {
         self.distrust(key, self.disk.settle(&dir, key))
     }
 
-    fn list(
+    fn list_after(
         &self,
         prefix: &str,
+        start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
@@ -203,6 +204,7 @@ impl Store for DirStore {
             if store::check_key(key).is_err()
                 || key.starts_with(STAGED_PREFIX)
                 || !key.starts_with(prefix)
+                || key <= start_after
             {
                 continue;
             }

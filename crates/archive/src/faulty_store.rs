@@ -101,25 +101,6 @@ impl FaultyStore {
         FaultyStore { inner, faults }
     }
 
-    /// A listing that fails at once, midway or not at all.
-    fn listing(
-        &self,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-        list: impl FnOnce(&mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        self.faults.fail("could not list")?;
-        let mut fault = Ok(());
-        list(&mut |entry| {
-            fault = self.faults.fail("listing broke off");
-            if fault.is_err() {
-                ControlFlow::Break(())
-            } else {
-                visit(entry)
-            }
-        })?;
-        fault
-    }
-
     fn with_faults(&self, object: Object) -> Object {
         let fault = if self.faults.strike() {
             let at = self.faults.below(object.bytes);
@@ -173,15 +154,6 @@ impl Store for FaultyStore {
         self.faults.fail("settled, but the answer was lost")
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        detail: Detail,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        self.listing(visit, |visit| self.inner.list(prefix, detail, visit))
-    }
-
     fn list_after(
         &self,
         prefix: &str,
@@ -189,9 +161,18 @@ impl Store for FaultyStore {
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.listing(visit, |visit| {
-            self.inner.list_after(prefix, start_after, detail, visit)
-        })
+        self.faults.fail("could not list")?;
+        let mut fault = Ok(());
+        let mut visit = |entry| {
+            fault = self.faults.fail("listing broke off");
+            match fault {
+                Ok(()) => visit(entry),
+                Err(_) => ControlFlow::Break(()),
+            }
+        };
+        self.inner
+            .list_after(prefix, start_after, detail, &mut visit)?;
+        fault
     }
 
     fn stages_ahead(&self) -> bool {

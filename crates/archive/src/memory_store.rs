@@ -57,32 +57,6 @@ impl MemoryStore {
         self.lock().ticks += time.as_secs();
     }
 
-    fn list_from(
-        &self,
-        from: Bound<&str>,
-        prefix: &str,
-        detail: Detail,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) {
-        let lock = self.lock();
-        let objects = lock.objects.range::<str, _>((from, Bound::Unbounded));
-        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
-            let (bytes, modified) = match detail {
-                Detail::Keys => (0, SystemTime::UNIX_EPOCH),
-                Detail::Full => (kept.bytes.len() as u64, kept.modified),
-            };
-            if visit(Entry {
-                key: key.clone(),
-                bytes,
-                modified,
-            })
-            .is_break()
-            {
-                break;
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Shared> {
         // No code panics while it holds the lock with a half-made change, so the contents are sound.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,16 +110,6 @@ impl Store for MemoryStore {
         }
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        detail: Detail,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        self.list_from(Bound::Unbounded, prefix, detail, visit);
-        Ok(())
-    }
-
     fn list_after(
         &self,
         prefix: &str,
@@ -153,7 +117,24 @@ impl Store for MemoryStore {
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.list_from(Bound::Excluded(start_after), prefix, detail, visit);
+        let lock = self.lock();
+        let behind = (Bound::Excluded(start_after), Bound::Unbounded);
+        let objects = lock.objects.range::<str, _>(behind);
+        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
+            let (bytes, modified) = match detail {
+                Detail::Keys => (0, SystemTime::UNIX_EPOCH),
+                Detail::Full => (kept.bytes.len() as u64, kept.modified),
+            };
+            let key = key.clone();
+            let entry = Entry {
+                key,
+                bytes,
+                modified,
+            };
+            if visit(entry).is_break() {
+                break;
+            }
+        }
         Ok(())
     }
 

@@ -131,7 +131,9 @@ pub trait Store: Send + Sync {
         prefix: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error>;
+    ) -> Result<(), Error> {
+        self.list_after(prefix, "", detail, visit)
+    }
 
     /// As [`Store::list`], for the keys behind `start_after` in byte order, which itself need be no key and is not shown.
     /// A store that orders its keys shows them without reading those before.
@@ -141,14 +143,7 @@ pub trait Store: Send + Sync {
         start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        self.list(prefix, detail, &mut |entry| {
-            if entry.key.as_str() > start_after {
-                return visit(entry);
-            }
-            ControlFlow::Continue(())
-        })
-    }
+    ) -> Result<(), Error>;
 
     /// Whether [`Store::list`] shows keys in their order: then whoever looks for the first one may break off there.
     fn lists_in_order(&self) -> bool {

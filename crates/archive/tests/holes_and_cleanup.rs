@@ -59,13 +59,14 @@ impl Store for Stuck {
         self.0.settle(key)
     }
 
-    fn list(
+    fn list_after(
         &self,
         prefix: &str,
+        start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.0.list(prefix, detail, visit)
+        self.0.list_after(prefix, start_after, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

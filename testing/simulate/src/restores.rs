@@ -146,9 +146,10 @@ impl Store for Weathered {
         self.there()?.settle(key)
     }
 
-    fn list(
+    fn list_after(
         &self,
         prefix: &str,
+        start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
@@ -160,7 +161,7 @@ impl Store for Weathered {
                 "a listing broke off",
             ));
         }
-        self.there()?.list(prefix, detail, visit)
+        self.there()?.list_after(prefix, start_after, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

@@ -406,19 +406,6 @@ impl Store for CloudStore {
         )))
     }
 
-    fn list(
-        &self,
-        prefix: &str,
-        _: Detail,
-        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        self.shared
-            .each(prefix, From::Start, &mut |entry| match is_ours(&entry) {
-                true => visit(entry),
-                false => ControlFlow::Continue(()),
-            })
-    }
-
     fn list_after(
         &self,
         prefix: &str,

@@ -207,13 +207,14 @@ impl Store for SinfulStore {
         self.inner.settle(key)
     }
 
-    fn list(
+    fn list_after(
         &self,
         prefix: &str,
+        start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        self.inner.list(prefix, detail, visit)
+        self.inner.list_after(prefix, start_after, detail, visit)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {

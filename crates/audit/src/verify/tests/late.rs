@@ -34,19 +34,21 @@ impl Store for Late {
         self.inner.settle(key)
     }
 
-    fn list(
+    fn list_after(
         &self,
         prefix: &str,
+        start_after: &str,
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let is_first = prefix.is_empty() && self.listings.fetch_add(1, Ordering::AcqRel) == 0;
-        self.inner.list(prefix, detail, &mut |entry| match is_first
-            && self.late.contains(&entry.key)
-        {
-            true => ControlFlow::Continue(()),
-            false => visit(entry),
-        })
+        self.inner
+            .list_after(prefix, start_after, detail, &mut |entry| match is_first
+                && self.late.contains(&entry.key)
+            {
+                true => ControlFlow::Continue(()),
+                false => visit(entry),
+            })
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
