@@ -12,8 +12,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
 /// Work that is done by then is short.
 const SHORT_MAX: Duration = Duration::from_secs(1);
 
@@ -23,8 +21,17 @@ const MOVES_EVERY: Duration = Duration::from_millis(100);
 /// How often there is a plain line: a log that somebody reads later should not be full of them.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// What is on the terminal now.
-static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+/// The letters of a bar.
+const BAR_LETTERS: u64 = 30;
+
+/// How a line turns of which nobody knows how far it has come.
+const TURNS: [char; 4] = ['-', '\\', '|', '/'];
+
+/// To the beginning of the line, and away with what is there.
+const ANEW: &str = "\r\x1b[K";
+
+/// Whether there is a line on the terminal now. Whoever holds it writes alone.
+static SHOWN: Mutex<bool> = Mutex::new(false);
 
 /// Where work is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,10 +130,11 @@ impl Work {
 
 /// Says something while nothing else is on the terminal's line.
 pub(crate) fn apart(say: impl FnOnce()) {
-    match &*lock(&SHOWN) {
-        Some(bar) => bar.suspend(say),
-        None => say(),
+    let mut shown = lock(&SHOWN);
+    if std::mem::take(&mut *shown) {
+        let _ = write!(io::stderr(), "{ANEW}");
     }
+    say();
 }
 
 /// Whether somebody looks at standard error now: it is a terminal, and this process is in its foreground.
@@ -141,28 +149,41 @@ fn on_terminal_until(work: &Work, ended: &Receiver<()>) {
     if !lasts(ended, SHORT_MAX) {
         return;
     }
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg}") {
-        bar.set_style(style);
-    }
-    *lock(&SHOWN) = Some(bar.clone());
-    loop {
-        let total = work.total.load(Ordering::Relaxed);
-        if total > 0 && bar.length() != Some(total) {
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {wide_msg}") {
-                bar.set_style(style);
-            }
-            bar.set_length(total);
-        }
-        bar.set_position(work.found.load(Ordering::Relaxed));
-        bar.set_message(work.in_words());
-        bar.tick();
+    for turn in TURNS.iter().cycle() {
+        let line = on_one_line(work, *turn, columns());
+        let mut shown = lock(&SHOWN);
+        *shown = true;
+        let _ = write!(io::stderr(), "{ANEW}{line}");
+        drop(shown);
         if !lasts(ended, MOVES_EVERY) {
             break;
         }
     }
-    lock(&SHOWN).take();
-    bar.finish_and_clear();
+    apart(|| ());
+}
+
+/// `████████░░░░ reading, 12 of 40 files, 3 s`; letters that the terminal has no room for are left out.
+fn on_one_line(work: &Work, turn: char, columns: usize) -> String {
+    let (found, total) = (
+        work.found.load(Ordering::Relaxed),
+        work.total.load(Ordering::Relaxed),
+    );
+    let front = match (u128::from(found) * u128::from(BAR_LETTERS)).checked_div(u128::from(total)) {
+        None => turn.to_string(),
+        Some(done) => (0..u128::from(BAR_LETTERS))
+            .map(|at| if at < done { '█' } else { '░' })
+            .collect(),
+    };
+    let line = format!("{front} {}", work.in_words());
+    // A line that is full would move the cursor into the next one.
+    line.chars().take(columns.saturating_sub(1)).collect()
+}
+
+fn columns() -> usize {
+    // A terminal that does not know says 0.
+    let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
+    let columns = size.map(|size| usize::from(size.ws_col));
+    columns.filter(|columns| *columns > 0).unwrap_or(80)
 }
 
 fn in_lines_until(work: &Work, ended: &Receiver<()>, every: Duration, to: &mut dyn Write) {
@@ -213,6 +234,25 @@ mod tests {
         in_lines_until(&work, &ended, Duration::from_millis(1), &mut lines);
         let text = String::from_utf8(lines.0).unwrap();
         assert_eq!(text, "walden: note: listing, 2000 files, 0 s\n".repeat(2));
+    }
+
+    #[test]
+    fn a_line_on_a_terminal_is_never_wider_than_that_and_its_bar_as_long_as_what_is_done() {
+        let work = Work {
+            begun: Instant::now(),
+            doing: Mutex::new("reading".to_owned()),
+            found: AtomicU64::new(20),
+            total: AtomicU64::new(0),
+        };
+        assert_eq!(on_one_line(&work, '|', 80), "| reading, 20 files, 0 s");
+        for (total, full) in [(20, 30), (40, 15), (10, 30), (u64::MAX, 0)] {
+            work.total.store(total, Ordering::Relaxed);
+            let line = on_one_line(&work, '|', 120);
+            let bar = "█".repeat(full) + &"░".repeat(30 - full);
+            assert_eq!(line, format!("{bar} reading, 20 of {total} files, 0 s"));
+        }
+        assert_eq!(on_one_line(&work, '|', 8).chars().count(), 7);
+        assert_eq!(on_one_line(&work, '|', 0), "");
     }
 
     #[test]

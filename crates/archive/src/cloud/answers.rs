@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::{Body, Frame};
+use http_body_util::BodyExt;
 use object_store::client::{
     HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
 };
@@ -62,9 +63,39 @@ impl HttpService for Bounded {
         Self: 'a,
     {
         let expected = request.extensions().get::<Expected>().copied();
-        let answer = self.client.call(request);
-        Box::pin(async move { bounded(answer.await?, expected).await })
+        Box::pin(async move { bounded(asked(&self.client, request).await?, expected).await })
     }
+}
+
+/// Makes a request. An error's kind is no better than reqwest's: the library tries nothing again.
+async fn asked(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = request.into_parts();
+    let url = parts.uri.to_string().parse();
+    let url = url.map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
+    let mut request = reqwest::Request::new(parts.method, url);
+    *request.headers_mut() = parts.headers;
+    *request.body_mut() = Some(match body.as_bytes() {
+        Some(bytes) => bytes.clone().into(),
+        None => reqwest::Body::wrap(body),
+    });
+    let answer = client.execute(request).await.map_err(failed)?;
+    let (parts, body) = http::Response::from(answer).into_parts();
+    let body = HttpResponseBody::new(body.map_err(failed));
+    Ok(HttpResponse::from_parts(parts, body))
+}
+
+fn failed(error: reqwest::Error) -> HttpError {
+    let kind = if error.is_timeout() {
+        HttpErrorKind::Timeout
+    } else if error.is_connect() {
+        HttpErrorKind::Connect
+    } else if error.is_decode() {
+        HttpErrorKind::Decode
+    } else {
+        HttpErrorKind::Unknown
+    };
+    // A URL may hold a signature.
+    HttpError::new(kind, error.without_url())
 }
 
 async fn bounded(

@@ -12,14 +12,18 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::TryStreamExt;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use http_body_util::BodyExt;
 use lab::stores::{Make, Store};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
+};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::{
-    Certificate, ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
-    RetryConfig,
+    ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig,
 };
 
 /// Longer than any of the stores takes for an answer on a slow machine, and short enough to wait for.
@@ -154,6 +158,39 @@ fn provide_tls() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// What the crate makes requests with: it has no client of its own without its feature for that.
+#[derive(Clone, Debug)]
+struct Http(reqwest::Client);
+
+impl HttpConnector for Http {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(self.clone()))
+    }
+}
+
+impl HttpService for Http {
+    fn call<'s, 'a>(
+        &'s self,
+        request: HttpRequest,
+    ) -> BoxFuture<'a, Result<HttpResponse, HttpError>>
+    where
+        's: 'a,
+        Self: 'a,
+    {
+        let failed = |error: reqwest::Error| HttpError::new(HttpErrorKind::Unknown, error);
+        async move {
+            let request = request
+                .map(reqwest::Body::wrap)
+                .try_into()
+                .map_err(failed)?;
+            let answer = self.0.execute(request).await.map_err(failed)?;
+            let answer = http::Response::from(answer);
+            Ok(answer.map(|body| HttpResponseBody::new(body.map_err(failed))))
+        }
+        .boxed()
+    }
+}
+
 fn build(
     store: &Store<'_>,
     endpoint: &str,
@@ -169,12 +206,12 @@ fn build(
         max_retries: 0,
         ..RetryConfig::default()
     };
-    let mut options = ClientOptions::new()
-        .with_allow_http(true)
-        .with_timeout(REQUEST_MAX);
+    let options = ClientOptions::new().with_allow_http(true);
+    let mut http = reqwest::Client::builder().http1_only().timeout(REQUEST_MAX);
     if let Some(authority) = authority {
-        options = options.with_root_certificate(Certificate::from_pem(authority)?);
+        http = http.tls_certs_merge([reqwest::Certificate::from_pem(authority)?]);
     }
+    let http = Http(http.build()?);
     let store: Arc<dyn ObjectStore> = match store.make() {
         Make::Azurite => Arc::new(
             MicrosoftAzureBuilder::new()
@@ -183,6 +220,7 @@ fn build(
                 .with_endpoint(format!("{endpoint}/devstoreaccount1"))
                 .with_container_name("archive")
                 .with_client_options(options)
+                .with_http_connector(http)
                 .with_retry(retries)
                 .build()?,
         ),
@@ -192,6 +230,7 @@ fn build(
                 .with_service_account_key(value("GOOGLE_SERVICE_ACCOUNT_KEY"))
                 .with_bucket_name("archive")
                 .with_client_options(options)
+                .with_http_connector(http)
                 .with_retry(retries)
                 .build()?,
         ),
@@ -203,6 +242,7 @@ fn build(
                 .with_secret_access_key(value("AWS_SECRET_ACCESS_KEY"))
                 .with_bucket_name("archive")
                 .with_client_options(options)
+                .with_http_connector(http)
                 .with_retry(retries)
                 .build()?,
         ),
