@@ -32,7 +32,7 @@ ALL_SERVERS  = 15 16 17 18 19
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build everything install uninstall lint test test-all demo fuzz simulate planted soak bench conformance book clean
+.PHONY: help prerequisites servers stores build everything install uninstall lint check test test-all demo fuzz simulate planted soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
