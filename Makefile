@@ -32,7 +32,7 @@ ALL_SERVERS  = 15 16 17 18 19
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build everything install uninstall lint check test test-all demo fuzz simulate planted soak bench conformance book clean
+.PHONY: help prerequisites servers stores build everything install uninstall lint deny check test test-all demo fuzz simulate planted soak bench conformance book clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -86,6 +86,9 @@ lint: ## check the formatting, and clippy with warnings denied
 	$(CARGO) fmt --manifest-path bench/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --release --locked -- -D warnings
 	$(CARGO) clippy --all-targets $(bench) -- -D warnings
+
+deny: ## check licences, versions and sources of dependencies (installs cargo-deny into .cache when missing)
+	@CARGO="$(CARGO)" scripts/deny
 
 test: prerequisites everything ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
