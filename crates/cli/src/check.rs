@@ -210,7 +210,7 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
     progress.doing("listing the archive");
     let listed = check_names::list(&archive, progress);
     match &listed {
-        Ok(names) => check_names::check(names, &chosen.settings.options, lines),
+        Ok(names) => check_names::check(&archive, names, &chosen.settings.options, lines),
         Err(error) => lines.push(Line::error(
             error,
             "Let the server's user read the archive.",

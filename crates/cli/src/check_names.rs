@@ -1,16 +1,16 @@
 //! What `walden check` says of an archive by the names of what is in it.
 //!
-//! Guarantees: one listing, and no look into any file. Left to others: whether the files are what their names say
-//! (`walden verify`).
+//! Guarantees: one listing, and a look at the beginning of two files at most. Left to others: whether the files are what their
+//! names say (`walden verify`).
 
 use std::ops::ControlFlow;
 use std::time::SystemTime;
 
 use archive::{
-    Archive, BINDING_KEY, Compression, Error, ErrorKind, Found, Options, Stored, beside,
+    Archive, BINDING_KEY, Compression, Error, ErrorKind, Form, Found, Options, Stored, beside,
     rename_hint,
 };
-use wal::WalFileName;
+use wal::{SegmentSize, WalFileName};
 
 use crate::check::{Line, are, some_of};
 use crate::progress::Progress;
@@ -76,12 +76,12 @@ fn is_basic_archives(key: &str) -> bool {
     name.is_some_and(|name| name.parse::<WalFileName>().is_ok())
 }
 
-/// Another writer in an archive that only Walden can read. Of finished files nobody can tell who wrote them: Walden's own are
-/// plain, too, under other settings.
-fn shared(names: &Names, options: &Options) -> Option<Line> {
-    if options.compression == Compression::None && options.recipients.is_empty() {
-        return None;
-    }
+/// What to do about another writer; before it, whether there is one.
+const NOT_SHARED: &str = "give it a directory of its own: one is shared only with walden.compression = none and no \
+     walden.recipients.";
+
+/// What `basic_archive` has left in an archive that only Walden can read.
+fn shared(names: &Names) -> Option<Line> {
     let bound = names.bound?;
     let since = names.theirs.iter().filter(|(_, when)| *when > bound);
     let keys: Vec<&String> = since.map(|(key, _)| key).collect();
@@ -91,14 +91,45 @@ fn shared(names: &Names, options: &Options) -> Option<Line> {
             are(keys.len(), "file"),
             some_of(&keys)
         );
-        let cure = "If basic_archive archives into it, give it a directory of its own: one is shared only with \
-                    walden.compression = none and no walden.recipients. If not, remove what it has left.";
+        let cure = format!(
+            "If basic_archive archives into it, {NOT_SHARED} If not, remove what it has left."
+        );
         Line::warning(found, cure)
     })
 }
 
+/// Segments that lie plain in such an archive, and came after all that are compressed or encrypted: Walden does not write any
+/// under these settings. Of those that came before nobody can tell whose they are: settings change.
+fn plain_behind(archive: &Archive, names: &Names) -> Option<Line> {
+    let is_segment = |stored: &&Stored| matches!(stored.name, WalFileName::Segment(_));
+    let segments = || names.files.iter().filter(is_segment);
+    // What is compressed has another length but by a rare chance, in which nothing is said.
+    let is_whole = |stored: &&Stored| SegmentSize::new(stored.bytes).is_ok();
+    let packed = segments().filter(|stored| !is_whole(stored));
+    let packed = packed.max_by_key(|stored| stored.modified)?;
+    let since = segments().filter(|stored| stored.modified > packed.modified);
+    let plain: Vec<&Stored> = since.filter(is_whole).collect();
+    let form = |stored: &Stored| archive.form_of(&stored.key).ok().flatten();
+    let is_packed = matches!(form(packed)?, Form::Zstd | Form::Lz4 | Form::Age);
+    if !is_packed || form(plain.last()?)? != Form::Plain {
+        return None;
+    }
+    let keys: Vec<&String> = plain.iter().map(|stored| &stored.key).collect();
+    let found = format!(
+        "{} neither compressed nor encrypted, from after \"{}\", which is: {}",
+        are(keys.len(), "segment"),
+        packed.key,
+        some_of(&keys)
+    );
+    let cure = format!(
+        "If something else than Walden archives into it, {NOT_SHARED} If the settings have changed, or a person has put them \
+         there, nothing is wrong."
+    );
+    Some(Line::warning(found, cure))
+}
+
 /// Judges the names. `options`: how files are stored from now on.
-pub(crate) fn check(names: &Names, options: &Options, lines: &mut Vec<Line>) {
+pub(crate) fn check(archive: &Archive, names: &Names, options: &Options, lines: &mut Vec<Line>) {
     lines.push(Line::passed(format!(
         "archive can be listed, {} WAL files",
         names.files.len()
@@ -123,7 +154,10 @@ pub(crate) fn check(names: &Names, options: &Options, lines: &mut Vec<Line>) {
             "No recovery asks for them; see whether they are still wanted, and move them away.";
         lines.push(Line::warning(found, cure));
     }
-    lines.extend(shared(names, options));
+    if options.compression != Compression::None || !options.recipients.is_empty() {
+        lines.extend(shared(names));
+        lines.extend(plain_behind(archive, names));
+    }
 }
 
 /// Whether an object stands in the place of a file that a recovery asks for.

@@ -172,3 +172,32 @@ fn basic_archive_at_work_in_a_compressed_archive_is_a_warning() {
     place.configure(&format!("{GOOD}walden.compression = none\n"));
     check(&place).exits(0).prints(" 0 with a warning");
 }
+
+#[test]
+fn plain_segments_behind_compressed_ones_are_a_warning() {
+    let place = cluster(&[1, 2]);
+    let newest = fs::File::open(place.path(&format!("archive/{}", name(2)))).unwrap();
+    let newest = newest.metadata().unwrap().modified().unwrap();
+    let second = std::time::Duration::from_secs(1);
+    let copy = |number: u32, when| {
+        let key = format!("archive/{}", name(number));
+        fs::write(place.path(&key), segment(number, SYSTEM)).unwrap();
+        let file = fs::File::options().append(true).open(place.path(&key));
+        file.unwrap().set_modified(when).unwrap();
+    };
+    // From when nothing was compressed yet.
+    copy(0, newest - second);
+    check(&place).exits(0).prints(" 0 with a warning");
+    copy(3, newest + second);
+    copy(4, newest + second);
+    let ran = check(&place).exits(0).prints(" 1 with a warning");
+    let found = format!(
+        "2 segments are neither compressed nor encrypted, from after \"{}\", which is: \"{}\", \"{}\"",
+        name(2),
+        name(3),
+        name(4)
+    );
+    ran.prints(&found).prints("If something else than Walden");
+    place.configure(&format!("{GOOD}walden.compression = none\n"));
+    check(&place).exits(0).prints(" 0 with a warning");
+}
