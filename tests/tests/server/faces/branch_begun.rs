@@ -54,6 +54,9 @@ fn recovery_does_not_replay_past_the_fork_of_a_timeline_whose_first_segment_is_n
             fork,
         } = parted(lab)?;
         case.refuses(&[], &fork, &["timeline 2"])?;
+        let audit = case.audit()?;
+        audit.finds("warning", "missing", &fork)?;
+        audit.stops_at(2, &fork, "")?;
 
         // Who asks for the old timeline gets it whole.
         case.recovers(&[("recovery_target_timeline", "1")], &old.contents()?)?;
@@ -62,7 +65,7 @@ fn recovery_does_not_replay_past_the_fork_of_a_timeline_whose_first_segment_is_n
         write(&new, 7)?;
         new.archive_everything()?;
         case.recovers(&[], &new.contents()?)?;
-        Ok(())
+        case.audit()?.is_clean()
     })
 }
 

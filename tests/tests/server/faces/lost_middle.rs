@@ -124,8 +124,13 @@ fn recovery_stops_over_a_timeline_in_the_middle_that_was_never_archived() -> Res
         it.case
             .refuses(&[], "00000002.history", &["00000003.history"])?;
         it.case.refuses(&third, &it.first, &["00000003.history"])?;
+        let audit = it.case.audit()?;
+        audit.finds("error", "missing", &it.first)?;
+        audit.finds("error", "missing-history", "00000002.history")?;
+        audit.stops_at(3, &it.first, &it.first)?;
 
         it.bring()?;
+        it.case.audit()?.is_clean()?;
         it.case.recovers(&[], &it.contents)?;
         it.case.recovers(&third, &it.contents)?;
         Ok(())

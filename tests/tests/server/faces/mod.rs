@@ -19,7 +19,8 @@ use std::cell::Cell;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Settings, Shutdown, wait_until};
+use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Settings, Shutdown, run, wait_until};
+use serde_json::Value;
 
 use crate::common::{SHORT_RESTORE_TIMEOUT, SMALL_MB, must_recover, primary_with};
 
@@ -157,13 +158,101 @@ impl<'lab> Case<'lab> {
         Ok(standby)
     }
 
-    fn copy_of_archive(&self) -> Result<ArchiveDir> {
+    /// What the commands that audit an archive say of this one.
+    pub(crate) fn audit(&self) -> Result<Audit> {
+        Audit::of(self.lab, &self.archive, self.next())
+    }
+
+    pub(crate) fn copy_of_archive(&self) -> Result<ArchiveDir> {
         let copy = self.lab.archive(&format!("copy{}", self.next()))?;
         for key in self.archive.keys()? {
             self.lab
                 .copy(&self.archive.path().join(&key), &copy.path().join(&key))?;
         }
         Ok(copy)
+    }
+}
+
+/// What `walden verify` and `walden targets` say of an archive.
+pub(crate) struct Audit {
+    verify: Value,
+    targets: Value,
+}
+
+impl Audit {
+    /// `number`: one that no other audit of this lab has.
+    pub(crate) fn of(lab: &Lab, archive: &ArchiveDir, number: u32) -> Result<Audit> {
+        let say = |arguments: &[&str]| -> Result<Value> {
+            let mut command = lab.command("walden");
+            command.args(arguments).arg("-A").arg(archive.path());
+            let said = run(&mut command)?;
+            serde_json::from_str(&said.stdout).with_context(|| format!("{said:?}"))
+        };
+        let index = lab.dir().join(format!("index{number}"));
+        let index = index.display().to_string();
+        Ok(Audit {
+            verify: say(&["verify", "--json"])?,
+            targets: say(&["targets", "--json", "--index", &index])?,
+        })
+    }
+
+    /// Fails unless `walden verify` has found this of an object.
+    pub(crate) fn finds(&self, severity: &str, kind: &str, object: &str) -> Result<()> {
+        let findings = self.verify.get("findings").and_then(Value::as_array);
+        let findings = findings.context("no findings")?;
+        let is_it = |finding: &Value| {
+            let wanted = [("severity", severity), ("kind", kind), ("object", object)];
+            wanted
+                .iter()
+                .all(|(field, text)| finding.get(field).is_some_and(|it| it == text))
+        };
+        ensure!(
+            findings.iter().any(is_it),
+            "verify finds no {severity}, {kind}, of {object}: {}",
+            self.verify
+        );
+        Ok(())
+    }
+
+    /// Fails unless `walden verify` has found no error and nothing to warn of.
+    pub(crate) fn is_clean(&self) -> Result<()> {
+        let counts = ["errors", "could_not_tell", "warnings"];
+        let is_clean = counts.into_iter().all(|what| self.counts_none(what));
+        ensure!(is_clean, "{}", self.verify);
+        Ok(())
+    }
+
+    fn counts_none(&self, what: &str) -> bool {
+        self.verify.get(what).is_some_and(|count| count == 0)
+    }
+
+    /// How far the only base backup reaches along a timeline, and why no further, as `walden targets` says.
+    pub(crate) fn reach(&self, timeline: u32) -> Result<(&str, &str)> {
+        let reaches = self.targets.pointer("/backups/0/reaches");
+        let reaches = reaches.and_then(Value::as_array);
+        let mut reaches = reaches.with_context(|| self.targets.to_string())?.iter();
+        let reach = reaches
+            .find(|reach| reach.get("timeline").is_some_and(|it| it == timeline))
+            .with_context(|| format!("no reach along {timeline}: {}", self.targets))?;
+        let text = |field: &str| {
+            let value = reach.get(field).and_then(Value::as_str);
+            value.unwrap_or_default()
+        };
+        Ok((text("until_lsn"), text("why")))
+    }
+
+    /// Fails unless the only base backup reaches nothing along a timeline behind a segment, for this reason.
+    pub(crate) fn stops_at(&self, timeline: u32, segment: &str, why: &str) -> Result<()> {
+        let (until, said) = self.reach(timeline)?;
+        let size = wal::SegmentSize::new(u64::from(SMALL_MB) * 1024 * 1024)?;
+        let start = segment.parse::<wal::SegmentName>()?.start(size);
+        let until: wal::Lsn = until.parse()?;
+        ensure!(
+            start == Some(until) && said.contains(why),
+            "it reaches {until} ({said:?}), and {segment:?} begins at {start:?}: {}",
+            self.targets
+        );
+        Ok(())
     }
 }
 

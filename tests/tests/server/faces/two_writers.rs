@@ -74,8 +74,45 @@ fn a_backup_put_back_without_its_signal_file_puts_nothing_behind_what_the_lost_s
         must_be_as_before(&archive, &before)?;
         wrong.stop(Shutdown::Immediate)?;
         must_be_as_before(&archive, &before)?;
-        Case::new(lab, &archive, backup).recovers(&[], &contents)?;
+        let case = Case::new(lab, &archive, backup);
+        case.audit()?.is_clean()?;
+        case.recovers(&[], &contents)?;
         Ok(())
+    })
+}
+
+#[test]
+fn what_a_wrong_server_wrote_behind_the_lost_one_s_is_seen_where_something_else_put_it()
+-> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let lost = primary(lab, &archive)?;
+        let backup = lost.base_backup("backup")?;
+        let whole = whole_backup(&lost, lab)?;
+        let segments = lost.write_segments(1..=4)?;
+        lost.wait_until_archived()?;
+        lost.stop(Shutdown::Immediate)?;
+
+        // Its segments are filled otherwise: of equally long records nobody could tell.
+        let elsewhere = lab.archive("elsewhere")?;
+        let wrong = lab.restored("wrong", &whole, plain(lab, &elsewhere)?)?;
+        wrong.start()?;
+        for entry in 101..=112 {
+            write(&wrong, entry)?;
+            wrong.sql("select pg_logical_emit_message(false, 'x', repeat('x', 5000))")?;
+            wrong.switch_segment()?;
+        }
+        wrong.wait_until_archived()?;
+        wrong.stop(Shutdown::Immediate)?;
+        for count in 1..=2 {
+            let name = segment_after(&segments[3], count)?;
+            lab.copy(&elsewhere.path().join(&name), &archive.path().join(&name))?;
+        }
+
+        let behind = segment_after(&segments[3], 1)?;
+        let audit = Case::new(lab, &archive, backup).audit()?;
+        audit.finds("error", "does-not-follow", &behind)?;
+        audit.stops_at(1, &behind, &behind)
     })
 }
 
