@@ -107,7 +107,7 @@ fuzz: prerequisites ## fuzz what reads bytes from outside (SECONDS=60 for each t
 simulate: prerequisites ## play made-up histories of servers and their archive, and judge each answer (MINUTES=60 SEED=…)
 	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- $(or $(MINUTES),60) $(SEED)
 
-planted: prerequisites ## plant ten faults in what the simulation tests: each must be found within a minute (SEED=…)
+planted: prerequisites ## plant eleven faults in what the simulation tests: each must be found within a minute (SEED=…)
 	$(CARGO) run --release --locked --package walden-simulate --features small-segments -- faults $(SEED)
 
 soak: prerequisites ## let everything go wrong for a while, as root (MINUTES=15 SEED=…)

@@ -43,6 +43,11 @@ impl Backoff {
         }
     }
 
+    /// The same, with nothing tried yet.
+    pub(crate) fn afresh(&self) -> Backoff {
+        Backoff::at_most(self.longest)
+    }
+
     /// A try has failed: the pause before the next one, between half and the whole of what the doubling gives.
     pub fn pause(&mut self) -> Duration {
         let whole = self.next;

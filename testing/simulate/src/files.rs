@@ -88,6 +88,23 @@ impl Files {
         self.changed.insert(name);
     }
 
+    /// Writes `archive_status`, as far as it says what is to be archived.
+    pub fn settle_notes(&mut self) {
+        let ready = self.status.iter();
+        let ready = ready.filter(|(_, status)| **status == Status::Ready);
+        let ready: BTreeSet<String> = ready.map(|(name, _)| name.clone()).collect();
+        let directory = self.directory.get_or_insert_with(Directory::new);
+        let folder = directory.path.join("pg_wal/archive_status");
+        for name in ready.symmetric_difference(&directory.ready) {
+            let note = folder.join(format!("{name}.ready"));
+            match ready.contains(name) {
+                true => std::fs::write(&note, "").expect("write"),
+                false => drop(std::fs::remove_file(&note)),
+            }
+        }
+        directory.ready = ready;
+    }
+
     /// The data directory that this is `pg_wal` of, with everything in it.
     pub fn settle(&mut self) -> &Path {
         let directory = self.directory.get_or_insert_with(Directory::new);
@@ -106,6 +123,8 @@ impl Files {
 #[derive(Debug)]
 struct Directory {
     path: PathBuf,
+    /// Whose notes say that they are to be archived.
+    ready: BTreeSet<String>,
 }
 
 static DIRECTORIES: AtomicU64 = AtomicU64::new(0);
@@ -121,7 +140,8 @@ impl Directory {
         };
         let path = parent.join(format!("walden-simulate-{}-{number}", std::process::id()));
         std::fs::create_dir_all(path.join("pg_wal/archive_status")).expect("create a directory");
-        Directory { path }
+        let ready = BTreeSet::new();
+        Directory { path, ready }
     }
 }
 

@@ -45,6 +45,7 @@ fn half_written(world: &mut World, source: usize) {
     world.archive(source, 20);
     if let Some(kept) = world.shelf.remove(&name) {
         world.story.push(format!("in the archive, {name} is lost"));
+        world.taken.insert(name.clone());
         world.harms.push(Harm {
             key: name,
             before: Some(kept),
@@ -432,6 +433,7 @@ impl Player<'_> {
             }
         };
         world.story.push(format!("in the archive, {key} {told}"));
+        world.taken.insert(key.clone());
         world.harms.push(Harm {
             key,
             before: Some(kept),

@@ -2,7 +2,7 @@
 
 use crate::life::{Server, Signal};
 use crate::oracle::{self, Proof};
-use crate::restores::{Module, Offer, Shelf, Weather};
+use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Weather};
 use crate::startup::{Answer, Ask, Role};
 use crate::timelines::parse_segment;
 
@@ -11,7 +11,7 @@ use crate::timelines::parse_segment;
 pub struct Ideal;
 
 impl Module for Ideal {
-    fn begin(&mut self) {}
+    fn begin(&mut self, _: Settings) {}
 
     fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask: &Ask) -> Answer {
         let is_standby = server.signal == Signal::Standby;
@@ -50,25 +50,36 @@ impl Module for Ideal {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+    fn archive(
+        &mut self,
+        shelf: &Shelf,
+        server: &mut Server,
+        offer: &Offer,
+    ) -> Result<(), Refusal> {
         let name = offer.name.as_str();
         if shelf.weather() != Weather::Clear {
-            return Err("the archive is away".to_owned());
+            return Err(Refusal::away());
         }
-        let contents = server.contents(name).ok_or("the file is gone")?;
+        let contents = server
+            .contents(name)
+            .ok_or_else(|| Refusal::for_good("the file is gone"))?;
         match shelf.raw(name) {
             Some(bytes) if bytes == *contents => return Ok(()),
-            Some(_) => return Err(format!("\"{name}\" is there with other bytes")),
+            Some(_) => {
+                return Err(Refusal::for_good(format!(
+                    "\"{name}\" is there with other bytes"
+                )));
+            }
             None => {}
         }
         if let Some(violation) = oracle::judge_archived(shelf, server, offer) {
-            return Err(violation.text);
+            return Err(Refusal::for_good(violation.text));
         }
         if let Some((_, number)) = parse_segment(name) {
             match oracle::scan(&contents, number) {
                 Some(scan) if scan.reaches_end => {}
                 // A standby that archives everything offers what it has received of a timeline's last segment.
-                _ => return Err("WAL ends in it".to_owned()),
+                _ => return Err(Refusal::for_good("WAL ends in it")),
             }
         }
         shelf.store.overwrite(name, &contents);

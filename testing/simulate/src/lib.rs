@@ -2,8 +2,9 @@
 //! archive's owner and its storage do to it. Each answer that a server gets is judged from what the servers wrote.
 //!
 //! Guarantees that a seed always gives the same history. `tree` knows what was written by whom; `reader`, `startup`, `life` are
-//! the server; `world` is all servers and the archive; `history` makes up what happens; `oracle` judges; `restores` has
-//! what answers the servers: `cp`, Walden, and Walden with faults planted in it. For tests alone: nothing of the product uses it.
+//! the server; `world` is all servers and the archive, `archiving` their archivers; `history` makes up what happens; `oracle`
+//! judges; `restores` has what answers the servers: `cp`, Walden, and Walden with faults planted in it. For tests alone: nothing
+//! of the product uses it.
 
 #![allow(
     clippy::indexing_slicing,
@@ -14,6 +15,7 @@
     reason = "a simulation that does what its author did not expect is to stop"
 )]
 
+pub mod archiving;
 pub mod files;
 pub mod history;
 pub mod ideal;

@@ -91,7 +91,10 @@ fn faults(seed: u64, module: &str) -> ExitCode {
         };
         let sound = maker(module);
         let limits = Limits {
-            forgets: fault == Fault::ArchivesBehindOthers,
+            forgets: matches!(
+                fault,
+                Fault::ArchivesBehindOthers | Fault::GoesOnBehindRefused
+            ),
             ..Limits::default()
         };
         let begun = Instant::now();

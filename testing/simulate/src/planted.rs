@@ -1,12 +1,13 @@
 //! Faults planted on purpose, around any module: each is one face of "absent" or "archived" said wrongly, or of a recovery that
 //! is made impossible. A simulation that does not find them is blind.
 
+use crate::files::Status;
 use crate::ideal::remove_before;
 use crate::life::{Server, Signal};
 use crate::oracle;
-use crate::restores::{Module, Offer, Shelf, Weather};
+use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Weather};
 use crate::startup::{Answer, Ask, Goal, Role};
-use crate::timelines::{parse_history_name, parse_segment};
+use crate::timelines::{parse_history_name, parse_segment, segment_name};
 
 /// What is wrong with a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Fault {
     BelievesBrokenListings,
     /// Archives behind another server's segment.
     ArchivesBehindOthers,
+    /// Archives what is behind a segment that is refused.
+    GoesOnBehindRefused,
     /// Acknowledges what is stored nowhere else.
     KeepsNothing,
     /// Cleans up in targeted recovery.
@@ -34,8 +37,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All ten: faces a to i, and one more.
-    pub const ALL: [Fault; 10] = [
+    /// All of them: faces a to i, and two more.
+    pub const ALL: [Fault; 11] = [
         Fault::HandsOverBehindTheFork,
         Fault::ForgetsLaterHistories,
         Fault::InsistsOnCopies,
@@ -43,10 +46,16 @@ impl Fault {
         Fault::OverlooksOtherForms,
         Fault::BelievesBrokenListings,
         Fault::ArchivesBehindOthers,
+        Fault::GoesOnBehindRefused,
         Fault::KeepsNothing,
         Fault::CleansUpTooMuch,
         Fault::TakesAwayForEmpty,
     ];
+}
+
+fn next_of(name: &str) -> Option<String> {
+    let (timeline, number) = parse_segment(name)?;
+    Some(segment_name(timeline, number + 1))
 }
 
 /// A module with a fault.
@@ -104,8 +113,8 @@ impl Planted {
 }
 
 impl Module for Planted {
-    fn begin(&mut self) {
-        self.inner.begin();
+    fn begin(&mut self, settings: Settings) {
+        self.inner.begin(settings);
     }
 
     fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask: &Ask) -> Answer {
@@ -113,7 +122,12 @@ impl Module for Planted {
         self.spoil(shelf, server, ask, answer)
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+    fn archive(
+        &mut self,
+        shelf: &Shelf,
+        server: &mut Server,
+        offer: &Offer,
+    ) -> Result<(), Refusal> {
         if self.fault == Fault::KeepsNothing && shelf.weather() == Weather::Unmounted {
             return Ok(());
         }
@@ -126,6 +140,15 @@ impl Module for Planted {
         if is_behind && let Some(contents) = server.contents(&offer.name) {
             shelf.store.overwrite(&offer.name, &contents);
             return Ok(());
+        }
+        if self.fault == Fault::GoesOnBehindRefused
+            && answer.as_ref().is_err_and(|refusal| !refusal.may_pass)
+            && let Some(next) = next_of(&offer.name)
+            && server.files.status(&next) == Some(Status::Ready)
+            && shelf.raw(&next).is_none()
+            && let Some(contents) = server.contents(&next)
+        {
+            shelf.store.overwrite(&next, &contents);
         }
         answer
     }

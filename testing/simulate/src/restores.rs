@@ -3,10 +3,11 @@
 //! Guarantees one interface for all of them, with one [`Module`] for each process of a server.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use archive::{Detail, Entry, Error, Glance, MemoryStore, Object, Staged, Store};
+use archive::{Detail, Entry, Error, Glance, MemoryStore, Object, Published, Staged, Store};
 
 use crate::life::Server;
 use crate::startup::{Answer, Ask};
@@ -34,10 +35,15 @@ pub enum Weather {
     ListingsFail,
 }
 
+/// What else happens whenever a request is made.
+pub type Meanwhile = Arc<dyn Fn() + Send + Sync>;
+
 /// The archive's storage.
 #[derive(Clone, Default)]
 pub struct Shelf {
     pub store: MemoryStore,
+    /// It is an object store, and no directory.
+    pub is_far: bool,
     weather: Arc<Mutex<Weather>>,
     /// What is in it.
     pub kept: BTreeMap<String, Kept>,
@@ -53,21 +59,40 @@ impl std::fmt::Debug for Shelf {
 
 impl Shelf {
     #[must_use]
+    pub fn new(is_far: bool) -> Shelf {
+        let store = match is_far {
+            true => MemoryStore::remote(),
+            false => MemoryStore::new(),
+        };
+        Shelf {
+            store,
+            is_far,
+            ..Shelf::default()
+        }
+    }
+
+    #[must_use]
     pub fn weather(&self) -> Weather {
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn set_weather(&self, weather: Weather) {
+        let weather = match weather {
+            // There is nothing to mount.
+            Weather::Unmounted if self.is_far => Weather::Away,
+            weather => weather,
+        };
         *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
     }
 
     /// The storage as an archive sees it.
     #[must_use]
-    pub fn seen(&self) -> Box<dyn Store> {
+    pub fn seen(&self, meanwhile: Meanwhile) -> Box<dyn Store> {
         Box::new(Weathered {
             store: self.store.clone(),
             empty: MemoryStore::new(),
             weather: Arc::clone(&self.weather),
+            meanwhile,
         })
     }
 
@@ -113,6 +138,7 @@ struct Weathered {
     store: MemoryStore,
     empty: MemoryStore,
     weather: Arc<Mutex<Weather>>,
+    meanwhile: Meanwhile,
 }
 
 impl Weathered {
@@ -130,11 +156,16 @@ impl Weathered {
 
 impl Store for Weathered {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
+        (self.meanwhile)();
         // What is written where nothing is mounted is lost.
-        self.there()?.stage(key)
+        Ok(Box::new(Interrupted {
+            staged: self.there()?.stage(key)?,
+            meanwhile: Arc::clone(&self.meanwhile),
+        }))
     }
 
     fn open(&self, key: &str) -> Result<Option<Object>, Error> {
+        (self.meanwhile)();
         self.there()?.open(key)
     }
 
@@ -161,7 +192,16 @@ impl Store for Weathered {
                 "a listing broke off",
             ));
         }
+        (self.meanwhile)();
         self.there()?.list_after(prefix, start_after, detail, visit)
+    }
+
+    fn stages_ahead(&self) -> bool {
+        self.store.stages_ahead()
+    }
+
+    fn lists_in_order(&self) -> bool {
+        self.store.lists_in_order()
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
@@ -177,6 +217,65 @@ impl Store for Weathered {
     }
 }
 
+/// An object on its way, beside others.
+struct Interrupted {
+    staged: Box<dyn Staged>,
+    meanwhile: Meanwhile,
+}
+
+impl Write for Interrupted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.staged.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.staged.flush()
+    }
+}
+
+impl Staged for Interrupted {
+    fn publish(self: Box<Self>) -> Result<Published, Error> {
+        (self.meanwhile)();
+        let published = self.staged.publish()?;
+        (self.meanwhile)();
+        Ok(published)
+    }
+}
+
+/// How the processes of a server are set up, for as long as they live.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    /// How many files are archived at once; 0 where a command archives them.
+    pub jobs: usize,
+    /// In which order what happens at once happens.
+    pub seed: u64,
+}
+
+/// Why a file was not archived.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub why: String,
+    /// It may be archived later, without anybody's help.
+    pub may_pass: bool,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn away() -> Refusal {
+        Refusal {
+            why: "the archive is away".to_owned(),
+            may_pass: true,
+        }
+    }
+
+    pub fn for_good(why: impl Into<String>) -> Refusal {
+        Refusal {
+            why: why.into(),
+            may_pass: false,
+        }
+    }
+}
+
 /// A file that is to be archived, with what nobody but the oracle knows.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -188,13 +287,14 @@ pub struct Offer {
 /// What a server's processes ask.
 pub trait Module {
     /// A process of the server has begun.
-    fn begin(&mut self);
+    fn begin(&mut self, settings: Settings);
     fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask: &Ask) -> Answer;
     /// Archives a file.
     ///
     /// # Errors
     /// With the reason why it is not archived.
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String>;
+    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer)
+    -> Result<(), Refusal>;
     /// Removes what is older than `keep`.
     fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str);
 }
@@ -204,7 +304,7 @@ pub trait Module {
 pub struct Stock;
 
 impl Module for Stock {
-    fn begin(&mut self) {}
+    fn begin(&mut self, _: Settings) {}
 
     fn restore(&mut self, shelf: &Shelf, _: &mut Server, ask: &Ask) -> Answer {
         if shelf.weather() != Weather::Clear {
@@ -216,19 +316,28 @@ impl Module for Stock {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+    fn archive(
+        &mut self,
+        shelf: &Shelf,
+        server: &mut Server,
+        offer: &Offer,
+    ) -> Result<(), Refusal> {
         let name = offer.name.as_str();
         if shelf.weather() != Weather::Clear {
-            return Err("the archive is away".to_owned());
+            return Err(Refusal::away());
         }
-        let contents = server.contents(name).ok_or("the file is gone")?;
+        let contents = server
+            .contents(name)
+            .ok_or_else(|| Refusal::for_good("the file is gone"))?;
         match shelf.raw(name) {
             None => {
                 shelf.store.overwrite(name, &contents);
                 Ok(())
             }
             Some(bytes) if bytes == *contents => Ok(()),
-            Some(_) => Err(format!("\"{name}\" is there with other bytes")),
+            Some(_) => Err(Refusal::for_good(format!(
+                "\"{name}\" is there with other bytes"
+            ))),
         }
     }
 

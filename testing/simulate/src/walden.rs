@@ -1,25 +1,72 @@
 //! Walden under the simulation: its archive and its judge, as the recovery worker and the archiver have them.
 //!
 //! Guarantees the product's own crates, unchanged but for time, which does not pass here: a judge believes nothing that it saw
-//! earlier, and waits for nothing.
+//! earlier, and waits for nothing. Several files are archived at once, by the upload engine, in one thread.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
-use archive::{Answer as Answered, Archive, Cancel, Compression, MissingSegment, Options};
+use archive::{
+    Answer as Answered, Archive, Cancel, Compression, MissingSegment, Options, UploadLimits,
+    Uploads,
+};
+use fastrand::Rng;
 use recovery::{Asker, Control, Judge, Patience, Phase, TargetTimeline};
 use wal::{KeepFrom, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::life::{Server, Signal};
-use crate::restores::{Module, Offer, Shelf};
+use crate::restores::{Module, Offer, Refusal, Settings, Shelf};
 use crate::startup::{Answer, Ask, Goal};
 use crate::{SEGMENT, SYSTEM};
 
 /// What a process of a server has of Walden.
 #[derive(Default)]
 pub struct Walden {
-    archive: Option<Archive>,
+    archive: Option<Arc<Archive>>,
     judge: Judge,
+    settings: Settings,
+    uploads: Option<Arc<Uploads>>,
+    hands: Arc<Hands>,
+}
+
+/// Who archives several files at once: a turn is begun in the middle of another one's request, and ends before that goes on. So
+/// all are taken in one thread, in an order that a seed gives.
+#[derive(Default)]
+struct Hands {
+    at: Mutex<Weak<Uploads>>,
+    rng: Mutex<Rng>,
+    /// How many turns have begun and not ended.
+    busy: AtomicUsize,
+    /// How many may have.
+    most: AtomicUsize,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hands {
+    /// Takes a turn, if anything is to be done.
+    fn take(&self) -> bool {
+        let Some(uploads) = locked(&self.at).upgrade() else {
+            return false;
+        };
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let was_busy = uploads.take_turn();
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        was_busy
+    }
+
+    /// A turn makes a request: another one may be taken meanwhile.
+    fn meanwhile(&self) {
+        let busy = self.busy.load(Ordering::Relaxed);
+        let is_free = (1..self.most.load(Ordering::Relaxed)).contains(&busy);
+        if is_free && locked(&self.rng).bool() {
+            self.take();
+        }
+    }
 }
 
 fn timeline(number: u32) -> TimelineId {
@@ -27,14 +74,51 @@ fn timeline(number: u32) -> TimelineId {
 }
 
 impl Walden {
-    fn archive<'a>(open: &'a mut Option<Archive>, shelf: &Shelf) -> &'a Archive {
-        open.get_or_insert_with(|| {
+    fn opened(&mut self, shelf: &Shelf) -> Arc<Archive> {
+        let hands = Arc::clone(&self.hands);
+        let archive = self.archive.get_or_insert_with(|| {
             let options = Options {
                 compression: Compression::None,
                 ..Options::default()
             };
-            Archive::with_store(shelf.seen(), options)
-        })
+            let store = shelf.seen(Arc::new(move || hands.meanwhile()));
+            Arc::new(Archive::with_store(store, options))
+        });
+        Arc::clone(archive)
+    }
+
+    /// As the archive module does it: the file that is asked for, and others with it.
+    fn upload(&mut self, shelf: &Shelf, name: &WalFileName, path: &Path) -> Result<(), Refusal> {
+        let archive = self.opened(shelf);
+        let uploads = self.uploads.get_or_insert_with(|| {
+            Arc::new(Uploads::without_hands(archive, SystemIdentifier(SYSTEM)))
+        });
+        let uploads = Arc::clone(uploads);
+        *locked(&self.hands.at) = Arc::downgrade(&uploads);
+        // Files of a directory are given their names in order: what has been staged would wait for ever.
+        let most = if shelf.is_far { self.settings.jobs } else { 1 };
+        self.hands.most.store(most, Ordering::Relaxed);
+        let limits = UploadLimits {
+            jobs: self.settings.jobs,
+            memory: u64::MAX,
+        };
+        let asked = uploads.ask(name, path, Instant::now(), limits);
+        let answer = match asked.map_err(|error| refusal(&error))? {
+            Some(put) => Ok(put),
+            None => loop {
+                if let Some(answer) = uploads.poll(name) {
+                    break answer;
+                }
+                if !self.hands.take() {
+                    return Err(Refusal::for_good("nobody archives it"));
+                }
+            },
+        };
+        let more = locked(&self.hands.rng).usize(..=self.settings.jobs);
+        for _ in 1..more {
+            self.hands.take();
+        }
+        answer.map(drop).map_err(|error| refusal(&error))
     }
 }
 
@@ -68,6 +152,13 @@ fn message(error: &archive::Error) -> String {
     error.to_string()
 }
 
+fn refusal(error: &archive::Error) -> Refusal {
+    Refusal {
+        why: message(error),
+        may_pass: error.kind().may_work_later(),
+    }
+}
+
 /// Asks, and answers what the host answers to an error.
 fn ask(
     archive: &Archive,
@@ -82,9 +173,12 @@ fn ask(
 }
 
 impl Module for Walden {
-    fn begin(&mut self) {
+    fn begin(&mut self, settings: Settings) {
         let nothing = Duration::ZERO;
+        self.settings = settings;
+        self.uploads = None;
         self.archive = None;
+        *locked(&self.hands.rng) = Rng::with_seed(settings.seed);
         self.judge = Judge::with_patience(Patience {
             settled_after: nothing,
             look_holds: nothing,
@@ -103,9 +197,9 @@ impl Module for Walden {
         let seen = seen(server, ask_for.goal);
         let dest = seen.pg_wal().join(own);
         drop(std::fs::remove_file(&dest));
-        let archive = Walden::archive(&mut self.archive, shelf);
+        let archive = self.opened(shelf);
         let question = self.judge.ask(name, Asker::Recovery(seen));
-        match ask(archive, &question, &dest) {
+        match ask(&archive, &question, &dest) {
             Ok(Answered::Restored { .. }) => match std::fs::read(&dest) {
                 Ok(contents) => Answer::Restored(contents),
                 Err(why) => Answer::Unsure(format!("restored, and is not there: {why}")),
@@ -115,16 +209,25 @@ impl Module for Walden {
         }
     }
 
-    fn archive(&mut self, shelf: &Shelf, server: &mut Server, offer: &Offer) -> Result<(), String> {
+    fn archive(
+        &mut self,
+        shelf: &Shelf,
+        server: &mut Server,
+        offer: &Offer,
+    ) -> Result<(), Refusal> {
         let name = offer.name.as_str();
         let parsed = name
             .parse::<WalFileName>()
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| Refusal::for_good(error.to_string()))?;
         let path = server.files.settle().join("pg_wal").join(name);
-        let archive = Walden::archive(&mut self.archive, shelf);
+        if self.settings.jobs > 0 {
+            server.files.settle_notes();
+            return self.upload(shelf, &parsed, &path);
+        }
+        let archive = self.opened(shelf);
         let system = Some(SystemIdentifier(SYSTEM));
         let put = archive.put_new(&parsed, &path, system, &Cancel::new());
-        put.map(drop).map_err(|error| message(&error))
+        put.map(drop).map_err(|error| refusal(&error))
     }
 
     fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str) {
@@ -135,7 +238,7 @@ impl Module for Walden {
         let Ok(keep) = keep.parse::<KeepFrom>() else {
             return;
         };
-        let archive = Walden::archive(&mut self.archive, shelf);
+        let archive = self.opened(shelf);
         drop(archive.clean_up(&keep, Some(SystemIdentifier(SYSTEM)), &Cancel::new()));
     }
 }

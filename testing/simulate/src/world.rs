@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fastrand::Rng;
 
-use crate::files::Status;
 use crate::life::{ArchiveMode, Backup, Server, Signal};
 use crate::oracle::{self, Proof, Violation};
-use crate::restores::{Kept, Module, Offer, Shelf, Stock, Weather};
+use crate::restores::{Kept, Module, Settings, Shelf, Stock, Weather};
 use crate::startup::{self, Answer, Ask, Ended, Goal, Halt, Host, Wait, Wanted};
 use crate::timelines::{parse, parse_history_name, segment_name, timeline_at};
 use crate::tree::Tree;
@@ -58,12 +57,21 @@ pub struct World {
     pub modules: Vec<Box<dyn Module>>,
     pub backups: Vec<Backup>,
     pub harms: Vec<Harm>,
+    /// What was lost or spoilt at any time.
+    pub taken: BTreeSet<String>,
     /// Whose archiver does nothing.
     pub broken: Vec<bool>,
     /// Whose running process has met the archive: one that has not cannot tell a mount point from an empty archive.
     pub met: Vec<bool>,
     /// What a server's running process has archived: it remembers that, whatever becomes of it.
     pub archived: Vec<BTreeSet<String>>,
+    /// What it has archived of late although the one before it was refused.
+    pub through: Vec<BTreeSet<String>>,
+    /// On which timelines it has archived something since it was refused a file.
+    pub flows: Vec<BTreeSet<u32>>,
+    pub settings: Vec<Settings>,
+    /// Chooses what histories do not depend on: so a seed keeps its history.
+    choices: Rng,
     /// Who removes from the archive what a restartpoint needs no longer.
     pub cleans: Vec<bool>,
     pub plan: Plan,
@@ -236,6 +244,7 @@ impl Host for World {
         ));
         for key in gone {
             self.shelf.kept.remove(&key);
+            self.taken.insert(key.clone());
             let late = key.get(8..24) >= oldest_kept.get(8..24) && !key.ends_with(".json");
             if server.signal == Signal::Recovery || late || key.contains(".history") {
                 self.violate(
@@ -253,17 +262,23 @@ impl World {
         let first = Server::new(0, &mut tree);
         let mut servers: Vec<Option<Server>> = vec![None; SERVERS_MAX];
         servers[0] = Some(first);
-        World {
+        let mut choices = Rng::with_seed(!seed);
+        let mut world = World {
             rng: Rng::with_seed(seed),
             tree,
-            shelf: Shelf::default(),
+            shelf: Shelf::new(choices.bool()),
             servers,
             modules: (0..SERVERS_MAX).map(|_| module()).collect(),
             backups: Vec::new(),
             harms: Vec::new(),
+            taken: BTreeSet::new(),
             broken: vec![false; SERVERS_MAX],
             met: vec![false; SERVERS_MAX],
             archived: vec![BTreeSet::new(); SERVERS_MAX],
+            through: vec![BTreeSet::new(); SERVERS_MAX],
+            flows: vec![BTreeSet::new(); SERVERS_MAX],
+            settings: vec![Settings::default(); SERVERS_MAX],
+            choices,
             cleans: vec![false; SERVERS_MAX],
             plan: Plan::default(),
             story: vec!["server 0 begins with timeline 1".to_owned()],
@@ -272,10 +287,12 @@ impl World {
             weather_left: 0,
             counts: Counts::default(),
             limits,
-        }
+        };
+        world.begin(0);
+        world
     }
 
-    fn violate(&mut self, rule: &'static str, text: String) {
+    pub(crate) fn violate(&mut self, rule: &'static str, text: String) {
         if self
             .limits
             .without
@@ -285,6 +302,19 @@ impl World {
         }
         self.story.push(format!("  ! {rule}: {text}"));
         self.violations.push(Violation { rule, text });
+    }
+
+    /// A server's processes begin.
+    fn begin(&mut self, id: usize) {
+        self.settings[id] = Settings {
+            jobs: [0, 1, 4, 4][self.choices.usize(..4)],
+            seed: self.choices.u64(..),
+        };
+        self.modules[id].begin(self.settings[id]);
+        self.met[id] = false;
+        self.archived[id].clear();
+        self.flows[id].clear();
+        self.through[id].clear();
     }
 
     pub fn weather_passes(&mut self) {
@@ -348,87 +378,6 @@ impl World {
         }
     }
 
-    /// Lets a server's archiver work on what is ready.
-    pub fn archive(&mut self, id: usize, count: usize) {
-        for _ in 0..count {
-            let Some(server) = &mut self.servers[id] else {
-                return;
-            };
-            let weather = self.shelf.weather();
-            if self.broken[id] || (weather == Weather::Unmounted && !self.met[id]) {
-                return;
-            }
-            let Some(name) = server.ready() else {
-                return;
-            };
-            let Some(contents) = server.contents(&name) else {
-                server.files.note(&name, None);
-                continue;
-            };
-            let life = server.life;
-            let was_there = self.shelf.raw(&name).is_some();
-            let before = oracle::predecessor(&self.tree, server, &name);
-            let is_remembered = before
-                .as_ref()
-                .is_some_and(|before| self.archived[id].contains(before));
-            let offer = Offer {
-                name: name.clone(),
-                before,
-            };
-            let verdict = match was_there || is_remembered {
-                true => None,
-                false => oracle::judge_archived(&self.shelf, server, &offer),
-            };
-            let answer = self.modules[id].archive(&self.shelf, server, &offer);
-            self.met[id] |= weather == Weather::Clear && answer.is_ok();
-            match answer {
-                Ok(()) => {
-                    server.files.note(&name, Some(Status::Done));
-                    self.archived[id].insert(name.clone());
-                    self.counts.archived += 1;
-                    self.story.push(format!("server {id} archived {name}"));
-                    let stored = self.shelf.raw(&name);
-                    let right = stored.as_deref() == Some(contents.as_slice());
-                    if right && was_there {
-                        continue;
-                    }
-                    let by_records = || oracle::stored_by_records(&self.shelf, &name, &contents);
-                    let key = if right {
-                        Some(name.clone())
-                    } else {
-                        by_records()
-                    };
-                    if right && oracle::ends_inside(&name, &contents) {
-                        self.violate(
-                            "archived as complete, and WAL ends in it",
-                            format!("\"{name}\""),
-                        );
-                    }
-                    let Some(key) = key else {
-                        self.violate("archived, and is not", format!("\"{name}\""));
-                        continue;
-                    };
-                    let stored = self.shelf.raw(&key).unwrap_or_default();
-                    let kept = Kept {
-                        contents: std::sync::Arc::new(stored),
-                        is_sound: true,
-                        life,
-                    };
-                    self.shelf.kept.entry(key).or_insert(kept);
-                    if let (true, Some(Violation { rule, text })) = (right, verdict) {
-                        self.violate(rule, text);
-                    }
-                }
-                Err(why) => {
-                    self.counts.refused += 1;
-                    self.story
-                        .push(format!("server {id} could not archive {name}: {why}"));
-                    return;
-                }
-            }
-        }
-    }
-
     /// Everything that was archived is there, unless somebody took it away.
     pub fn look_through(&mut self) {
         let kept: Vec<(String, Kept)> = self
@@ -448,9 +397,7 @@ impl World {
     pub fn recover(&mut self, mut server: Server, wanted: Wanted) -> Server {
         self.counts.recoveries += 1;
         let id = server.id;
-        self.modules[id].begin();
-        self.met[id] = false;
-        self.archived[id].clear();
+        self.begin(id);
         self.doubts.clear();
         let frozen_clear = self.shelf.weather() == Weather::Clear;
         let begins_standby = server.signal == Signal::Standby;

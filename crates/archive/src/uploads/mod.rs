@@ -72,7 +72,8 @@ pub enum UploadNote {
 /// Files on their way into one archive. Dropping it gives up what nobody has been told of.
 pub struct Uploads {
     engine: Arc<Engine>,
-    crew: Crew,
+    /// None where whoever holds it takes the turns.
+    crew: Option<Crew>,
 }
 
 struct Engine {
@@ -101,18 +102,30 @@ impl Uploads {
         ring: impl Fn() + Send + Sync + 'static,
     ) -> Uploads {
         let queue = Queue::new(archive.store.stages_ahead());
-        let engine = Arc::new(Engine {
-            archive,
-            system,
-            ring: Box::new(ring),
-            queue: Mutex::new(queue),
-            turns: Condvar::new(),
-        });
+        let engine = Arc::new(Engine::new(archive, system, Box::new(ring), queue));
         let worker = Arc::clone(&engine);
         let crew = Crew::new("walden archive", spawn, move |hands, workspace| {
-            worker.work(hands, workspace)
+            worker.work(Some(hands), workspace)
         });
-        Uploads { engine, crew }
+        Uploads {
+            engine,
+            crew: Some(crew),
+        }
+    }
+
+    /// The same without threads, for simulations, where time does not pass: each turn is taken by [`Uploads::take_turn`].
+    pub fn without_hands(archive: Arc<Archive>, system: SystemIdentifier) -> Uploads {
+        let queue = Queue::new(archive.store.stages_ahead()).without_pauses();
+        Uploads {
+            engine: Arc::new(Engine::new(archive, system, Box::new(|| ()), queue)),
+            crew: None,
+        }
+    }
+
+    /// Takes one turn, to its end; false if there is nothing to do. A store may take another one in the middle of it, as
+    /// another thread would, but not where staged files wait for those in front of them ([`crate::Store::stages_ahead`]).
+    pub fn take_turn(&self) -> bool {
+        self.engine.work(None, &mut Workspace::default())
     }
 
     /// Asks for a file, until `deadline`, and lets the next ready ones be begun. Returns at once: with the answer if
@@ -140,7 +153,8 @@ impl Uploads {
         };
         self.engine.turns.notify_all();
         if let Some(hands) = hands
-            && let Err(cause) = self.crew.call(hands)
+            && let Some(crew) = &self.crew
+            && let Err(cause) = crew.call(hands)
             && answer.is_none()
         {
             let what = format!("could not start a thread to archive \"{name}\"");
@@ -178,17 +192,32 @@ impl Drop for Uploads {
 }
 
 impl Engine {
+    fn new(
+        archive: Arc<Archive>,
+        system: SystemIdentifier,
+        ring: Box<dyn Fn() + Send + Sync>,
+        queue: Queue,
+    ) -> Engine {
+        Engine {
+            archive,
+            system,
+            ring,
+            queue: Mutex::new(queue),
+            turns: Condvar::new(),
+        }
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One turn of one hand.
-    fn work(&self, hands: &Hands<'_>, workspace: &mut Workspace) -> bool {
+    fn work(&self, hands: Option<&Hands<'_>>, workspace: &mut Workspace) -> bool {
         let (turn, wanted) = {
             let mut queue = self.queue();
             (queue.turn(), queue.hands_wanted())
         };
-        if let Some(wanted) = wanted {
+        if let (Some(hands), Some(wanted)) = (hands, wanted) {
             hands.call(wanted);
         }
         match turn {

@@ -120,6 +120,15 @@ impl Queue {
         }
     }
 
+    /// The same, for whom time does not pass.
+    pub(crate) fn without_pauses(self) -> Queue {
+        Queue {
+            ready: Ready::without_pauses(),
+            pauses: Backoff::at_most(Duration::ZERO),
+            ..self
+        }
+    }
+
     /// The server asks for a file. The answer, if it has been archived unasked and is still the same file.
     pub(crate) fn ask(
         &mut self,
@@ -331,7 +340,7 @@ impl Queue {
         let asked_for = self.deadline(&name).is_some();
         match outcome {
             Outcome::Archived(put, identity) => {
-                self.pauses = Backoff::new();
+                self.pauses = self.pauses.afresh();
                 self.not_before = None;
                 // A neighbour's success says nothing about the file that is waited for.
                 if asked_for && let Some(since) = self.trouble_since.take() {
