@@ -94,6 +94,7 @@ pub(crate) fn put_new(
         cancel,
     };
     let identity = offer.source.identity();
+    archive.run.is_offered(name);
     offer.must_be_as_noted()?;
     if let Glance::Object(object) = found {
         offer.must_be_stored(object)?;

@@ -3,7 +3,10 @@
 //! Two servers that were one (a backup put back without `recovery.signal`, a copy of a data directory) have one system
 //! identifier and one timeline, and their segments different contents. Where both have archived a name, comparing tells. Where
 //! only the other one has, nothing would: the archive would then hold the one's segments behind the other's. So the segment
-//! before is looked at, once for each timeline in an archiver's life; what follows is compared with what passed by before.
+//! before is looked at, once for each timeline in an archiver's life; what follows is compared with what passed by before. Where
+//! that one never passed by, the stored one is looked at again: after a crash the server may have no note of a segment
+//! (XLogArchiveNotifySeg comes behind the flush; XLogArchiveCheckDone makes up for it at a checkpoint, 15 to 18), and goes on
+//! behind it.
 //!
 //! Guarantees refusal only on proof: the segment before lies in `pg_wal`, whole, and is not what is stored; or the two do not
 //! join. What is missing, damaged, or cannot be read is told to the caller, and the file is archived.
@@ -39,7 +42,10 @@ impl Offer<'_> {
         let (WalFileName::Segment(own) | WalFileName::Partial(own)) = *self.name else {
             return Ok(());
         };
-        if self.archive.run.has_followed(own.timeline()) {
+        let begins = !self.archive.run.has_followed(own.timeline());
+        let previous = self.owner.segment_size.and_then(|size| own.previous(size));
+        let has_passed = |previous: SegmentName| self.archive.run.has_passed(&previous);
+        if !begins && previous.is_none_or(has_passed) {
             return Ok(());
         }
         let own = match summary {
@@ -52,6 +58,8 @@ impl Offer<'_> {
         {
             match self.known(&before, &own)? {
                 Known::Same => {}
+                // Not stored yet, most likely.
+                Known::Nothing(_) if !begins => {}
                 Known::Nothing(why) => self.archive.run.warn(format!(
                     "could not tell whether file \"{}\" goes on where archive file \"{}\" ends: {why}",
                     self.name,
@@ -72,7 +80,8 @@ impl Offer<'_> {
         }
         let key = key_of(&WalFileName::Segment(*before));
         let Some(object) = self.archive.store.open(&key)? else {
-            return match has_older(self.archive, before)? {
+            let begins = !self.archive.run.has_followed(own.name.timeline());
+            return match begins && has_older(self.archive, before)? {
                 true => Ok(Known::Nothing("that is missing".to_owned())),
                 // The archive begins here.
                 false => Ok(Known::Same),

@@ -1,13 +1,16 @@
-//! What one process knows of its archiving so far: which timelines it has seen to follow what is stored, and what its caller
-//! should be told.
+//! What one process knows of its archiving so far: which timelines it has seen to follow what is stored, which segments have
+//! passed by since, and what its caller should be told.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use wal::{TimelineId, WalFileName};
+use wal::{SegmentName, TimelineId, WalFileName};
 
 /// How many warnings are kept that nobody has taken: one for each timeline, and a few.
 const WARNINGS_MAX: usize = 16;
+
+/// How many segments are remembered: more than are on their way at any time, so that the one before the next is among them.
+const OFFERED_MAX: usize = 1024;
 
 /// See the file's header.
 #[derive(Debug, Default)]
@@ -18,6 +21,7 @@ pub(crate) struct Run {
 #[derive(Debug, Default)]
 struct State {
     followed: BTreeSet<TimelineId>,
+    offered: BTreeSet<SegmentName>,
     has_seen_note: bool,
     warnings: Vec<String>,
 }
@@ -26,6 +30,22 @@ impl Run {
     /// Whether a segment of this timeline is known to follow what is stored, or nothing can be known of it.
     pub(super) fn has_followed(&self, timeline: TimelineId) -> bool {
         self.state().followed.contains(&timeline)
+    }
+
+    /// A file is offered: what is behind it will be compared with it.
+    pub(super) fn is_offered(&self, name: &WalFileName) {
+        if let WalFileName::Segment(segment) | WalFileName::Partial(segment) = name {
+            let mut state = self.state();
+            state.offered.insert(*segment);
+            if state.offered.len() > OFFERED_MAX {
+                state.offered.pop_first();
+            }
+        }
+    }
+
+    /// Whether this segment has been offered.
+    pub(super) fn has_passed(&self, segment: &SegmentName) -> bool {
+        self.state().offered.contains(segment)
     }
 
     /// A segment is.

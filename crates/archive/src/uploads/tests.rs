@@ -191,6 +191,28 @@ fn the_first_file_of_a_run_must_follow_what_is_stored_before_it() {
 }
 
 #[test]
+fn a_segment_behind_one_that_was_never_offered_must_follow_what_is_stored() {
+    for far in [false, true] {
+        let scene = match far {
+            false => Scene::over(1, |store| Box::new(store)),
+            true => Scene::far(1, |store| Box::new(store)),
+        };
+        let names = scene.backlog(6);
+        scene.archive(&names[0], LONG).unwrap();
+        // The server has no note of its third one, and another server has archived that name.
+        scene.archive(&names[1], LONG).unwrap();
+        others(&scene, 3..=3);
+        let error = scene.archive(&names[3], LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(error.to_string().contains("does not follow archive file"));
+        assert_eq!(scene.keys().len(), 3);
+        // Where nothing is stored before it there is nothing to say.
+        scene.archive(&names[5], LONG).unwrap();
+        assert_eq!(scene.uploads.note(), None);
+    }
+}
+
+#[test]
 fn what_cannot_be_compared_with_the_segment_before_is_archived_with_a_warning() {
     let scene = Scene::far(4, |store| Box::new(store));
     let names = scene.backlog(6);
