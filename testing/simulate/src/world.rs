@@ -79,6 +79,8 @@ pub struct World {
     pub violations: Vec<Violation>,
     /// Doubts that nothing speaks for, of the recovery that runs.
     pub doubts: Vec<String>,
+    /// It was told of a doubt that a rule leaves room for.
+    has_leeway: bool,
     /// How many requests the weather lasts.
     pub weather_left: usize,
     pub counts: Counts,
@@ -284,6 +286,7 @@ impl World {
             story: vec!["server 0 begins with timeline 1".to_owned()],
             violations: Vec::new(),
             doubts: Vec::new(),
+            has_leeway: false,
             weather_left: 0,
             counts: Counts::default(),
             limits,
@@ -357,6 +360,7 @@ impl World {
                     if reason == Proof::None {
                         self.doubts.push(format!("\"{}\": {why}", ask.name));
                     }
+                    self.has_leeway |= matches!(reason, Proof::Maybe(_));
                     format!("could not tell: {why} [{reason:?}]")
                 } else {
                     format!("could not tell: {why}")
@@ -399,6 +403,7 @@ impl World {
         let id = server.id;
         self.begin(id);
         self.doubts.clear();
+        self.has_leeway = false;
         let frozen_clear = self.shelf.weather() == Weather::Clear;
         let begins_standby = server.signal == Signal::Standby;
         let signal = server.signal;
@@ -527,8 +532,9 @@ impl World {
                     return;
                 };
                 let early = state != reached && self.tree.is_on_line(state, reached);
-                // A standby that could not look when it began is on another way by now.
-                let could_look = was_clear || !ours.is_promoted;
+                // A standby that could not look when it began is on another way by now; so is one that was held up by a
+                // doubt until somebody promoted it, which must not wait (section 4 of the judgement).
+                let could_look = (was_clear && !self.has_leeway) || !ours.is_promoted;
                 if early && could_look && !ours.reached_target && ours.mixed.is_none() {
                     let (here, there) = (self.tree.told(state), self.tree.told(reached));
                     self.violate(
