@@ -4,8 +4,8 @@
 //! segments must not lie behind the other's. So:
 //! * where an object that is staged is all but there (directories), files are staged at once and given their names in order;
 //! * elsewhere the first file of a timeline goes alone. If WAL is stored behind it, one file goes after the other, until nothing
-//!   lies behind the last one that was stored; else several at once. A refusal cancels what is on its way behind it, so that at
-//!   most one file less than there are jobs gets through.
+//!   lies behind the last one that was stored; else several at once, and behind one that is on its way never more than one file
+//!   less than there are jobs. A refusal cancels what is on its way behind it, so that at most so many get through.
 //!
 //! Timeline and backup history files are not WAL, and wait for nothing.
 

@@ -4,6 +4,8 @@
 //! file less than `jobs` is on its way; none becomes visible before those in front of it on its timeline but as `order.rs` says;
 //! an answer about a file is given only while its name stands for what was archived. What is begun unasked and fails leaves no
 //! answer, and slows the looking ahead down.
+//!
+//! The file is long because what may be begun, what may be seen and what may be said hang together.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -254,12 +256,25 @@ impl Queue {
         self.ready
             .peek()
             .is_some_and(|name| match self.order.pace(name) {
-                Pace::Free => false,
+                Pace::Free => !self.order.stages_ahead && self.is_far_ahead(name),
                 Pace::First => true,
                 Pace::OneByOne => self.files.iter().any(|(other, upload)| {
                     other.timeline() == name.timeline() && matches!(upload, Upload::Running(_))
                 }),
             })
+    }
+
+    /// Whether so many files are begun behind one that is still on its way that this one would be one too many, should that be
+    /// refused.
+    fn is_far_ahead(&self, name: &WalFileName) -> bool {
+        let running = self.files.iter().filter_map(|(other, upload)| {
+            let is_running = matches!(upload, Upload::Running(_)) && is_before(other, name);
+            is_running.then_some(other)
+        });
+        running.min().is_some_and(|first| {
+            let behind = self.files.keys().filter(|other| is_before(first, other));
+            behind.count() + 1 >= self.jobs
+        })
     }
 
     /// Until when somebody waits for this file; `None` if nobody does.

@@ -1,4 +1,5 @@
-//! Upload-ahead, played through with a server's part that is as simple as the server's own loop.
+//! Upload-ahead, played through with a server's part that is as simple as the server's own loop. The file is long because each
+//! promise has a test.
 
 mod scene;
 
@@ -58,7 +59,7 @@ fn where_files_are_sent_the_next_ones_are_archived_while_the_server_waits_for_th
     assert!(scene.archive(&names[0], LONG).is_ok());
     std::thread::scope(|threads| {
         let second = threads.spawn(|| scene.archive(&names[1], LONG));
-        names[2..].iter().for_each(|name| scene.until_stored(name));
+        names[2..5].iter().for_each(|name| scene.until_stored(name));
         gate.open();
         assert!(second.join().unwrap().is_ok());
     });
@@ -170,6 +171,53 @@ fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
         assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
         assert!(matches!(queue.turn(), queue::Turn::Archive(job) if job.name == first));
     }
+}
+
+#[test]
+fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
+    let mut queue = queue::Queue::new(false).without_pauses();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &WalFileName| folder.path().join(name.to_string());
+    let status = folder.path().join("archive_status");
+    fs::create_dir(&status).unwrap();
+    let names: Vec<_> = (1..=9).map(segment).collect();
+    for name in &names {
+        fs::write(path(name), "").unwrap();
+        fs::write(status.join(format!("{name}.ready")), "").unwrap();
+    }
+    let ask = |queue: &mut queue::Queue, name| {
+        assert_eq!(queue.ask(name, &path(name), Instant::now(), 4), None);
+    };
+    let begun = |queue: &mut queue::Queue| loop {
+        match queue.turn() {
+            queue::Turn::Archive(job) => return Some(job.name),
+            queue::Turn::Read(status) => queue.ready_names(ready::Reading::of(&status)),
+            queue::Turn::Nothing => return None,
+        }
+    };
+    let ended = |queue: &mut queue::Queue, name: &WalFileName| {
+        let identity = crate::source::Identity::at(&path(name)).unwrap();
+        queue.ended(
+            *name,
+            queue::Outcome::Archived(Put::AlreadyStored, identity),
+        );
+    };
+    // The first one goes alone, and nothing lies behind it.
+    ask(&mut queue, &names[0]);
+    assert_eq!(begun(&mut queue), Some(names[0]));
+    queue.looked_behind(&names[0], Some(false));
+    ended(&mut queue, &names[0]);
+    assert!(matches!(queue.answer(&names[0]), Some(Ok(_))));
+    // The second one takes long, and the others do not.
+    ask(&mut queue, &names[1]);
+    assert_eq!(begun(&mut queue), Some(names[1]));
+    for name in &names[2..5] {
+        assert_eq!(begun(&mut queue), Some(*name));
+        ended(&mut queue, name);
+    }
+    assert_eq!(begun(&mut queue), None);
+    ended(&mut queue, &names[1]);
+    assert_eq!(begun(&mut queue), Some(names[5]));
 }
 
 #[test]
