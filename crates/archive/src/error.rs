@@ -51,6 +51,8 @@ pub(crate) enum Mark {
     Locked(Option<Digest>),
     /// It is packed as nobody here unpacks it.
     Packed,
+    /// What is stored under the name cannot be opened, nor can its digest be compared.
+    CannotCompare,
     /// The name is there, and no file: a link to nowhere, a directory, a device.
     NoFile,
 }

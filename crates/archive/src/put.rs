@@ -97,8 +97,7 @@ pub(crate) fn put_new(
     archive.run.is_offered(name);
     offer.must_be_as_noted()?;
     if let Glance::Object(object) = found {
-        offer.must_be_stored(object)?;
-        return Ok((Put::AlreadyStored, identity));
+        return Ok((offer.put_beside(object, workspace)?, identity));
     }
     let put = match offer.create(workspace)? {
         Made::Stored {
@@ -112,8 +111,7 @@ pub(crate) fn put_new(
         Made::Exists => {
             let object = offer.reopened()?;
             must_not_be_itself(archive, &offer.key, &object, &offer.source)?;
-            offer.must_be_stored(object)?;
-            Put::AlreadyStored
+            offer.put_beside(object, workspace)?
         }
     };
     Ok((put, identity))
@@ -271,7 +269,9 @@ impl Offer<'_> {
         shown: &str,
         modified: SystemTime,
     ) -> Result<(), Error> {
-        let could_not = |why: &str| Error::new(locked.kind(), format!("{locked}; {why}"));
+        let could_not = |why: &str| {
+            Error::new(locked.kind(), format!("{locked}; {why}")).marked(Mark::CannotCompare)
+        };
         let hint = locked.hint().unwrap_or_default();
         let Some(noted) = noted else {
             return Err(could_not("nor does it hold a digest to compare").with_hint(hint));
@@ -281,8 +281,9 @@ impl Offer<'_> {
             Some(ours) if ours == noted => Ok(()),
             Some(ours) if ours.secret == noted.secret => {
                 self.must_hold_still()?;
-                if self.ends_inside(None)?.is_some() {
-                    let why = "and WAL ends inside the file, so that only its records can be compared";
+                let is_partial = matches!(self.name, WalFileName::Partial(_));
+                if is_partial || self.ends_inside(None)?.is_some() {
+                    let why = "and only the records of the two could be compared, since WAL ends inside them";
                     return Err(could_not(why).with_hint(hint));
                 }
                 Err(Error::conflict(format!(
@@ -349,6 +350,9 @@ impl Offer<'_> {
             summary,
         } = self.encode(compression, digest, staged, workspace)?;
         self.cancel.check(&self.what())?;
+        if let Some(ended) = self.ends_inside(summary.as_ref())? {
+            return Ok(Made::Ended(ended));
+        }
         if let Some(turn) = self.turn {
             staged.prepare()?;
             turn()?;
@@ -357,9 +361,6 @@ impl Offer<'_> {
         self.must_hold_still()?;
         if let Some(summary) = &summary {
             self.must_fit(summary)?;
-        }
-        if let Some(ended) = self.ends_inside(summary.as_ref())? {
-            return Ok(Made::Ended(ended));
         }
         match staged.publish()? {
             Published::Exists => Ok(Made::Exists),

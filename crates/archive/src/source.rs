@@ -11,11 +11,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentName};
+use wal::SegmentName;
 
 use crate::codec::Contents;
 use crate::error::Error;
-use crate::regular::{open_regular, open_without_waiting};
+use crate::regular::open_without_waiting;
+use crate::wal_folder::header_in;
 
 /// A file being read.
 pub(crate) struct Source {
@@ -126,20 +127,19 @@ impl Source {
 
     /// Where the file lies.
     pub(crate) fn directory(&self) -> Option<&Path> {
-        self.path.parent()
+        let parent = self.path.parent()?;
+        // Of a bare name.
+        Some(if parent == Path::new("") {
+            Path::new(".")
+        } else {
+            parent
+        })
     }
 
     /// Whether the segment of that name has been begun beside this file: it is there, and not what a recycled one held.
     pub(crate) fn has_sibling(&self, name: &SegmentName) -> bool {
-        let Ok(mut sibling) = open_regular(&self.path.with_file_name(name.to_string())) else {
-            return false;
-        };
-        let mut head = [0; LONG_PAGE_HEADER_BYTES];
-        let header = match sibling.read_exact(&mut head) {
-            Ok(()) => LongPageHeader::parse(&head),
-            Err(_) => return false,
-        };
-        header.is_ok_and(|header| {
+        let header = self.directory().and_then(|folder| header_in(folder, *name));
+        header.is_some_and(|header| {
             header.check_name(name).is_ok() && header.timeline == name.timeline()
         })
     }

@@ -6,7 +6,10 @@
 use std::io::Read;
 use std::path::Path;
 
-use wal::{SegmentName, SegmentReader, SegmentSummary, TimelineHistory, TimelineId, WalFileName};
+use wal::{
+    LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentName, SegmentReader, SegmentSummary,
+    TimelineHistory, TimelineId, WalFileName,
+};
 
 use crate::check::HISTORY_BYTES_MAX;
 use crate::codec::{CHUNK_BYTES, Contents};
@@ -66,6 +69,27 @@ pub fn histories_in(folder: &Path) -> Vec<TimelineHistory> {
     }
     histories.sort_by_key(TimelineHistory::timeline);
     histories
+}
+
+/// Whether this folder holds a segment of this timeline: one that begins as its name says, and is not what a recycled one held.
+pub(crate) fn has_wal_of(folder: &Path, timeline: TimelineId) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| {
+        let name = entry.file_name().to_str().map(str::parse);
+        let Some(Ok(WalFileName::Segment(segment))) = name else {
+            return false;
+        };
+        segment.timeline() == timeline
+            && header_in(folder, segment).is_some_and(|header| header.check_name(&segment).is_ok())
+    })
+}
+
+/// The first page's header of a segment in this folder.
+pub(crate) fn header_in(folder: &Path, name: SegmentName) -> Option<LongPageHeader> {
+    let mut head = [0; LONG_PAGE_HEADER_BYTES];
+    let mut file = open_regular(&folder.join(name.to_string())).ok()?;
+    file.read_exact(&mut head).ok()?;
+    LongPageHeader::parse(&head).ok()
 }
 
 #[cfg(test)]

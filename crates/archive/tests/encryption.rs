@@ -388,9 +388,31 @@ fn partial_segments_with_the_same_records_are_the_same_to_who_cannot_open_them()
     assert!(matches!(put, Put::Stored { .. }), "{put:?}");
     let put = keys.place.put(&archive, &name, &other).unwrap();
     assert_eq!(put, Put::AlreadyStored);
+    // With more records it may be, or not.
     let error = keys
         .place
         .put(&archive, &name, &written(500_000).1)
         .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unusable, "{error}");
+}
+
+#[test]
+fn a_stored_segment_that_cannot_be_opened_is_not_in_the_way_of_a_partial_one() {
+    let mut wal = ::forge::Written::new();
+    wal.system = OURS.0;
+    wal.fill(400_000);
+    let (name, cut) = wal.segments(1).remove(0);
+    let left = wal.lsn();
+    wal.fill(1 << 20);
+    let whole = wal.segments(1).remove(0).1;
+    let keys = Keys::new();
+    let (_, public) = keys.make("key");
+    let archive = keys.archive(&[&public], None);
+    keys.place.put(&archive, &name.to_string(), &whole).unwrap();
+    let put = || keys.place.put(&archive, &name.to_string(), &cut);
+    assert_eq!(put().unwrap_err().kind(), ErrorKind::Unusable);
+    let history = forge::timeline_history(TimelineId::FIRST, &left.to_string(), "test");
+    fs::write(keys.dir().join("00000002.history"), history).unwrap();
+    assert_eq!(put().unwrap(), Put::AsPartial);
+    assert!(keys.place.stored(&format!("{name}.partial")).exists());
 }

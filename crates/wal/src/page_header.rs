@@ -53,21 +53,6 @@ impl LongPageHeader {
         raw.check().map_err(HeaderError::from)
     }
 
-    /// Whether a later page of the segment, which begins with these bytes, was written for its place in it: its magic number is
-    /// this one's, and its address is `place`. Sixteen bytes suffice; fewer are no page.
-    #[must_use]
-    pub fn is_page_at(&self, place: Lsn, page: &[u8]) -> bool {
-        let Some((magic, rest)) = page.split_first_chunk() else {
-            return false;
-        };
-        // Flags and the timeline.
-        let address = rest
-            .split_at_checked(6)
-            .and_then(|(_, rest)| rest.first_chunk());
-        u16::from_ne_bytes(*magic) == self.magic.0
-            && address.is_some_and(|address| u64::from_ne_bytes(*address) == place.0)
-    }
-
     /// Whether this is the header of the segment with that name.
     ///
     /// The page must begin where the named segment begins.  Its timeline may be an ancestor of the

@@ -515,11 +515,13 @@ pub fn judge_archived(shelf: &Shelf, server: &Server, offer: &Offer) -> Option<V
 }
 
 /// The key under which an acknowledged file is stored with all its records, though its bytes are not stored under its name: WAL
-/// ends in it, and behind the end everybody has other bytes.
+/// ends in it, and behind the end everybody has other bytes. Records behind the place where the server left the timeline need not
+/// be there.
 #[must_use]
-pub fn stored_by_records(shelf: &Shelf, name: &str, contents: &[u8]) -> Option<String> {
+pub fn stored_by_records(shelf: &Shelf, server: &Server, name: &str) -> Option<String> {
+    let contents = server.files.get(name)?;
     let bare = name.strip_suffix(".partial").unwrap_or(name);
-    let (_, number) = parse_segment(bare)?;
+    let (timeline, number) = parse_segment(bare)?;
     let own = scan(contents, number)?;
     if bare == name && own.reaches_end {
         return None;
@@ -529,9 +531,25 @@ pub fn stored_by_records(shelf: &Shelf, name: &str, contents: &[u8]) -> Option<S
         let Some(stored) = shelf.raw(key) else {
             return false;
         };
-        let end = scan(&stored, number).map_or(0, |stored| stored.end.min(own.end));
-        let shared = end.saturating_sub(number * SEGMENT) as usize;
-        shared > 0 && stored.get(..shared) == contents.get(..shared)
+        let end = scan(&stored, number).map_or(0, |stored| stored.end);
+        let shared = end.min(own.end).saturating_sub(number * SEGMENT) as usize;
+        let same = stored.get(..shared) == contents.get(..shared);
+        same && (end >= own.end || has_left(server, timeline, number))
+    })
+}
+
+/// Whether a server has WAL of a later timeline that left this one before the end of this segment.
+#[must_use]
+pub fn has_left(server: &Server, timeline: u32, number: u64) -> bool {
+    let segments = server.files.names().filter_map(|name| {
+        let (of, at) = parse_segment(name)?;
+        (of > timeline && scan(server.files.get(name)?, at).is_some()).then_some(of)
+    });
+    segments.into_iter().any(|later| {
+        let history = server.files.get(&history_name(later));
+        let line = history.and_then(|contents| parse(later, contents).ok());
+        let mut line = line.into_iter().flatten();
+        line.any(|entry| entry.timeline == timeline && entry.end < (number + 1) * SEGMENT)
     })
 }
 

@@ -5,26 +5,31 @@
 //! under that name it would stand in the way of the segment that another server may complete, and recovery would take WAL for
 //! ended there. So
 //! * it counts as archived where what is stored under its name holds all its records;
-//! * it is stored as the partial segment that a promotion makes of such a file, or found to be stored as one, once a timeline
-//!   history file beside it says that the timeline was left inside it;
+//! * it is stored as the partial segment that a promotion makes of such a file, or found to be stored as one, once its folder
+//!   shows that the server has left the timeline;
 //! * else it is not complete, and not archived.
+//!
+//! A folder shows that by a timeline history file that leaves the timeline in the segment and not before its WAL ends, which a
+//! walreceiver writes before it hands the segment over; or by one that leaves it anywhere before the next segment, with WAL
+//! of the later timeline beside it. A history alone may be one that recovery has rejected.
 //!
 //! Partial segments are compared by their records: behind the end of WAL each server has stale bytes of its own.
 //!
-//! Guarantees that records which are acknowledged, and not stored under the segment's own name, are ones that the first segment
-//! of the timeline that was followed holds, too (`XLogInitNewTimeline`, 15 to 19).
+//! Guarantees that records which are acknowledged are stored, or lie behind the place where their server left their timeline:
+//! that is told with a warning.
 
 use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, Lsn, SegmentEnd, SegmentSummary, WalFileName};
 
 use super::{Made, Offer, Put};
 use crate::compare::compare_wal;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Mark};
 use crate::key::key_of;
-use crate::wal_folder::histories_in;
+use crate::store::Object;
+use crate::wal_folder::{has_wal_of, histories_in};
 use crate::workspace::Workspace;
 
-/// Bytes of a page's header that say whose page it is.
-const PAGE_HEAD_BYTES: usize = 16;
+/// Bytes of the header of a page that is not the first.
+const SHORT_PAGE_HEADER_BYTES: u64 = 24;
 
 impl Offer<'_> {
     /// What the records of a segment say in which WAL ends; `None` for every other file. `summary` is of its records, where they
@@ -38,41 +43,77 @@ impl Offer<'_> {
         };
         let summary = match summary {
             Some(summary) => Some(summary.clone()),
-            None if self.may_end_inside()? => self.read_records(own)?,
-            None => None,
+            // Records are read for this alone if nothing shows that WAL goes on.
+            None if self.is_followed()? => None,
+            None => self.read_records(own)?,
         };
         Ok(summary.filter(|summary| matches!(summary.end(), SegmentEnd::Ended(_))))
     }
 
-    /// Whether records have to be read to tell, where nobody has asked for that: the last page is not of its place, as after the
-    /// end of WAL or a switch, or the timeline was left in this segment.
-    fn may_end_inside(&mut self) -> Result<bool, Error> {
+    /// Whether the next segment of the timeline has been begun beside this one, or this one cannot be read anyway.
+    fn is_followed(&self) -> Result<bool, Error> {
         let mut head = [0; LONG_PAGE_HEADER_BYTES];
         self.source.read_at(&mut head, 0)?;
-        let Ok(header) = LongPageHeader::parse(&head) else {
-            return Ok(false);
+        let (Ok(header), Some(own)) = (LongPageHeader::parse(&head), self.name.segment()) else {
+            return Ok(true);
         };
-        let last = header.segment_size.bytes() - u64::from(header.block_size);
-        let mut page = [0; PAGE_HEAD_BYTES];
-        self.source.read_at(&mut page, last)?;
-        let reaches = header.is_page_at(Lsn(header.address.0 + last), &page);
-        Ok(!reaches || self.left_in(&header, header.address).is_some())
+        let next = own.next(header.segment_size);
+        Ok(next.is_none_or(|next| self.source.has_sibling(&next)))
+    }
+
+    /// Archives a segment of whose name there is a file.
+    pub(super) fn put_beside(
+        mut self,
+        object: Object,
+        workspace: &mut Workspace,
+    ) -> Result<Put, Error> {
+        match self.must_be_stored(object) {
+            Ok(()) => Ok(Put::AlreadyStored),
+            // What is there cannot be read: the partial segment is beside it, and in nobody's way.
+            Err(error) if error.mark() == Some(Mark::CannotCompare) => {
+                match self.ends_inside(None)? {
+                    Some(summary) if self.was_left(&summary) => {
+                        self.put_partial(&summary, workspace)
+                    }
+                    _ => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Archives a segment in which WAL ends, as the file's header says.
     pub(super) fn put_ended(
-        mut self,
+        self,
         summary: &SegmentSummary,
         workspace: &mut Workspace,
     ) -> Result<Put, Error> {
+        self.must_fit(summary)?;
         if let Some(object) = self.archive.store.open(&self.key)? {
-            self.must_be_stored(object)?;
-            return Ok(Put::AlreadyStored);
+            return self.put_beside(object, workspace);
         }
+        if self.was_left(summary) {
+            return self.put_partial(summary, workspace);
+        }
+        Err(Error::unusable(format!(
+            "{} is not complete: its WAL ends after {} bytes, without a switch to the next segment",
+            self.source.shown,
+            wal_bytes(summary)
+        ))
+        .with_hint(format!(
+            "It will be archived as \"{}\" once this server has left timeline {}. If the server that wrote it is gone for \
+             good, copy it to a file of that name, and archive that.",
+            WalFileName::Partial(summary.name),
+            summary.name.timeline()
+        )))
+    }
+
+    fn put_partial(
+        self,
+        summary: &SegmentSummary,
+        workspace: &mut Workspace,
+    ) -> Result<Put, Error> {
         let name = WalFileName::Partial(summary.name);
-        if !self.was_left(summary) {
-            return Err(self.not_yet(summary, &name));
-        }
         let mut partial = Offer {
             name: &name,
             key: key_of(&name),
@@ -85,37 +126,33 @@ impl Offer<'_> {
         Ok(Put::AsPartial)
     }
 
-    fn not_yet(&self, summary: &SegmentSummary, partial: &WalFileName) -> Error {
-        let end = wal_bytes(summary);
-        Error::unusable(format!(
-            "{} is not complete: its WAL ends after {end} bytes, without a switch to the next segment",
-            self.source.shown
-        ))
-        .with_hint(format!(
-            "It will be archived as \"{partial}\" once a timeline history file beside it says that timeline {} was left \
-             there. If the server that wrote it is gone for good, archive a copy of that name.",
-            summary.name.timeline()
-        ))
-    }
-
-    /// Whether a timeline history file beside the segment says that its timeline was left in it, not before WAL ends in it.
+    /// Whether the folder shows that the server has left the segment's timeline: see the file's header.
     fn was_left(&self, summary: &SegmentSummary) -> bool {
-        let from = Lsn(summary.header.address.0 + wal_bytes(summary));
-        self.left_in(&summary.header, from).is_some()
-    }
-
-    /// Where a timeline history file beside the segment says that its timeline was left in it, at this place or behind.
-    fn left_in(&self, header: &LongPageHeader, from: Lsn) -> Option<Lsn> {
-        let timeline = self.name.timeline();
-        let size = header.segment_size;
-        histories_in(self.source.directory()?)
-            .iter()
-            .filter_map(|history| history.left(timeline))
-            .find(|left| *left >= from && left.segment(size) == header.address.segment(size))
+        let Some(folder) = self.source.directory() else {
+            return false;
+        };
+        let (header, timeline) = (&summary.header, self.name.timeline());
+        let begin = header.address.0;
+        let next = begin.saturating_add(header.segment_size.bytes());
+        // Of a segment without a record of its own it is not known where the one before ended.
+        let has_records = summary.first.is_some() || summary.records > 0;
+        let end = if has_records {
+            begin + wal_bytes(summary)
+        } else {
+            0
+        };
+        histories_in(folder).iter().any(|history| {
+            let left = history.left(timeline).filter(|left| left.0 < next);
+            left.is_some_and(|left| {
+                left.0 >= end || has_wal_of(folder, history.timeline())
+            })
+        })
     }
 
     /// Whether the stored file of this name, whose bytes are others, holds the same records as this one as far as both go, and
-    /// nothing more is asked: it goes as far as this one, or the timeline was left in this one.
+    /// goes as far as this one, unless what is behind was left with the timeline.
+    ///
+    /// Fails with [`ErrorKind::Conflict`] if only that is missing.
     pub(super) fn agrees_with_stored(&mut self) -> Result<bool, Error> {
         let (WalFileName::Segment(own) | WalFileName::Partial(own)) = *self.name else {
             return Ok(false);
@@ -132,23 +169,63 @@ impl Offer<'_> {
         self.source.rewind()?;
         let (cancel, what) = (self.cancel, self.what());
         let check = || cancel.check(&what);
-        let compared = compare_wal(own, &mut stored, &mut self.source, check)?;
+        let compared = match compare_wal(own, &mut stored, &mut self.source, check) {
+            Err(error) if error.kind() == ErrorKind::Damaged => return Ok(false),
+            compared => compared?,
+        };
         let Some(theirs) = compared.stored else {
             return Ok(false);
         };
-        let shared = wal_bytes(&ours).min(wal_bytes(&theirs));
-        let agree = compared.differ.is_none_or(|at| at >= shared);
-        let goes_as_far = wal_bytes(&theirs) >= wal_bytes(&ours);
-        Ok(agree && (goes_as_far || is_partial || self.was_left(&ours)))
+        let (here, there) = (wal_bytes(&ours), wal_bytes(&theirs));
+        if compared.differ.is_some_and(|at| at < here.min(there)) {
+            return Ok(false);
+        }
+        if there < here {
+            self.may_drop(&ours, there)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether records behind so many bytes of the segment may be acknowledged without being stored.
+    fn may_drop(&self, ours: &SegmentSummary, stored: u64) -> Result<(), Error> {
+        let begin = ours.header.address.0;
+        let (from, to) = (Lsn(begin + stored), Lsn(begin + wal_bytes(ours)));
+        let shown = self.archive.shown(&self.key);
+        if self.was_left(ours) {
+            self.archive.run.warn(format!(
+                "WAL of timeline {} from {from} to {to} is not archived: {} holds it, archive file \"{shown}\" does not, \
+                 and this server has left the timeline",
+                self.name.timeline(),
+                self.source.shown
+            ));
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "archive file \"{shown}\" already exists with the same records, but ends at {from}, and {} at {to}",
+            self.source.shown
+        ))
+        .with_hint(format!(
+            "To keep those records, move \"{shown}\" away by hand, and archive the file again."
+        )))
     }
 }
 
-/// How many bytes of a segment are WAL: all, unless WAL ends in it.
+/// How many bytes of a segment are WAL: all, unless WAL ends in it. A page of which nothing but the header is there does not count.
 pub(super) fn wal_bytes(summary: &SegmentSummary) -> u64 {
-    let size = summary.header.segment_size;
+    let header = &summary.header;
     match summary.end() {
-        SegmentEnd::Full | SegmentEnd::Switched(_) => size.bytes(),
-        SegmentEnd::Ended(lsn) => lsn.offset_in_segment(size),
+        SegmentEnd::Full | SegmentEnd::Switched(_) => header.segment_size.bytes(),
+        // A record that was never finished may have begun in an earlier segment.
+        SegmentEnd::Ended(lsn) if lsn < header.address => 0,
+        SegmentEnd::Ended(lsn) => {
+            let bytes = lsn.offset_in_segment(header.segment_size);
+            let in_page = bytes % u64::from(header.block_size);
+            let is_bare = match bytes == in_page {
+                true => in_page <= LONG_PAGE_HEADER_BYTES as u64,
+                false => in_page == SHORT_PAGE_HEADER_BYTES,
+            };
+            if is_bare { bytes - in_page } else { bytes }
+        }
     }
 }
 

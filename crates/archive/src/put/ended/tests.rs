@@ -87,6 +87,16 @@ impl Scene {
         fs::write(self.path("00000002.history"), text).unwrap();
     }
 
+    /// WAL of a later timeline, as the server that follows it has it.
+    fn go_on_as(&self, timeline: u32) {
+        let mut wal = Written::new();
+        wal.fill(ENDS - 100_000);
+        wal.promote(timeline);
+        wal.fill(ENDS);
+        let (name, bytes) = wal.segments(timeline).remove(0);
+        fs::write(self.path(&name.to_string()), bytes).unwrap();
+    }
+
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, Error> {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
@@ -149,11 +159,10 @@ fn it_is_stored_as_a_partial_segment_where_its_timeline_was_left() {
         // The server that was promoted there offers its own, with other bytes behind the end.
         let put = scene.put(&scene.partial(), &recycled(ENDS)).unwrap();
         assert_eq!(put, Put::AlreadyStored);
-        // One that was promoted earlier, and one that was later.
-        for until in [ENDS - 50_000, ENDS + 50_000] {
-            let put = scene.put(&scene.partial(), &cut(until)).unwrap();
-            assert_eq!(put, Put::AlreadyStored, "{until}");
-        }
+        // One that was promoted earlier.
+        let put = scene.put(&scene.partial(), &cut(ENDS - 50_000)).unwrap();
+        assert_eq!(put, Put::AlreadyStored);
+        assert_eq!(scene.archive.take_warnings(), Vec::<String>::new());
         // Whoever still writes the timeline may complete the segment.
         let put = scene.put(&scene.name, &whole()).unwrap();
         assert!(matches!(put, Put::Stored { .. }), "{put:?}");
@@ -232,5 +241,95 @@ fn a_half_record_at_the_end_is_nobodys() {
             scene.put(&scene.partial(), &cut(ENDS)).unwrap(),
             Put::AlreadyStored
         );
+    });
+}
+
+#[test]
+fn records_that_are_not_stored_are_given_up_only_with_their_timeline() {
+    everywhere(|scene| {
+        scene.leave(end_of(ENDS));
+        scene.put(&scene.name, &cut(ENDS)).unwrap();
+        let longer = cut(ENDS + 50_000);
+        let error = scene.put(&scene.partial(), &longer).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+        assert!(
+            error.to_string().contains("the same records, but ends at"),
+            "{error}"
+        );
+        assert!(scene.put(&scene.name, &longer).is_err());
+        // The server that received more is on timeline 2 by now: its WAL says so.
+        scene.go_on_as(2);
+        assert_eq!(scene.put(&scene.name, &longer).unwrap(), Put::AsPartial);
+        let warnings = scene.archive.take_warnings();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("is not archived"), "{warnings:?}");
+        let put = scene.put(&scene.partial(), &longer).unwrap();
+        assert_eq!(put, Put::AlreadyStored);
+        assert_eq!(scene.keys(), [scene.partial()]);
+    });
+}
+
+#[test]
+fn what_lies_behind_the_place_where_the_timeline_was_left_is_kept_in_the_partial_segment() {
+    everywhere(|scene| {
+        // Left before WAL ends in this segment, or in the one before.
+        for left in [ENDS - 100_000, 0] {
+            scene.leave(left);
+            assert!(scene.put(&scene.name, &cut(ENDS)).is_err());
+        }
+        scene.go_on_as(2);
+        assert_eq!(scene.put(&scene.name, &cut(ENDS)).unwrap(), Put::AsPartial);
+    });
+}
+
+#[test]
+fn a_recycled_file_of_the_next_timeline_says_nothing() {
+    let scene = Scene::over(Box::new(MemoryStore::remote()), Verify::Records);
+    scene.leave(0);
+    let name = scene.name.replacen("00000001", "00000002", 1);
+    let mut older = Written::behind(forge::FIRST - 1, 100);
+    older.fill(SEGMENT);
+    fs::write(scene.path(&name), older.segments(1).remove(0).1).unwrap();
+    assert!(scene.put(&scene.name, &cut(ENDS)).is_err());
+}
+
+#[test]
+fn the_rest_of_a_record_from_before_is_nobodys_either() {
+    everywhere(|scene| {
+        // A record over the beginning of the segment, of which a part was flushed; the fork lies before it.
+        let mut wal = Written::behind(forge::FIRST - 1, 100);
+        wal.fill(SEGMENT - 9000);
+        wal.data(100_000);
+        let mut bytes = wal.segments(1).remove(1).1;
+        bytes[3 * 8192..].fill(0);
+        assert!(scene.put(&scene.name, &bytes).is_err());
+        fs::write(scene.path("00000002.history"), "1\t0/4FFDD00\tx\n").unwrap();
+        assert_eq!(scene.put(&scene.name, &bytes).unwrap(), Put::AsPartial);
+    });
+}
+
+#[test]
+fn the_header_of_a_page_without_a_record_is_no_wal() {
+    everywhere(|scene| {
+        let (mut wal, _) = written(ENDS);
+        // To the very end of a page, and behind it one page of a record that never was whole.
+        let room = 8192 - wal.end % 8192;
+        wal.data(if room < 64 { room + 8192 - 24 } else { room });
+        assert_eq!(wal.end % 8192, 0);
+        let end = wal.end;
+        wal.data(30_000);
+        let mut bytes = wal.segments(1).remove(0).1;
+        bytes[end + 8192..].fill(0);
+        scene.leave(end);
+        assert_eq!(scene.put(&scene.name, &bytes).unwrap(), Put::AsPartial);
+    });
+}
+
+#[test]
+fn wal_that_ends_in_the_last_page_ends_all_the_same() {
+    everywhere(|scene| {
+        let bytes = cut(SEGMENT - 5000);
+        assert!(scene.put(&scene.name, &bytes).is_err());
+        assert_eq!(scene.keys(), Vec::<String>::new());
     });
 }
