@@ -90,6 +90,9 @@ lint: ## check the formatting, and clippy with warnings denied
 deny: ## check licences, versions and sources of dependencies (installs cargo-deny into .cache when missing)
 	@CARGO="$(CARGO)" scripts/deny
 
+check: prerequisites everything ## a verdict in minutes: lints, tests without a server, a scenario for each invariant
+	@CARGO="$(CARGO)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/check
+
 test: prerequisites everything ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 

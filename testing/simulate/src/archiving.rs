@@ -58,6 +58,14 @@ impl World {
                 self.counts.refused += 1;
                 self.story
                     .push(format!("server {id} could not archive {name}: {why}"));
+                let was_left = wal_of(&name)
+                    .is_some_and(|(timeline, number)| oracle::has_left(server, timeline, number));
+                if was_left && why.contains("is not complete") {
+                    self.violate(
+                        "refused, though its timeline was left",
+                        format!("\"{name}\""),
+                    );
+                }
             }
         }
         let mut new = self.shelf.keys("");
@@ -76,12 +84,13 @@ impl World {
 
     /// Whether a file is stored, or all its records where WAL ends in it.
     fn is_archived(&self, id: usize, name: &str) -> bool {
-        let server = self.servers[id].as_ref();
-        let Some(contents) = server.and_then(|server| server.contents(name)) else {
+        let Some(server) = &self.servers[id] else {
             return false;
         };
-        self.shelf.raw(name).as_ref() == Some(&*contents)
-            || oracle::stored_by_records(&self.shelf, name, &contents).is_some()
+        let stored = self.shelf.raw(name);
+        let same = server.contents(name).map(|contents| contents.to_vec());
+        (stored.is_some() && stored == same)
+            || oracle::stored_by_records(&self.shelf, server, name).is_some()
     }
 
     /// Judges what has appeared in the archive while `name` was offered.

@@ -546,7 +546,7 @@ pub fn has_left(server: &Server, timeline: u32, number: u64) -> bool {
         (of > timeline && scan(server.files.get(name)?, at).is_some()).then_some(of)
     });
     segments.into_iter().any(|later| {
-        let history = server.files.get(&history_name(later));
+        let history = server.files.get(&crate::timelines::history_name(later));
         let line = history.and_then(|contents| parse(later, contents).ok());
         let mut line = line.into_iter().flatten();
         line.any(|entry| entry.timeline == timeline && entry.end < (number + 1) * SEGMENT)

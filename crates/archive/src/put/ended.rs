@@ -143,9 +143,7 @@ impl Offer<'_> {
         };
         histories_in(folder).iter().any(|history| {
             let left = history.left(timeline).filter(|left| left.0 < next);
-            left.is_some_and(|left| {
-                left.0 >= end || has_wal_of(folder, history.timeline())
-            })
+            left.is_some_and(|left| left.0 >= end || has_wal_of(folder, history.timeline()))
         })
     }
 
@@ -210,7 +208,7 @@ impl Offer<'_> {
     }
 }
 
-/// How many bytes of a segment are WAL: all, unless WAL ends in it. A page of which nothing but the header is there does not count.
+/// How many bytes of a segment are WAL: all, unless WAL ends in it. A page of which only the header is there does not count.
 pub(super) fn wal_bytes(summary: &SegmentSummary) -> u64 {
     let header = &summary.header;
     match summary.end() {

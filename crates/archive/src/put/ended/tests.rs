@@ -303,7 +303,7 @@ fn the_rest_of_a_record_from_before_is_nobodys_either() {
         let mut bytes = wal.segments(1).remove(1).1;
         bytes[3 * 8192..].fill(0);
         assert!(scene.put(&scene.name, &bytes).is_err());
-        fs::write(scene.path("00000002.history"), "1\t0/4FFDD00\tx\n").unwrap();
+        fs::write(scene.path("00000002.history"), "1\t0/4FDD00\tx\n").unwrap();
         assert_eq!(scene.put(&scene.name, &bytes).unwrap(), Put::AsPartial);
     });
 }
