@@ -30,7 +30,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use archive::{Archive, Binding, Cancel, Error, ErrorKind};
-use wal::{Lsn, SegmentName, SegmentSize};
+use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
 
 use crate::finding::{Finding, Findings, Kind, Severity};
 use crate::inventory::Inventory;
@@ -317,7 +317,12 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
         };
         let message =
             format!("\"{key}\" is not \"{name}\", which it is named like, to anybody who restores");
-        let finding = Finding::new(Severity::Warning, Kind::Unreadable, key, message);
+        // A recovery that asks for a file which is stored in this way alone stops.
+        let severity = match is_wanted(inventory, &name, size) {
+            true => Severity::Error,
+            false => Severity::Warning,
+        };
+        let finding = Finding::new(severity, Kind::Unreadable, key, message);
         findings.push(finding.hint(archive::rename_hint(key, &name)));
     }
     for name in &inventory.foreign.names {
@@ -341,6 +346,21 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
         findings.push(finding.hint("The first server that archives into it with Walden binds it."));
     }
     findings
+}
+
+/// Whether recovery may ask for a file, and it is not there under its own name.
+fn is_wanted(inventory: &Inventory, name: &WalFileName, size: SegmentSize) -> bool {
+    let timeline = name.timeline();
+    match name {
+        WalFileName::Segment(segment) => !segment
+            .number(size)
+            .is_some_and(|number| inventory.has(timeline, number.0, size)),
+        WalFileName::TimelineHistory(_) => !inventory
+            .timelines
+            .get(&timeline)
+            .is_some_and(|files| files.has_history),
+        WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => false,
+    }
 }
 
 /// Reads everything, with several readers.

@@ -60,7 +60,7 @@ fn a_segment_stored_as_gz_in_the_middle_is_not_the_end_of_wal() -> Result<()> {
         let named = format!("{}.gz", it.segments[3]);
         it.case.refuses(&[], &it.segments[3], &[&named])?;
         let audit = it.case.audit()?;
-        audit.finds("warning", "unreadable", &named)?;
+        audit.finds("error", "unreadable", &named)?;
         audit.finds("error", "missing", &it.segments[3])?;
         audit.stops_at(1, &it.segments[3], &it.segments[3])?;
         it.gunzip(&it.segments[3])?;
@@ -80,7 +80,7 @@ fn the_last_segments_stored_as_gz_are_not_the_end_of_wal_and_a_standby_waits_for
         let named = format!("{}.gz", it.segments[3]);
         it.case.refuses(&[], &it.segments[3], &[&named])?;
         let audit = it.case.audit()?;
-        audit.finds("warning", "unreadable", &named)?;
+        audit.finds("error", "unreadable", &named)?;
         audit.stops_at(1, &it.segments[3], "")?;
         let standbys = WAYS
             .into_iter()

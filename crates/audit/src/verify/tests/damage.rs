@@ -305,6 +305,12 @@ fn wrong_suffixes_and_strangers_are_named() {
         one(&report, Kind::Foreign, "README").severity,
         Severity::Note
     );
+    // Whoever asks for the segment is not told that it is absent; beside the segment itself the other one does no harm.
+    let beside = format!("{}.gz", name(2, 11));
+    let severity = || one(&scene.verify(), Kind::Unreadable, &beside).severity;
+    assert_eq!(severity(), Severity::Error);
+    scene.store.overwrite(&name(2, 11), &bytes);
+    assert_eq!(severity(), Severity::Warning);
     // What is cut short, and what is packed by something that nobody here unpacks.
     for (magic, kind) in [
         (&[0x28, 0xB5, 0x2F, 0xFD][..], Kind::Damaged),
