@@ -281,8 +281,7 @@ impl Offer<'_> {
             Some(ours) if ours == noted => Ok(()),
             Some(ours) if ours.secret == noted.secret => {
                 self.must_hold_still()?;
-                let is_partial = matches!(self.name, WalFileName::Partial(_));
-                if is_partial || self.ends_inside(None)?.is_some() {
+                if self.ends_inside(None)?.is_some() || self.is_cut_partial()? {
                     let why = "and only the records of the two could be compared, since WAL ends inside them";
                     return Err(could_not(why).with_hint(hint));
                 }

@@ -457,3 +457,20 @@ fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
         ErrorKind::Damaged
     );
 }
+
+#[test]
+fn wal_that_follows_nothing_is_a_warning_only_where_something_older_is_stored() {
+    let place = Place::new();
+    for (first, warnings) in [(1, 0), (4, 1)] {
+        let mut wal = ::forge::Written::behind(first, 0);
+        wal.system = OURS.0;
+        wal.fill((1 << 20) + 500);
+        let (name, bytes) = wal.segments(1).remove(0);
+        // An archiver of its own.
+        let archive = place.archive(Compression::None);
+        let put = place.put(&archive, &name.to_string(), &bytes).unwrap();
+        assert!(matches!(put, Put::Stored { .. }), "{put:?}");
+        let told = archive.take_warnings();
+        assert_eq!(told.len(), warnings, "{told:?}");
+    }
+}

@@ -50,6 +50,15 @@ impl Offer<'_> {
         Ok(summary.filter(|summary| matches!(summary.end(), SegmentEnd::Ended(_))))
     }
 
+    /// Whether this is a partial segment in which WAL ends, as far as its records can be read.
+    pub(super) fn is_cut_partial(&mut self) -> Result<bool, Error> {
+        let WalFileName::Partial(own) = *self.name else {
+            return Ok(false);
+        };
+        let summary = self.read_records(own)?;
+        Ok(summary.is_some_and(|summary| matches!(summary.end(), SegmentEnd::Ended(_))))
+    }
+
     /// Whether the next segment of the timeline has been begun beside this one, or this one cannot be read anyway.
     fn is_followed(&self) -> Result<bool, Error> {
         let mut head = [0; LONG_PAGE_HEADER_BYTES];

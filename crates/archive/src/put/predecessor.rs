@@ -72,11 +72,14 @@ impl Offer<'_> {
     }
 
     fn known(&mut self, before: &SegmentName, own: &SegmentSummary) -> Result<Known, Error> {
-        // pg_resetwal begins WAL anew.
+        // As initdb and pg_resetwal begin WAL.
         if own.first.is_some_and(|(_, previous)| previous == Lsn(0)) {
-            return Ok(Known::Nothing(
-                "it follows nothing, as after pg_resetwal".to_owned(),
-            ));
+            return match has_older(self.archive, &own.name)? {
+                true => Ok(Known::Nothing(
+                    "it follows nothing, as after pg_resetwal".to_owned(),
+                )),
+                false => Ok(Known::Same),
+            };
         }
         let key = key_of(&WalFileName::Segment(*before));
         let Some(object) = self.archive.store.open(&key)? else {
