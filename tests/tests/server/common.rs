@@ -128,10 +128,11 @@ pub(crate) fn wait_for_entries(cluster: &Cluster, count: u32) -> Result<()> {
 pub(crate) fn start_and_hold(cluster: &Cluster, segments: usize) -> Result<Process> {
     let mark = cluster.mark()?;
     cluster.launch()?;
+    // Looked for first: a recovery may be over in the time that it takes.
+    let startup = cluster.wait_for_process("startup")?;
     wait_for("recovery to get under way", DEADLINE, || {
         Ok((restored_since(cluster, mark)?.len() >= segments).then_some(()))
     })?;
-    let startup = cluster.wait_for_process("startup")?;
     startup.signal(Signal::STOP)?;
     Ok(startup)
 }

@@ -130,20 +130,28 @@ fn another_file_of_the_same_name_is_refused_by_a_server_that_cannot_read_the_sto
         write(&primary, 1)?;
         primary.archive_everything()?;
 
-        // Another server of the same cluster has archived its own file of the next name.
+        // Another server of the same cluster has archived its own file of the next name. It differs behind the switch.
+        let there = archive.path().display().to_string();
+        let nowhere = lab.dir().join("unmounted").display().to_string();
+        primary.reload(|settings| settings.set("walden.archive", &nowhere))?;
+        primary.wait_for_sql("show walden.archive", &nowhere)?;
         write(&primary, 2)?;
-        let name = primary.sql("select pg_walfile_name(pg_current_wal_lsn())")?;
+        let name = primary.switch_segment()?;
         let other = lab.dir().join(&name);
-        lab.copy(&primary.data().join("pg_wal").join(&name), &other)?;
+        let mut contents = fs::read(primary.data().join("pg_wal").join(&name))?;
+        contents
+            .last_mut()
+            .context("an empty segment")?
+            .clone_from(&1);
+        fs::write(&other, contents)?;
         let mut command = lab.command("walden");
-        command.args(["archive", "--recipients", &key.public, "-D"]);
+        command.args(["archive", "--recipients", &key.public, "-A", &there, "-D"]);
         run(command.arg(primary.data()).arg(&other))?.success()?;
         lab.own(&archive.stored(&name)?)?;
         let stored = fs::read(archive.stored(&name)?)?;
 
-        write(&primary, 3)?;
         let mark = primary.mark()?;
-        assert_eq!(primary.switch_segment()?, name);
+        primary.reload(|settings| settings.set("walden.archive", &there))?;
         wait_until("a counted failure", || Ok(primary.archive_failures()? >= 1))?;
         primary.wait_for_log(
             mark,
