@@ -73,6 +73,8 @@ fn recovery_and_a_standby_from(lab: &Lab, archive: &InStore<'_>, is_encrypted: b
         Some(key) => archive.archiving()?.with("walden.recipients", &key.public),
         None => archive.archiving()?,
     };
+    // A store that has just been started may take some seconds over the first conditional creates; no failure is to be counted.
+    let settings = settings.with("walden.archive_timeout", "1min");
     let primary = primary_with(lab, SMALL_MB, settings)?;
     let backup = primary.base_backup("backup")?;
     let opening = with_key(archive.recovering()?, key.as_ref());
