@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use wal::{Damage, Lsn, SegmentEnd, SegmentName, SegmentSummary, WalFileName};
+use wal::{Damage, Lsn, SegmentName, SegmentSummary, WalFileName};
 
 use crate::error::Error;
 use crate::wal_folder::segment_in;
@@ -124,7 +124,7 @@ pub(crate) fn whole_in(
 
 fn is_whole(found: &SegmentSummary, summary: &SegmentSummary) -> bool {
     let is_same = found.header.system == summary.header.system;
-    is_same && !matches!(found.end(), SegmentEnd::Ended(_))
+    is_same && !found.is_cut()
 }
 
 /// For a segment in which WAL ends, although it goes on in the next.

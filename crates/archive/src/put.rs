@@ -94,7 +94,7 @@ pub(crate) fn put_new(
         cancel,
     };
     let identity = offer.source.identity();
-    archive.run.is_offered(name);
+    archive.run.passes(name);
     offer.must_be_as_noted()?;
     if let Glance::Object(object) = found {
         return Ok((offer.put_beside(object, workspace)?, identity));

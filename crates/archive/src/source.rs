@@ -7,7 +7,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -100,16 +100,6 @@ impl Source {
         self.file
             .rewind()
             .map_err(|cause| Error::io(format!("could not read {shown}"), cause))
-    }
-
-    /// Reads as many bytes as there is room for from this offset on, and leaves alone where the rest is read from.
-    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
-        self.file
-            .read_exact_at(buffer, offset)
-            .map_err(|cause| match cause.kind() {
-                io::ErrorKind::UnexpectedEof => self.changed(),
-                _ => Error::io(format!("could not read {}", self.shown), cause),
-            })
     }
 
     /// Which file this is.

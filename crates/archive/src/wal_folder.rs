@@ -60,28 +60,30 @@ pub fn history_in(folder: &Path, timeline: TimelineId) -> Option<TimelineHistory
 
 /// All the timeline history files in this folder, the oldest timeline's first.
 pub fn histories_in(folder: &Path) -> Vec<TimelineHistory> {
-    let mut histories = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_str().map(str::parse);
-        if let Some(Ok(WalFileName::TimelineHistory(timeline))) = name {
-            histories.extend(history_in(folder, timeline));
-        }
-    }
+    let mut histories: Vec<TimelineHistory> = names_in(folder)
+        .filter_map(|name| match name {
+            WalFileName::TimelineHistory(timeline) => history_in(folder, timeline),
+            _ => None,
+        })
+        .collect();
     histories.sort_by_key(TimelineHistory::timeline);
     histories
 }
 
 /// Whether this folder holds a segment of this timeline: one that begins as its name says, and is not what a recycled one held.
 pub(crate) fn has_wal_of(folder: &Path, timeline: TimelineId) -> bool {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.into_iter().any(|entry| {
-        let name = entry.file_name().to_str().map(str::parse);
-        let Some(Ok(WalFileName::Segment(segment))) = name else {
-            return false;
-        };
-        segment.timeline() == timeline
-            && header_in(folder, segment).is_some_and(|header| header.check_name(&segment).is_ok())
+    names_in(folder).any(|name| match name {
+        WalFileName::Segment(segment) if segment.timeline() == timeline => {
+            header_in(folder, segment).is_some_and(|header| header.check_name(&segment).is_ok())
+        }
+        _ => false,
     })
+}
+
+/// The names of WAL files in this folder, in no order.
+fn names_in(folder: &Path) -> impl Iterator<Item = WalFileName> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The first page's header of a segment in this folder.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use archive::{MissingSegment, open_regular, segment_in};
-use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentEnd, SegmentName, TimelineHistory};
+use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, SegmentName, TimelineHistory};
 
 use crate::control::{Control, system_of};
 use crate::phase::Phase;
@@ -75,7 +75,7 @@ impl Copy {
     /// How much of the segment it is. Reads it.
     pub(crate) fn extent(&self) -> Own {
         match segment_in(&self.folder, self.segment) {
-            Some(summary) if !matches!(summary.end(), SegmentEnd::Ended(_)) => Own::Whole,
+            Some(summary) if !summary.is_cut() => Own::Whole,
             _ => Own::Begun,
         }
     }

@@ -548,8 +548,8 @@ pub fn has_left(server: &Server, timeline: u32, number: u64) -> bool {
     segments.into_iter().any(|later| {
         let history = server.files.get(&crate::timelines::history_name(later));
         let line = history.and_then(|contents| parse(later, contents).ok());
-        let mut line = line.into_iter().flatten();
-        line.any(|entry| entry.timeline == timeline && entry.end < (number + 1) * SEGMENT)
+        let left = line.and_then(|line| left(&line, timeline));
+        left.is_some_and(|at| at < (number + 1) * SEGMENT)
     })
 }
 

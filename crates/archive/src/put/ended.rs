@@ -18,7 +18,7 @@
 //! Guarantees that records which are acknowledged are stored, or lie behind the place where their server left their timeline:
 //! that is told with a warning.
 
-use wal::{LONG_PAGE_HEADER_BYTES, LongPageHeader, Lsn, SegmentEnd, SegmentSummary, WalFileName};
+use wal::{LONG_PAGE_HEADER_BYTES, Lsn, SegmentEnd, SegmentSummary, WalFileName};
 
 use super::{Made, Offer, Put};
 use crate::compare::compare_wal;
@@ -41,13 +41,19 @@ impl Offer<'_> {
         let WalFileName::Segment(own) = *self.name else {
             return Ok(None);
         };
-        let summary = match summary {
-            Some(summary) => Some(summary.clone()),
-            // Records are read for this alone if nothing shows that WAL goes on.
-            None if self.is_followed()? => None,
-            None => self.read_records(own)?,
+        if let Some(summary) = summary {
+            return Ok(summary.is_cut().then(|| summary.clone()));
+        }
+        // Records are read for this alone if nothing shows that WAL goes on.
+        let Some(size) = self.owner.segment_size else {
+            return Ok(None);
         };
-        Ok(summary.filter(|summary| matches!(summary.end(), SegmentEnd::Ended(_))))
+        match own.next(size) {
+            Some(next) if !self.source.has_sibling(&next) => {
+                Ok(self.read_records(own)?.filter(SegmentSummary::is_cut))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Whether this is a partial segment in which WAL ends, as far as its records can be read.
@@ -56,18 +62,7 @@ impl Offer<'_> {
             return Ok(false);
         };
         let summary = self.read_records(own)?;
-        Ok(summary.is_some_and(|summary| matches!(summary.end(), SegmentEnd::Ended(_))))
-    }
-
-    /// Whether the next segment of the timeline has been begun beside this one, or this one cannot be read anyway.
-    fn is_followed(&self) -> Result<bool, Error> {
-        let mut head = [0; LONG_PAGE_HEADER_BYTES];
-        self.source.read_at(&mut head, 0)?;
-        let (Ok(header), Some(own)) = (LongPageHeader::parse(&head), self.name.segment()) else {
-            return Ok(true);
-        };
-        let next = own.next(header.segment_size);
-        Ok(next.is_none_or(|next| self.source.has_sibling(&next)))
+        Ok(summary.is_some_and(|summary| summary.is_cut()))
     }
 
     /// Archives a segment of whose name there is a file.
@@ -168,7 +163,7 @@ impl Offer<'_> {
             return Ok(false);
         };
         let is_partial = matches!(self.name, WalFileName::Partial(_));
-        if !is_partial && !matches!(ours.end(), SegmentEnd::Ended(_)) {
+        if !is_partial && !ours.is_cut() {
             return Ok(false);
         }
         let object = self.reopened()?;

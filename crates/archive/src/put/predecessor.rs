@@ -56,7 +56,7 @@ impl Offer<'_> {
         if let Some(own) = own
             && let Some(before) = before(&own, self.source.directory())
         {
-            match self.known(&before, &own)? {
+            match self.known(&before, &own, begins)? {
                 Known::Same => {}
                 // Not stored yet, most likely.
                 Known::Nothing(_) if !begins => {}
@@ -71,7 +71,13 @@ impl Offer<'_> {
         Ok(())
     }
 
-    fn known(&mut self, before: &SegmentName, own: &SegmentSummary) -> Result<Known, Error> {
+    /// `begins`: nothing of the timeline has been seen to follow what is stored.
+    fn known(
+        &mut self,
+        before: &SegmentName,
+        own: &SegmentSummary,
+        begins: bool,
+    ) -> Result<Known, Error> {
         // As initdb and pg_resetwal begin WAL.
         if own.first.is_some_and(|(_, previous)| previous == Lsn(0)) {
             return match has_older(self.archive, &own.name)? {
@@ -83,7 +89,6 @@ impl Offer<'_> {
         }
         let key = key_of(&WalFileName::Segment(*before));
         let Some(object) = self.archive.store.open(&key)? else {
-            let begins = !self.archive.run.has_followed(own.name.timeline());
             return match begins && has_older(self.archive, before)? {
                 true => Ok(Known::Nothing("that is missing".to_owned())),
                 // The archive begins here.
@@ -125,9 +130,7 @@ impl Offer<'_> {
         }
         there.must_hold_still()?;
         // A stored one that is damaged, or was cut at a timeline's end, is no other server's for that.
-        let is_whole = compared
-            .stored
-            .is_some_and(|summary| !matches!(summary.end(), SegmentEnd::Ended(_)));
+        let is_whole = compared.stored.is_some_and(|summary| !summary.is_cut());
         match is_whole {
             true => Err(self.another(before, &format!("it is not file \"{}\"", path.display()))),
             false => Ok(Known::Nothing("it is not whole".to_owned())),

@@ -33,7 +33,7 @@ impl Run {
     }
 
     /// A file is offered: what is behind it will be compared with it.
-    pub(super) fn is_offered(&self, name: &WalFileName) {
+    pub(super) fn passes(&self, name: &WalFileName) {
         if let WalFileName::Segment(segment) | WalFileName::Partial(segment) = name {
             let mut state = self.state();
             state.offered.insert(*segment);

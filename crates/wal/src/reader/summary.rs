@@ -69,6 +69,12 @@ impl SegmentSummary {
         }
     }
 
+    /// Whether WAL ends in the segment: it does not go on in the next one.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self.tail, Tail::Ended(_))
+    }
+
     /// Whether `next`, by its name, goes on where this segment ends: it is the next one on the same timeline, or on one that
     /// begins in it.
     #[must_use]
