@@ -32,7 +32,7 @@ ALL_SERVERS  = 15 16 17 18 19
 export WALDEN_PG_BINDIR ?= $(shell $(PG_CONFIG) --bindir 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help prerequisites servers stores build everything install uninstall lint deny check test test-all demo fuzz simulate planted soak bench conformance book clean
+.PHONY: help prerequisites servers stores build everything install uninstall lint deny check test test-all demo fuzz simulate planted soak bench conformance book files clean
 
 help: ## list the targets
 	@echo "Walden archives PostgreSQL's WAL and recovers from the archive. Targets:"
@@ -131,6 +131,9 @@ conformance: prerequisites ## put four modules through the conformance suite, fo
 
 book: ## make pages of the book in docs/ (installs mdbook into .cache when missing, which takes minutes)
 	@CARGO="$(CARGO)" scripts/book
+
+files: ## write the table of files, FILES.md, from the headers of the files
+	@scripts/files >FILES.md
 
 clean: ## remove what cargo built
 	$(CARGO) clean

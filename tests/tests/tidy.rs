@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -493,19 +494,19 @@ fn tests_are_named_as_sentences() {
 }
 
 #[test]
-fn architecture_names_every_file_of_the_product() {
-    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
-    let missing = sources()
-        .into_keys()
-        .filter(|path| is_product(path))
-        .filter(|path| {
-            let (_, file) = path.split_once("/src/").expect("a source");
-            // `lib.rs` and `mod.rs` are the folder itself.
-            !file.ends_with("lib.rs")
-                && !file.ends_with("mod.rs")
-                && !page.contains(&format!("`{file}`"))
-        });
-    none("is not named in ARCHITECTURE.md", missing.collect());
+fn the_table_of_files_is_what_the_files_say() {
+    let made = Command::new(root().join("scripts/files")).output();
+    let made = String::from_utf8(made.expect("scripts/files").stdout).expect("a text");
+    let unnamed = sources().into_keys().filter(|path| {
+        let row = path.splitn(3, '/').nth(2).expect("two folders and a file");
+        !made.contains(&format!("\n| `{row}` | "))
+    });
+    none("is not named by scripts/files", unnamed.collect());
+    let page = fs::read_to_string(root().join("FILES.md")).expect("FILES.md");
+    assert!(
+        page == made,
+        "FILES.md is out of date: run `make files`, which needs no build"
+    );
 }
 
 #[test]
