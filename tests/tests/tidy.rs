@@ -510,6 +510,30 @@ fn the_table_of_files_is_what_the_files_say() {
 }
 
 #[test]
+fn the_pages_at_the_root_name_files_that_exist() {
+    let sources = sources();
+    let mut seen = 0;
+    let mut missing = Vec::new();
+    for page in ["ARCHITECTURE.md", "README.md", "SAFETY.md"] {
+        let text = fs::read_to_string(root().join(page)).expect("a page");
+        for name in text.split('`').skip(1).step_by(2) {
+            if name.ends_with(".rs") {
+                seen += 1;
+                let path = format!("/{name}");
+                if !sources
+                    .keys()
+                    .any(|there| format!("/{there}").ends_with(&path))
+                {
+                    missing.push(format!("{page}: {name}"));
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "{seen} names found: the search is blind");
+    none("is not there", missing);
+}
+
+#[test]
 fn safety_argues_every_callback() {
     let page = fs::read_to_string(root().join("SAFETY.md")).expect("SAFETY.md");
     for callback in [
