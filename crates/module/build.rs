@@ -6,6 +6,6 @@ fn main() {
         .file("src/boundary/guard.c")
         .warnings_into_errors(true)
         .compile("walden_guard");
-    // The server's symbols exist in the server only.  Unit tests call none of them, but must link.
+    // The server's symbols exist in the server only. Unit tests call none of them, but must link.
     println!("cargo::rustc-link-arg=-Wl,--unresolved-symbols=ignore-all");
 }

@@ -5,11 +5,11 @@
  *
  * It shows what a recovery module may use, which is what any code in the
  * server may use: palloc, ereport, a parameter of its own, files opened
- * through the server.  It runs in Walden's recovery worker, a process
+ * through the server. It runs in Walden's recovery worker, a process
  * without a database connection and without transactions.
  *
- * The one thing to get right is the answer.  False says that the archive has
- * no such file, and outside standby mode recovery then ends.  Whoever cannot
+ * The one thing to get right is the answer. False says that the archive has
+ * no such file, and outside standby mode recovery then ends. Whoever cannot
  * tell raises ERROR: the worker reports it, cleans up after it and tries
  * again, and it never looks like the end of WAL.
  *
@@ -71,7 +71,7 @@ static const RecoveryModuleCallbacks callbacks = {
 };
 
 /*
- * Accepts what may be an archive directory.  Whether it is there is looked at
+ * Accepts what may be an archive directory. Whether it is there is looked at
  * when a file is wanted: it may be mounted later than the server starts.
  */
 static bool
@@ -143,7 +143,7 @@ configured_directory(void)
 
 /*
  * Copies what is left of one file to another, and returns how many bytes that
- * were.  A file opened through the server is closed by it after an ERROR.
+ * were. A file opened through the server is closed by it after an ERROR.
  */
 static uint64
 copy_contents(int from, const char *fromname, int to, const char *toname)
@@ -244,8 +244,8 @@ c_recovery_restore(RecoveryModuleState *state, const char *file,
 
 /*
  * Removes segments, complete and partial, that lie before the oldest one to
- * keep.  The timeline takes no part in the comparison, and timeline history
- * files stay: what pg_archivecleanup does.  24 zeros keep everything.
+ * keep. The timeline takes no part in the comparison, and timeline history
+ * files stay: what pg_archivecleanup does. 24 zeros keep everything.
  */
 static void
 c_recovery_cleanup(RecoveryModuleState *state,

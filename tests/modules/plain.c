@@ -2,7 +2,7 @@
  *
  * plain.c
  *	  A module in C, archive and recovery module at once, for the tests of
- *	  the hosts.  It needs no header of any server and can pretend to be for
+ *	  the hosts. It needs no header of any server and can pretend to be for
  *	  any major.
  *
  * What it is made into, on the compiler's command line:
@@ -25,7 +25,7 @@
  *	wait		the same, but heeds interrupts
  *	crash		SIGSEGV
  *
- * Each call is said on standard error, which is the server's log.  It makes no
+ * Each call is said on standard error, which is the server's log. It makes no
  * promise of durability.
  *
  *-------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 //! found to break exactly that one, and those that follow from it.
 //!
 //! Each fault is shown to the promises it breaks and to their nearest neighbours, which it keeps; without a fault
-//! all are looked at.  The module is `tests/modules/broken_recovery`.
+//! all are looked at. The module is `tests/modules/broken_recovery`.
 
 use std::collections::BTreeSet;
 

@@ -1,6 +1,6 @@
 //! The rules of style that a program can check, held as ordinary tests over the repository's own files.
 //!
-//! Each rule names what it protects.  What a rule exempts is listed with its reason, in one place, for reviews; the
+//! Each rule names what it protects. What a rule exempts is listed with its reason, in one place, for reviews; the
 //! file is long because of that.
 
 #![expect(clippy::expect_used)]
@@ -440,7 +440,7 @@ fn files_functions_and_lines_keep_their_limits() {
     none("over the limit without a reason in the header (C3)", found);
 }
 
-/// Functions over the limit.  rustfmt puts a function's closing brace under its first letter.
+/// Functions over the limit. rustfmt puts a function's closing brace under its first letter.
 fn long_functions(path: &str, text: &str) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! 15 (`postmaster/pgarch.h`): the library fills a struct that the server gives, callbacks carry no state.
 //! 16 and later (`archive/archive_module.h`): the library returns a pointer to a struct of server lifetime
-//! and every callback gets the state first.  Only `archive_file_cb` is required.
+//! and every callback gets the state first. Only `archive_file_cb` is required.
 
 use core::ffi::{c_char, c_void};
 use core::mem::{offset_of, size_of};
@@ -58,7 +58,7 @@ pub struct ArchiveModuleCallbacks15 {
     pub shutdown_cb: Option<ArchiveShutdownCb15>,
 }
 
-/// `_PG_archive_module_init`, of either dialect.  15 passes the struct to fill and ignores the answer; 16 and
+/// `_PG_archive_module_init`, of either dialect. 15 passes the struct to fill and ignores the answer; 16 and
 /// later pass nothing (the argument is whatever stood in the register: not to be read) and use the answer.
 pub type ArchiveModuleInit =
     unsafe extern "C-unwind" fn(*mut ArchiveModuleCallbacks15) -> *const ArchiveModuleCallbacks16;

@@ -18,7 +18,7 @@ pub const NOTICE: c_int = 18;
 pub const WARNING: c_int = 19;
 /// Ends the current operation by `longjmp`.
 pub const ERROR: c_int = 21;
-/// Ends the process.  The next level differs between majors and is never used.
+/// Ends the process. The next level differs between majors and is never used.
 pub const FATAL: c_int = 22;
 
 /// `ERRCODE_CONFIG_FILE_ERROR`, "F0000".
@@ -40,7 +40,7 @@ pub const fn sqlstate(code: [u8; 5]) -> c_int {
     packed
 }
 
-/// The part of `ErrorData` that is read: the same in all supported majors.  The struct goes on behind it and
+/// The part of `ErrorData` that is read: the same in all supported majors. The struct goes on behind it and
 /// is only ever made and freed by the server.
 #[repr(C)]
 #[derive(Debug)]

@@ -67,7 +67,7 @@ const _: () = assert!(size_of::<ConfigEnumEntry>() == 16);
 const _: () = assert!(offset_of!(ConfigEnumEntry, val) == 8);
 const _: () = assert!(offset_of!(ConfigEnumEntry, hidden) == 12);
 
-/// `GucStringCheckHook`: new value, extra, source.  A hook that replaces neither works alike in all majors.
+/// `GucStringCheckHook`: new value, extra, source. A hook that replaces neither works alike in all majors.
 pub type StringCheckHook =
     unsafe extern "C-unwind" fn(*mut *mut c_char, *mut *mut c_void, c_int) -> bool;
 

@@ -1,7 +1,7 @@
 //! The recovery module interface: Walden's own, in the shape of the server's archive modules of 16 and later.
 //!
 //! The C face of the same is `include/walden/recovery_module.h`; `tests/headers.rs` holds the two together.
-//! A library exports `_PG_recovery_module_init`.  All callbacks run in one process, the recovery worker, with
+//! A library exports `_PG_recovery_module_init`. All callbacks run in one process, the recovery worker, with
 //! the data directory as working directory.
 
 use core::ffi::{c_char, c_void};
@@ -17,7 +17,7 @@ pub struct RecoveryModuleState {
 
 /// `RecoveryStartupCB`.
 pub type RecoveryStartupCb = unsafe extern "C-unwind" fn(*mut RecoveryModuleState);
-/// `RecoveryRestoreCB`: state, file name, path to create, `lastRestartPointFileName`.  False means *not in
+/// `RecoveryRestoreCB`: state, file name, path to create, `lastRestartPointFileName`. False means *not in
 /// the archive*; "could not tell" is an ERROR.
 pub type RecoveryRestoreCb = unsafe extern "C-unwind" fn(
     *mut RecoveryModuleState,
@@ -34,7 +34,7 @@ pub type RecoveryRecoveryEndCb =
 /// `RecoveryShutdownCB`.
 pub type RecoveryShutdownCb = unsafe extern "C-unwind" fn(*mut RecoveryModuleState);
 
-/// `RecoveryModuleCallbacks`.  A library is asked only for the job it was named for, so each is optional.
+/// `RecoveryModuleCallbacks`. A library is asked only for the job it was named for, so each is optional.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct RecoveryModuleCallbacks {

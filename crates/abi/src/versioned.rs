@@ -5,7 +5,7 @@
 
 use core::ffi::{c_char, c_void};
 
-/// `arch_module_check_errdetail_string` (17 and later): the reason for "not configured".  `None` where the
+/// `arch_module_check_errdetail_string` (17 and later): the reason for "not configured". `None` where the
 /// server has no such variable.
 #[must_use]
 pub fn arch_module_check_errdetail_string() -> Option<*mut *mut c_char> {

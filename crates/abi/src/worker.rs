@@ -56,7 +56,7 @@ const _: () = assert!(offset_of!(BackgroundWorker17, bgw_main_arg) == 1328);
 const _: () = assert!(offset_of!(BackgroundWorker17, bgw_notify_pid) == 1464);
 
 unsafe extern "C-unwind" {
-    /// Registers a worker while `shared_preload_libraries` are loaded.  The struct is the running major's:
+    /// Registers a worker while `shared_preload_libraries` are loaded. The struct is the running major's:
     /// [`BackgroundWorker15`] or [`BackgroundWorker17`].
     pub fn RegisterBackgroundWorker(worker: *mut core::ffi::c_void);
     /// Lets signals in, once the worker's handlers are set.

@@ -1,8 +1,8 @@
 //! Holds the hand-made declarations against the headers of every installed server.
 //!
 //! A C probe is compiled for each: it asserts the types of the functions and variables, and prints sizes,
-//! offsets and constants, which must be the ones in Rust.  Servers are found under `/usr/lib/postgresql` and
-//! through `WALDEN_PG_CONFIGS` (`pg_config` programs, separated by colons).  Without the headers of the oldest
+//! offsets and constants, which must be the ones in Rust. Servers are found under `/usr/lib/postgresql` and
+//! through `WALDEN_PG_CONFIGS` (`pg_config` programs, separated by colons). Without the headers of the oldest
 //! supported major, or of a server that was named, the test fails: it must not pass by looking at nothing.
 //!
 //! One function is long because it is a table.

@@ -144,7 +144,7 @@ impl Attempt {
 }
 
 /// One attempt with an end: a file system that does not answer (a dead NFS server) must not hold recovery
-/// for good.  A thread that is stuck there ends with this process, and has published nothing.
+/// for good. A thread that is stuck there ends with this process, and has published nothing.
 fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Answer, Error> {
     let (tell, answer) = sync_channel(1);
     let cancel = Cancel::new();

@@ -2,7 +2,7 @@
 //!
 //! A module is a plain library crate, a `cdylib`: a type that implements [`Module`] and the jobs it does
 //! ([`ArchiveModule`], [`RestoreModule`], [`ArchiveCleanupModule`], [`RecoveryEndModule`]), its parameters as
-//! statics ([`settings`]), and one line that exports it all ([`export!`]).  This is a whole archive module:
+//! statics ([`settings`]), and one line that exports it all ([`export!`]). This is a whole archive module:
 //!
 //! ```no_run
 //! //! A whole archive module: copies finished WAL files into a directory, and never overwrites one.
@@ -56,7 +56,7 @@
 //!     let _ = fs::remove_file(&staged);
 //!     fs::copy(path, &staged)?;
 //!     sync(&staged)?;
-//!     // Unlike a rename, a link replaces nothing.  The same file may come again; then it has to be equal.
+//!     // Unlike a rename, a link replaces nothing. The same file may come again; then it has to be equal.
 //!     match fs::hard_link(&staged, &kept) {
 //!         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
 //!         Err(error) if fs::read(&kept)? != fs::read(&staged)? => return Err(error),
@@ -76,7 +76,7 @@
 //! ```
 //!
 //! Built, it is loaded by 15, 16, 17, 18 and 19 alike: copy `libthirty_lines.so` to `thirty_lines.so` in the
-//! directory that `pg_config --pkglibdir` prints, and set `archive_library = 'thirty_lines'`.  The same text
+//! directory that `pg_config --pkglibdir` prints, and set `archive_library = 'thirty_lines'`. The same text
 //! is `examples/thirty_lines`, which the tests run on real servers.
 //!
 //! # What the kit takes care of
@@ -106,7 +106,7 @@
 //! | [`Module::shutdown`] | where it was started | on an orderly exit |
 //!
 //! Everything of the server is reached through [`Process`], which every entry is given and which cannot leave
-//! its thread.  Threads of the module's own are started in the process that uses them (never in `load`) and
+//! its thread. Threads of the module's own are started in the process that uses them (never in `load`) and
 //! by [`Task`], which blocks their signals.
 
 use std::path::Path;
@@ -135,13 +135,13 @@ pub use wal::{KeepFrom, Lsn, SegmentSize, SystemIdentifier, WalFileName};
     note = "a module implements `module::Module` and a trait for each job that it is exported for"
 )]
 pub trait Module: Sized + 'static {
-    /// Begins, in the process that does the work.  May be called again after a failure or a panic.
+    /// Begins, in the process that does the work. May be called again after a failure or a panic.
     ///
     /// # Errors
     /// Why it could not begin; the job at hand then fails with it.
     fn startup(process: Process) -> Result<Self, Failure>;
 
-    /// Ends, when the process leaves in an orderly way.  Not called on a crash or an immediate shutdown.
+    /// Ends, when the process leaves in an orderly way. Not called on a crash or an immediate shutdown.
     fn shutdown(self, _process: Process) {}
 }
 
@@ -150,9 +150,9 @@ pub trait Module: Sized + 'static {
     message = "`{Self}` is not an archive module: it does not implement `module::ArchiveModule`"
 )]
 pub trait ArchiveModule: Module {
-    /// Whether all that files need is configured.  Asked before every attempt on every file (pgarch.c,
+    /// Whether all that files need is configured. Asked before every attempt on every file (pgarch.c,
     /// `pgarch_ArchiverCopyLoop`, 15 to 18); when not, nothing is counted as failed, and the server asks
-    /// again when there is more to archive, on a reload, or after a minute.  Storage that does not answer is
+    /// again when there is more to archive, on a reload, or after a minute. Storage that does not answer is
     /// better left to [`ArchiveModule::archive_file`], whose failures are counted and tried again at once.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ pub trait ArchiveModule: Module {
     }
 
     /// Whether the archiver has to be started anew first, because of a change that a running module cannot
-    /// follow.  Asked before each [`ArchiveModule::check_configured`].  Answered with a report, that is made,
+    /// follow. Asked before each [`ArchiveModule::check_configured`]. Answered with a report, that is made,
     /// [`Module::shutdown`] runs, and the archiver ends with status 0, as it does by itself when
     /// `archive_library` is changed (pgarch.c, 15 to 18); the server starts another one, ten seconds after
     /// the start of this one at the earliest.
@@ -170,7 +170,7 @@ pub trait ArchiveModule: Module {
         None
     }
 
-    /// One attempt at one file.  `path` is relative to the data directory, the working directory.
+    /// One attempt at one file. `path` is relative to the data directory, the working directory.
     ///
     /// # Errors
     /// Why not; reported as WARNING, counted in `pg_stat_archiver`, and tried again by the server.
@@ -196,7 +196,7 @@ pub enum Archived {
     message = "`{Self}` is not a module that restores: it does not implement `module::RestoreModule`"
 )]
 pub trait RestoreModule: Module {
-    /// Creates `path` with the contents of `file`.  `last_restartpoint` is the oldest file recovery may still
+    /// Creates `path` with the contents of `file`. `last_restartpoint` is the oldest file recovery may still
     /// need.
     ///
     /// # Errors

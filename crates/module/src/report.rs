@@ -50,7 +50,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Turns an error into a [`Failure`] that says what could not be done, with the error as the cause.  Of a
+/// Turns an error into a [`Failure`] that says what could not be done, with the error as the cause. Of a
 /// [`Failure`] the message is kept, not its detail and hint.
 ///
 /// ```

@@ -1,7 +1,7 @@
 //! Slow work on a thread of its own, waited for on the process latch.
 //!
 //! The thread has all signals blocked and never calls the server; the main thread sleeps on its latch and
-//! serves interrupts, so that slow storage stalls neither DROP DATABASE nor a reload.  A task outlives a wait
+//! serves interrupts, so that slow storage stalls neither DROP DATABASE nor a reload. A task outlives a wait
 //! that ended early: the next callback can go on waiting for it.
 
 use crate::boundary::signals::spawn_with_signals_blocked;
@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long a wait goes on after a reload was asked for.  Most files are done by then, and what is not done
+/// How long a wait goes on after a reload was asked for. Most files are done by then, and what is not done
 /// counts as a failed attempt in `pg_stat_archiver`; a reload should not have to wait much longer.
 pub const RELOAD_GRACE: Duration = Duration::from_millis(800);
 
@@ -71,12 +71,12 @@ impl<T: Send + 'static> Task<T> {
         Ok(self.answer()?.map_or(Waited::NotYet(woken), Waited::Done))
     }
 
-    /// Waits until the work is done, for at most `wait_max`; a reload does not end this wait.  For work whose
+    /// Waits until the work is done, for at most `wait_max`; a reload does not end this wait. For work whose
     /// answer is wanted now, as recovery wants its file; where it can come later, [`Task::wait`] does better.
     ///
     /// # Errors
     /// What the server raises while waiting, that the work panicked, that the time is up, or that the server
-    /// is shutting down.  In the last two cases the work goes on, and its answer is dropped.
+    /// is shutting down. In the last two cases the work goes on, and its answer is dropped.
     pub fn join(mut self, process: Process, wait_max: Duration) -> Result<T, Failure> {
         let deadline = Instant::now() + wait_max;
         let woken = process.wait(self.done.as_fd(), Some(deadline), false)?;

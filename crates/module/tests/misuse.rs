@@ -1,8 +1,8 @@
 //! Misuse of the kit does not compile, and the compiler says why in the kit's words.
 //!
-//! Each file in `misuse/` is a small module.  Its lines `// error: CODE` and `// says: TEXT` are what the
-//! compiler must answer.  `right.rs` is a module without a mistake and compiles, so that the others fail for
-//! their mistakes alone.  The compiler is the one that built this test, and so is the kit.
+//! Each file in `misuse/` is a small module. Its lines `// error: CODE` and `// says: TEXT` are what the
+//! compiler must answer. `right.rs` is a module without a mistake and compiles, so that the others fail for
+//! their mistakes alone. The compiler is the one that built this test, and so is the kit.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -43,7 +43,7 @@ fn complaint(case: &Path, kit: &Path) -> Option<String> {
     (!output.status.success()).then_some(said)
 }
 
-/// The kit that this test was built with lies beside it.  Other builds may lie there too, by other compilers
+/// The kit that this test was built with lies beside it. Other builds may lie there too, by other compilers
 /// or of older sources: the newest one that a right module compiles against is it.
 fn kit() -> PathBuf {
     let beside = std::env::current_exe().unwrap();

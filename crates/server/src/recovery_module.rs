@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a restartpoint waits for its cleanup.  Usually it is done by then; the restores of a standby should
+/// How long a restartpoint waits for its cleanup. Usually it is done by then; the restores of a standby should
 /// not have to wait for one that is not.
 const CLEANUP_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long the opening of the server waits for tidying; what is left undone is done by the next archiver.
@@ -33,7 +33,7 @@ const RECOVERY_END_WAIT_MAX: Duration = Duration::from_secs(10);
 const HURRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What part of `walden.restore_timeout` a file is waited for that the server goes on without: a promotion asks for two or
-/// three, one after the other, and must not take minutes because a store answers nothing.  A part of the parameter, so
+/// three, one after the other, and must not take minutes because a store answers nothing. A part of the parameter, so
 /// that whoever has an archive that is slow to begin an answer gives this more time, too.
 const DISPENSABLE_PART: u32 = 6;
 /// And how long at least, if the parameter allows: a first request that needs a new connection is not to fail for that.
@@ -166,7 +166,7 @@ fn wanted(
     })
 }
 
-/// Waits for the answer.  A reload is no reason to give up: the answer is about this request, with the settings it
+/// Waits for the answer. A reload is no reason to give up: the answer is about this request, with the settings it
 /// was made with.
 fn wait(
     process: Process,
@@ -230,7 +230,7 @@ fn wait(
 }
 
 /// Whether the server does not stop without this file, and either need not have it now or is to be promoted, which waits
-/// for the answer.  A standby asks for a new timeline again and again, and reads a segment that it has in `pg_wal` next.
+/// for the answer. A standby asks for a new timeline again and again, and reads a segment that it has in `pg_wal` next.
 fn goes_on_without(phase: Phase, file: &WalFileName, question: &Question) -> bool {
     match (phase, file) {
         (Phase::Targeted, _) => question.has_own(),

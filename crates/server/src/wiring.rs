@@ -1,7 +1,7 @@
 //! What happens when the library is loaded: mutual exclusion, and the wiring of the three commands.
 //!
 //! With a library named for a job, the job's shell command is set here to Walden's own client, with a source
-//! that no configuration file beats, so `SHOW restore_command` tells what runs.  The client then asks the
+//! that no configuration file beats, so `SHOW restore_command` tells what runs. The client then asks the
 //! recovery worker, which is registered here too.
 
 use crate::command::{self, Through};

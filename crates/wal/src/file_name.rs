@@ -1,7 +1,7 @@
 //! The names of all files that the server archives.
 //!
 //! Guarantees that a text is taken only if the server could have written it, and that writing it
-//! again gives the same text, so a name is safe to use as a file name or a key.  Contents, and the
+//! again gives the same text, so a name is safe to use as a file name or a key. Contents, and the
 //! suffixes that compression adds in an archive, are left to others.
 
 use std::cmp::Ordering;
@@ -12,10 +12,10 @@ use crate::{SegmentName, TimelineId, hex};
 
 /// The name of a file that the archiver may offer: one of four kinds.
 ///
-/// Names order as their texts do.  Any one is 16 to 40 characters of upper-case digits, dots and
+/// Names order as their texts do. Any one is 16 to 40 characters of upper-case digits, dots and
 /// lower-case letters, and never a path.
 ///
-/// Source: the `Is...FileName` macros in `xlog_internal.h`, 15 to 18.  The server's test for a backup
+/// Source: the `Is...FileName` macros in `xlog_internal.h`, 15 to 18. The server's test for a backup
 /// history file takes more than the server writes (anything between the 24 digits and
 /// `.backup`); this type takes what it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Reads the eight-digit hexadecimal words that WAL file names are made of.
 //!
 //! Guarantees that only what the server writes with `%08X` is accepted: exactly eight digits,
-//! upper case.  Which words a name has, and what they mean, is left to the name's own file.
+//! upper case. Which words a name has, and what they mean, is left to the name's own file.
 
 /// Takes one word off the front of `text`: its value and what follows it.
 ///

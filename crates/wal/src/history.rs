@@ -1,7 +1,7 @@
 //! Timeline history files: which timelines a timeline descends from, and where it left each.
 //!
 //! Guarantees what the server demands of such a file: one ancestor a line, timelines strictly
-//! increasing, all below the file's own.  Fetching the file, and what to do when it is missing, is
+//! increasing, all below the file's own. Fetching the file, and what to do when it is missing, is
 //! left to others.
 
 use crate::{Lsn, SegmentNumber, SegmentSize, TimelineId, WalFileName};
@@ -13,7 +13,7 @@ pub struct Ancestor {
     pub timeline: TimelineId,
     /// Where it was left: the first place that belongs to the next timeline.
     pub switchpoint: Lsn,
-    /// Why, in the server's words, for people: `no recovery target specified`.  Bytes that are not
+    /// Why, in the server's words, for people: `no recovery target specified`. Bytes that are not
     /// UTF-8 (a restore point's name may have any encoding) are replaced.
     pub reason: String,
 }
@@ -31,15 +31,15 @@ impl TimelineHistory {
     /// Reads the contents of the file that belongs to `timeline`.
     ///
     /// Like the server it skips blank lines and lines that begin with `#`, takes any blanks between
-    /// the fields, and accepts a file without ancestors.  It does not demand that switchpoints
+    /// the fields, and accepts a file without ancestors. It does not demand that switchpoints
     /// increase: after recovery along timeline 2 that stopped before timeline 1 was left, the server
     /// writes a later switchpoint for 1 than for 2.
     ///
     /// # Errors
     /// [`InvalidTimelineHistory`] with the number of the first line that is not as described, or if
-    /// the last ancestor is not below `timeline`.  The server stops with FATAL on the same files,
+    /// the last ancestor is not below `timeline`. The server stops with FATAL on the same files,
     /// but for one kind: it takes NUL bytes for the end of a line, so that a file which a crash
-    /// filled with zeros passes as one without ancestors.  Here it is invalid.
+    /// filled with zeros passes as one without ancestors. Here it is invalid.
     pub fn parse(
         timeline: TimelineId,
         contents: &[u8],
@@ -82,14 +82,14 @@ impl TimelineHistory {
         &self.entries
     }
 
-    /// Where the timeline begins: where it left its parent.  `None` without ancestors: it then
+    /// Where the timeline begins: where it left its parent. `None` without ancestors: it then
     /// begins with WAL itself.
     #[must_use]
     pub fn begins(&self) -> Option<Lsn> {
         self.entries.last().map(|parent| parent.switchpoint)
     }
 
-    /// Where `timeline` was left.  `None` for the file's own timeline, which goes on, and for one
+    /// Where `timeline` was left. `None` for the file's own timeline, which goes on, and for one
     /// that is no ancestor.
     #[must_use]
     pub fn switchpoint_of(&self, timeline: TimelineId) -> Option<Lsn> {
@@ -100,7 +100,7 @@ impl TimelineHistory {
     }
 
     /// Where this history's line left `timeline` for good: the least switchpoint among the lines for it
-    /// and for those that came after it.  `None` where there is no line for `timeline`: it is the file's own,
+    /// and for those that came after it. `None` where there is no line for `timeline`: it is the file's own,
     /// which goes on, or no ancestor.
     ///
     /// The least, because switchpoints need not increase (see [`TimelineHistory::parse`]): what lies behind
@@ -121,7 +121,7 @@ impl TimelineHistory {
     /// A segment with a switchpoint in it exists on both timelines; the newer one holds all of it.
     #[must_use]
     pub fn timeline_at(&self, place: Lsn) -> TimelineId {
-        // From the newest back: the first timeline that had begun by then.  Were it done from the
+        // From the newest back: the first timeline that had begun by then. Were it done from the
         // oldest, a timeline that was left before it began (see `parse`) would be chosen wrongly.
         let mut holder = self.timeline;
         for ancestor in self.entries.iter().rev() {
@@ -134,7 +134,7 @@ impl TimelineHistory {
     }
 
     /// The timeline on which a server that recovers along this history looks for a segment first: the
-    /// newest one that begins in this segment or before it.  Where that has no such segment it looks on
+    /// newest one that begins in this segment or before it. Where that has no such segment it looks on
     /// older ones (`XLogFileReadAnyTLI`, 15 to 18).
     #[must_use]
     pub fn first_asked_for(&self, segment: SegmentNumber, size: SegmentSize) -> TimelineId {

@@ -1,7 +1,7 @@
 //! Which files of an archive may go, given the oldest one to keep.
 //!
 //! Guarantees the rule of `pg_archivecleanup` and no other: what this file does not clearly allow
-//! stays.  Removing, and knowing whether anybody else still needs the files, is left to others.
+//! stays. Removing, and knowing whether anybody else still needs the files, is left to others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,8 +28,8 @@ impl KeepFrom {
     /// one to keep.
     ///
     /// The timeline takes no part in the comparison, because replay may still need early segments
-    /// of a parent timeline.  Timeline history files always stay: they are a few lines, and without
-    /// one a timeline cannot be followed.  Backup history files always stay, as they do with
+    /// of a parent timeline. Timeline history files always stay: they are a few lines, and without
+    /// one a timeline cannot be followed. Backup history files always stay, as they do with
     /// `pg_archivecleanup` before 17 and after it unless asked.
     #[must_use]
     pub fn may_remove(&self, name: &WalFileName) -> bool {

@@ -1,9 +1,9 @@
 //! The vocabulary of PostgreSQL's WAL as types: names, places, timelines, page headers, records.
 //!
 //! Everything that Walden knows about the server's log starts as text or bytes from outside: a file
-//! name from the archiver, a `%r` from a shell command, the first page of a segment.  This crate
+//! name from the archiver, a `%r` from a shell command, the first page of a segment. This crate
 //! turns each of them into a type, once, at the edge, and answers the questions that only
-//! arithmetic can answer.  It does no I/O, has no `unsafe`, panics on no input, and depends on
+//! arithmetic can answer. It does no I/O, has no `unsafe`, panics on no input, and depends on
 //! nothing of ours, so its rules can be tested over every input that matters.
 //!
 //! It also reads what is in WAL: [`SegmentReader`] takes a segment's bytes as they come, and shows the records
@@ -31,8 +31,8 @@
 //! | resource manager | [`ResourceManager`] | who wrote a record and replays it |
 //! | `TimestampTz` | [`Timestamp`] | a moment, in microseconds since 2000 |
 //!
-//! A segment name does not say how long a segment is.  The same 24 digits name different places in
-//! WAL for different sizes, and some digits are impossible for some sizes.  So every question
+//! A segment name does not say how long a segment is. The same 24 digits name different places in
+//! WAL for different sizes, and some digits are impossible for some sizes. So every question
 //! about places takes a [`SegmentSize`], and the answer may be "there is no such segment".
 //!
 //! # From a name to a place and back
@@ -66,7 +66,7 @@
 //! # Strictness
 //!
 //! Names are taken as the server writes them and in no other form: upper-case digits, exact
-//! lengths, no timeline 0.  Where the server is more lenient with itself, the type's page says so.
+//! lengths, no timeline 0. Where the server is more lenient with itself, the type's page says so.
 
 mod crc;
 mod cursor;

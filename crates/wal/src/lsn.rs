@@ -1,7 +1,7 @@
 //! A place in WAL.
 //!
 //! Guarantees the server's text form in both directions and the arithmetic between a place and
-//! the segment that holds it.  What is written at a place is left to others.
+//! the segment that holds it. What is written at a place is left to others.
 
 use std::fmt;
 use std::str::FromStr;

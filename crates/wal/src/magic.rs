@@ -1,6 +1,6 @@
 //! The magic number at the front of each WAL page.
 //!
-//! Knows which major version wrote which number.  Whether a page is one at all is left to
+//! Knows which major version wrote which number. Whether a page is one at all is left to
 //! `page_header`.
 
 use std::fmt;

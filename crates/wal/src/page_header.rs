@@ -1,7 +1,7 @@
 //! The long page header: what the first 40 bytes of a segment say about it.
 //!
 //! Guarantees that a header which passes could have been written by a server with the byte order
-//! of this machine, and tells whether it belongs to the file name it came under.  The records
+//! of this machine, and tells whether it belongs to the file name it came under. The records
 //! behind it are not looked at, so a segment that is damaged further on passes; the rest of the
 //! page, its padding and the length of a continued record are left to others too.
 
@@ -55,10 +55,10 @@ impl LongPageHeader {
 
     /// Whether this is the header of the segment with that name.
     ///
-    /// The page must begin where the named segment begins.  Its timeline may be an ancestor of the
+    /// The page must begin where the named segment begins. Its timeline may be an ancestor of the
     /// name's, so here a lower number: when a timeline begins in the middle of a segment, the server
     /// copies the first part of the parent's segment, page headers included
-    /// (`XLogInitNewTimeline`, 15 to 18).  Which ancestors are right, only the timeline history file
+    /// (`XLogInitNewTimeline`, 15 to 18). Which ancestors are right, only the timeline history file
     /// can say.
     ///
     /// # Errors

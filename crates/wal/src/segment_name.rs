@@ -1,7 +1,7 @@
 //! The name of a segment and the number behind it.
 //!
 //! Guarantees the 24 digits exactly as the server writes them, an order that agrees with the
-//! order of the texts, and arithmetic that never leaves the WAL that an LSN can address.  The other
+//! order of the texts, and arithmetic that never leaves the WAL that an LSN can address. The other
 //! files of WAL, built on these names, are left to `file_name`.
 
 use std::fmt;
@@ -34,7 +34,7 @@ impl SegmentNumber {
 /// hexadecimal digits.
 ///
 /// The digits alone do not say how long the segment is, so the questions about numbers and places
-/// take the size.  Names order as their texts do: by timeline first.
+/// take the size. Names order as their texts do: by timeline first.
 ///
 /// Source: `XLogFileName` and `IsXLogFileName` in `xlog_internal.h`, 15 to 18.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,7 +94,7 @@ impl SegmentName {
 
     /// The 16 digits after the timeline, as two numbers.
     ///
-    /// They order as the segments lie in WAL, whatever the size.  This is what
+    /// They order as the segments lie in WAL, whatever the size. This is what
     /// `pg_archivecleanup` compares.
     #[must_use]
     pub fn position(&self) -> (u32, u32) {

@@ -1,7 +1,7 @@
 //! The size of a WAL segment, checked once and then passed as a type.
 //!
 //! Guarantees a power of two from 1 MB to 1 GB, as the server demands, so arithmetic that divides
-//! by it or multiplies with it needs no further checks.  Where a size comes from is left to the
+//! by it or multiplies with it needs no further checks. Where a size comes from is left to the
 //! caller: for archived files it is the long page header, never an assumption.
 
 use std::fmt;
@@ -57,7 +57,7 @@ impl SegmentSize {
     /// How many segments share the middle eight digits of their names: 4 (at 1 GB) to 4096 (at
     /// 1 MB).
     ///
-    /// The last eight digits of a segment name are always below this.  Source:
+    /// The last eight digits of a segment name are always below this. Source:
     /// `XLogSegmentsPerXLogId` in `xlog_internal.h`, 15 to 18.
     #[must_use]
     pub fn segments_per_log_id(self) -> u64 {

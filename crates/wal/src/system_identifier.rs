@@ -1,6 +1,6 @@
 //! The number that tells one database cluster's WAL from another's.
 //!
-//! Guarantees the decimal form that `pg_controldata` prints, both ways.  Comparing it with what an
+//! Guarantees the decimal form that `pg_controldata` prints, both ways. Comparing it with what an
 //! archive is bound to is left to the archive.
 
 use std::fmt;

@@ -1,6 +1,6 @@
 //! The number of a timeline.
 //!
-//! Guarantees that a timeline 0, which no server ever has, cannot be spoken of.  How timelines
+//! Guarantees that a timeline 0, which no server ever has, cannot be spoken of. How timelines
 //! descend from one another is left to the timeline history file.
 
 use std::fmt;

@@ -1,7 +1,7 @@
 //! Properties of what is read out of files: page headers and timeline history files.
 //!
 //! Random values over every segment size; a failing case is shrunk and printed, and its seed is
-//! kept in `contents.regressions` beside this file.  What real servers wrote is in `real_server.rs`.
+//! kept in `contents.regressions` beside this file. What real servers wrote is in `real_server.rs`.
 
 #![expect(
     clippy::unwrap_used,

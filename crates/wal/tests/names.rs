@@ -1,7 +1,7 @@
 //! Properties of names and places, for random values over every segment size.
 //!
 //! A failing case is shrunk and printed, and its seed is kept in `names.regressions` beside this
-//! file, from where the next run replays it first.  Headers and timeline history files have
+//! file, from where the next run replays it first. Headers and timeline history files have
 //! their own properties in `contents.rs`.
 
 #![expect(

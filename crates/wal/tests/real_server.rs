@@ -1,8 +1,8 @@
 //! What PostgreSQL 15 wrote: first pages of segments and a timeline history file, as constants.
 //!
 //! Made with `initdb --wal-segsize=1`, `initdb --wal-segsize=16`, and a third cluster that was
-//! twice taken through archive recovery with nothing to restore.  The system identifiers are
-//! those that `pg_controldata` printed.  The bytes are from a little-endian machine, so the tests
+//! twice taken through archive recovery with nothing to restore. The system identifiers are
+//! those that `pg_controldata` printed. The bytes are from a little-endian machine, so the tests
 //! that parse them run there alone.
 
 #![cfg_attr(

@@ -55,7 +55,7 @@ fn copy(from: &mut File, to: &Path) -> io::Result<u64> {
     io::copy(from, &mut File::create(to)?)
 }
 
-/// An empty directory is what a file system that is not mounted looks like.  To call a file absent from it
+/// An empty directory is what a file system that is not mounted looks like. To call a file absent from it
 /// might end recovery before the last of the WAL.
 fn is_archive(directory: &Path) -> Result<(), Failure> {
     let mut entries = fs::read_dir(directory).or_fail("could not list the archive directory")?;

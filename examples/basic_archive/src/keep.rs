@@ -2,7 +2,7 @@
 //!
 //! Guarantees: when [`keep`] says that a file is kept, its bytes and its name survive a power cut; no name
 //! ever stands for a file that is not whole; no file that is there is replaced or written into, also when it
-//! appears in between.  A killed attempt leaves nothing behind, or, where the file system cannot make files
+//! appears in between. A killed attempt leaves nothing behind, or, where the file system cannot make files
 //! without a name, one file that the next attempt removes.
 
 use module::{Failure, OrFail};
@@ -209,7 +209,7 @@ impl<'a> Staged<'a> {
         })
     }
 
-    /// Gives the file its name.  A link replaces nothing, and it is this very file that is linked, whatever
+    /// Gives the file its name. A link replaces nothing, and it is this very file that is linked, whatever
     /// may have happened to a staged name meanwhile.
     fn link(&self) -> rustix::io::Result<()> {
         let this = format!("/proc/self/fd/{}", self.file.as_raw_fd());

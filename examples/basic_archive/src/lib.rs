@@ -2,11 +2,11 @@
 //!
 //! Its promises are those of contrib's `basic_archive`, kept at any moment: a file is archived once its bytes
 //! and its name survive a power cut, the same file again succeeds, other bytes under the same name are
-//! refused, and nothing that is there is ever replaced.  Files keep their names and bytes, so `cp` restores
+//! refused, and nothing that is there is ever replaced. Files keep their names and bytes, so `cp` restores
 //! them too.
 //!
 //! Here is what the server sees; what happens in the directory is in [`keep`] and [`fetch`], which know
-//! nothing of the server.  Slow storage is waited for on a thread, so that it holds up neither a reload nor
+//! nothing of the server. Slow storage is waited for on a thread, so that it holds up neither a reload nor
 //! DROP DATABASE.
 
 mod fetch;
@@ -22,7 +22,7 @@ use module::{
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long one attempt at a file is waited for.  What takes longer goes on, and the next attempt joins it.
+/// How long one attempt at a file is waited for. What takes longer goes on, and the next attempt joins it.
 const ARCHIVE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How long one request of recovery is waited for; the recovery worker asks again.
 const RESTORE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -43,7 +43,7 @@ static ARCHIVE_DIRECTORY: StringSetting = StringSetting::checked::<DirectoryChec
 struct DirectoryCheck;
 
 impl Check for DirectoryCheck {
-    /// Refuses what can never be right.  A directory that is not there may be there later, so that is looked
+    /// Refuses what can never be right. A directory that is not there may be there later, so that is looked
     /// at before each file instead.
     fn check(value: &str) -> Result<(), String> {
         if !value.is_empty() && !value.starts_with('/') {

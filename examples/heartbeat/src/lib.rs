@@ -1,11 +1,11 @@
 //! An archive module with a background worker of its own, which reports how archiving goes.
 //!
-//! The archiver archives into a directory.  The worker, a process of its own, looks every
+//! The archiver archives into a directory. The worker, a process of its own, looks every
 //! `heartbeat.interval` at what the archive holds and at what waits in `pg_wal/archive_status`, writes that
-//! to a state file, and warns when more WAL waits than `heartbeat.backlog_limit` allows.  The two share no
+//! to a state file, and warns when more WAL waits than `heartbeat.backlog_limit` allows. The two share no
 //! memory: what the worker says comes from looking, so it is true also when the archiver is stuck.
 //!
-//! The parameters are of every kind that the kit knows.  A background worker can only be registered while the
+//! The parameters are of every kind that the kit knows. A background worker can only be registered while the
 //! server starts, so the library has to be in `shared_preload_libraries`; without that it archives and
 //! reports nothing.
 

@@ -1,6 +1,6 @@
 //! How archiving goes, as seen from outside: what the archive holds, and what waits.
 //!
-//! Guarantees that a reader of the state file sees one whole state.  `archive_status` is the server's and is
+//! Guarantees that a reader of the state file sees one whole state. `archive_status` is the server's and is
 //! only read here.
 
 use crate::keep;
@@ -69,7 +69,7 @@ impl State {
         self.waiting.saturating_mul(self.segment_size.bytes())
     }
 
-    /// Replaces the state file.  Nothing is synced: after a power cut an old state is as good as none.
+    /// Replaces the state file. Nothing is synced: after a power cut an old state is as good as none.
     pub(crate) fn write(&self, file: &Path, format: Format) -> io::Result<()> {
         let text = match format {
             Format::Text => format!(

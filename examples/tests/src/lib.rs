@@ -1,6 +1,6 @@
 //! What the tests of the examples share: a primary with a ledger, a backup, a recovery from an archive.
 //!
-//! Servers and directories come from the harness; see there for where they are looked for.  Leaves to the
+//! Servers and directories come from the harness; see there for where they are looked for. Leaves to the
 //! tests which module does which job.
 
 use std::path::Path;

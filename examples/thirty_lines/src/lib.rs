@@ -49,7 +49,7 @@ fn keep(path: &Path, directory: &Path, name: &str) -> io::Result<()> {
     let _ = fs::remove_file(&staged);
     fs::copy(path, &staged)?;
     sync(&staged)?;
-    // Unlike a rename, a link replaces nothing.  The same file may come again; then it has to be equal.
+    // Unlike a rename, a link replaces nothing. The same file may come again; then it has to be equal.
     match fs::hard_link(&staged, &kept) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Err(error) if fs::read(&kept)? != fs::read(&staged)? => return Err(error),

@@ -128,7 +128,7 @@ fn whatever_happens_at_startup_is_not_configured_and_the_archiver_lives() -> Res
 }
 
 /// Has something archived by the next archiver, for which the server waits ten seconds from the start of the one
-/// before it (pgarch.c, `PgArchCanRestart`, 15 to 18).  Every session makes the server look whether it is time.
+/// before it (pgarch.c, `PgArchCanRestart`, 15 to 18). Every session makes the server look whether it is time.
 pub(crate) fn write_and_wait_for_next(server: &Cluster) -> Result<()> {
     let archived = server.archiver("archived_count")?;
     server.sql("select pg_create_restore_point('something to archive')")?;

@@ -2,7 +2,7 @@
 //! lock of the server held.
 //!
 //! The modules in `tests/modules/misbehave/c` are compiled here against the server's own headers; where those are
-//! missing the tests fail and say so.  What is right stands in `injected_recovery.rs`.
+//! missing the tests fail and say so. What is right stands in `injected_recovery.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! Panics, ERRORs and failures at every callback of a recovery module, with a standby that has to live through them.
 //!
 //! What is right: no file that nobody could give is taken for absent, the recovery worker keeps its process, the log
-//! names the module's trouble, and a session on the standby does not notice.  The same is asked of a module in C by
+//! names the module's trouble, and a session on the standby does not notice. The same is asked of a module in C by
 //! `injected_c.rs`; for targeted recovery see `misbehaving.rs`.
 
 use anyhow::Result;
@@ -137,7 +137,7 @@ pub(crate) fn at_archive_cleanup(pair: &mut Pair, culprit: &Culprit) -> Result<(
     pair.witness.check(&pair.standby)
 }
 
-/// At `recovery_end`: a WARNING, and the server is promoted all the same.  Uses the pair up: one promotion a way.
+/// At `recovery_end`: a WARNING, and the server is promoted all the same. Uses the pair up: one promotion a way.
 pub(crate) fn at_recovery_end(lab: &Lab, culprit: &Culprit, base: &Settings) -> Result<()> {
     let primary = archiving(lab)?;
     let backup = primary.base_backup("backup")?;

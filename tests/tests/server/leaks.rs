@@ -2,7 +2,7 @@
 //!
 //! The process is measured after a hundred failures, which fill caches and buffers, and again after a thousand more.
 //! Memory is what the process has written to and shares with nobody (`RssAnon` in `/proc/PID/status`): whatever the
-//! module, the kit, the host or the server forgets shows there.  That the measurement sees a leak is shown by a module
+//! module, the kit, the host or the server forgets shows there. That the measurement sees a leak is shown by a module
 //! that has one.
 //!
 //! How a thousand failures are had within seconds: in the archiver SIGUSR1 ends the pause between two attempts and
@@ -27,7 +27,7 @@ const WARM_UP: u64 = 100;
 const REPEATS: u64 = 1000;
 /// How often growth is measured at most.
 const ROUNDS_MAX: u32 = 3;
-/// How much more memory may be in use afterwards: a leak of more than 64 bytes a call is too much.  The allocator's own
+/// How much more memory may be in use afterwards: a leak of more than 64 bytes a call is too much. The allocator's own
 /// housekeeping makes up to 16 kB of it.
 const GROWTH_MAX_KB: u64 = 64;
 

@@ -1,7 +1,7 @@
 //! Modules that panic, raise ERROR, or are slow: the test module `misbehave`, written with the kit.
 //!
 //! Its `misbehave.mode` is `ok`, `panic`, `error`, `slow` (eight seconds a file), `failure` and more, at every job
-//! alike; its `misbehave.directory` where it archives to and restores from; both may change on reload.  One place at a
+//! alike; its `misbehave.directory` where it archives to and restores from; both may change on reload. One place at a
 //! time is `injected.rs`.
 
 use std::time::{Duration, Instant};
@@ -310,8 +310,8 @@ const POSTMASTER_STAYS: u32 = 18;
 
 /// Waits until recovery has stopped because the startup process failed after a crash, and the server with it.
 ///
-/// Up to 17, and in 19 again, the postmaster then ends, "due to startup process failure".  That of 18 stays without a
-/// startup process, takes no connection, and does not even heed a fast shutdown.  Walden has no part in it: it was
+/// Up to 17, and in 19 again, the postmaster then ends, "due to startup process failure". That of 18 stays without a
+/// startup process, takes no connection, and does not even heed a fast shutdown. Walden has no part in it: it was
 /// seen with 18.6 without any library, when the checkpointer was killed in the middle of a recovery and a
 /// `restore_command` of the shell then exited with 200; 15.20, 16.15 and 17.11 end there, and so does 19rc1.
 fn stops_after_crash(lab: &Lab, recovered: &Cluster) -> Result<()> {

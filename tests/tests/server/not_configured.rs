@@ -1,7 +1,7 @@
 //! `archive_library = 'walden'` without a usable `walden.archive`, which is "not configured"; and with one that cannot be
 //! opened, which is not.
 //!
-//! The server's warning says `archive_mode enabled` in 15 and 16, `"archive_mode" enabled` since 17.  Since 17
+//! The server's warning says `archive_mode enabled` in 15 and 16, `"archive_mode" enabled` since 17. Since 17
 //! it also prints the module's reason as its DETAIL (`arch_module_check_errdetail_string`, pgarch.c); before
 //! that the module warns of it itself, and the server's warning has no DETAIL.
 

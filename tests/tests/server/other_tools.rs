@@ -119,9 +119,9 @@ const NO_RECOVERY_IN_SINGLE_USER_MODE: u32 = 17;
 /// Recovers to the end in single-user mode, where there is neither a postmaster nor a worker.
 ///
 /// Since 17 no server can: it restores the first file and ends with FATAL `sinval slot for backend 0 is
-/// already in use by process N`, N being itself.  That is the server's own doing: seen with 17.11 and 18.6,
-/// `restore_command = 'cp ...'` and no library at all, which 15.20 and 16.15 recover with.  The plain test
-/// below keeps watch over it.  What is asked of Walden there is that the file is restored, and that nothing
+/// already in use by process N`, N being itself. That is the server's own doing: seen with 17.11 and 18.6,
+/// `restore_command = 'cp ...'` and no library at all, which 15.20 and 16.15 recover with. The plain test
+/// below keeps watch over it. What is asked of Walden there is that the file is restored, and that nothing
 /// is lost: the same directory recovers under a postmaster.
 fn recovers_in_single_user_mode(lab: &Lab, settings: Settings, archive: &ArchiveDir) -> Result<()> {
     // Uncompressed, so that cp can restore from it too.

@@ -4,15 +4,15 @@
  *	  The interface between Walden's recovery worker and recovery modules.
  *
  * A recovery module is a library that restores files from an archive, cleans
- * the archive up, or is told when recovery ends.  It is named in
+ * the archive up, or is told when recovery ends. It is named in
  * walden.restore_library, walden.archive_cleanup_library or
  * walden.recovery_end_library and loaded once, by the recovery worker, a
- * background worker of the server.  Include the server's postgres.h and
+ * background worker of the server. Include the server's postgres.h and
  * fmgr.h first; the library needs PG_MODULE_MAGIC.
  *
  * Every callback runs in the worker, with the data directory as the working
- * directory and in a memory context that is reset after each call.  A
- * callback may raise ERROR; the worker reports it and goes on.  One that takes
+ * directory and in a memory context that is reset after each call. A
+ * callback may raise ERROR; the worker reports it and goes on. One that takes
  * longer than walden.restore_timeout is no longer waited for, and what it then
  * restores is thrown away; it should check for interrupts, because the worker
  * can neither be ended nor serve others before it returns.
@@ -44,8 +44,8 @@ typedef void (*RecoveryStartupCB) (RecoveryModuleState *state);
 /*
  * Create "path" with the contents of the archived file "file".
  *
- * True: the file is complete.  False: it is *not in the archive*, which may
- * end recovery; whoever cannot tell raises ERROR instead.  The last argument
+ * True: the file is complete. False: it is *not in the archive*, which may
+ * end recovery; whoever cannot tell raises ERROR instead. The last argument
  * names the oldest file recovery may still need, 24 zeros when unknown.
  */
 typedef bool (*RecoveryRestoreCB) (RecoveryModuleState *state,
@@ -62,7 +62,7 @@ typedef void (*RecoveryRecoveryEndCB) (RecoveryModuleState *state,
 
 /*
  * The worker is leaving in an orderly way: it was told to end, or a callback
- * ended it with FATAL, perhaps one of this module's own.  Interrupts are held,
+ * ended it with FATAL, perhaps one of this module's own. Interrupts are held,
  * and an ERROR is FATAL, after which the next module is told.
  */
 typedef void (*RecoveryShutdownCB) (RecoveryModuleState *state);
@@ -78,7 +78,7 @@ typedef struct RecoveryModuleCallbacks
 } RecoveryModuleCallbacks;
 
 /*
- * The symbol the worker looks up.  The struct it returns must live as long
+ * The symbol the worker looks up. The struct it returns must live as long
  * as the process.
  */
 typedef const RecoveryModuleCallbacks *(*RecoveryModuleInit) (void);

@@ -1,7 +1,7 @@
 //! The archive module callbacks, in both dialects, over one [`ArchiveModule`].
 //!
 //! Each callback has an inner function that does the work under a panic barrier and answers with plain data,
-//! and an outer one that reports and returns.  No ERROR leaves these callbacks in any major: 15 and 16 would
+//! and an outer one that reports and returns. No ERROR leaves these callbacks in any major: 15 and 16 would
 //! make it FATAL, and a failure has to be counted as "not archived" instead.
 
 use super::guard::guard;
@@ -17,7 +17,7 @@ use core::ptr;
 use std::cell::{RefCell, UnsafeCell};
 use std::sync::atomic::AtomicPtr;
 
-/// A module's state between callbacks.  `None` before it was started and after a panic, which may have left
+/// A module's state between callbacks. `None` before it was started and after a panic, which may have left
 /// it half changed: the next callback starts it afresh.
 pub(super) struct Hosted<M>(RefCell<Option<M>>);
 
@@ -152,7 +152,7 @@ unsafe fn archive_and_report<M: ArchiveModule>(
     let verdict = unsafe { archive_file::<M>(process, slot, file, path) };
     if let Some(speech) = verdict.speech {
         let speech = &speech;
-        // SAFETY: below ERROR and under the guard.  A report that cannot be made must not lose the answer.
+        // SAFETY: below ERROR and under the guard. A report that cannot be made must not lose the answer.
         let _ = guard(process, move || unsafe { speech.speak() });
     }
     verdict.archived

@@ -12,7 +12,7 @@
 /// }
 /// ```
 ///
-/// The order is fixed.  The crate must be a `cdylib`, and there is one such line in it.  One type may be
+/// The order is fixed. The crate must be a `cdylib`, and there is one such line in it. One type may be
 /// archive module and recovery module; the archiver and the recovery worker are two processes, and each has
 /// its own.
 ///

@@ -2,7 +2,7 @@
  * The one thing Rust cannot do: be the place a server ERROR jumps to.
  *
  * No server header is needed: the two variables have the same shape in every
- * supported major (utils/elog.h, PG_TRY).  The signal mask is not saved, as
+ * supported major (utils/elog.h, PG_TRY). The signal mask is not saved, as
  * in PG_TRY.
  */
 #include <setjmp.h>

@@ -1,8 +1,8 @@
 //! Calls into the server that may raise ERROR, made so that the ERROR becomes a value.
 //!
-//! `guard.c` sets the place the server jumps to.  Between it and the server function there is only the
-//! caller's closure, which can own nothing: it is `Copy`, and so is what it returns.  Frames further out may
-//! own what they like, for nothing jumps past the guard.  (A server call may also end the process; then no
+//! `guard.c` sets the place the server jumps to. Between it and the server function there is only the
+//! caller's closure, which can own nothing: it is `Copy`, and so is what it returns. Frames further out may
+//! own what they like, for nothing jumps past the guard. (A server call may also end the process; then no
 //! Rust frame is ever returned to.)
 
 use super::process::Process;
@@ -47,7 +47,7 @@ struct Frame<F, T> {
 ///
 /// After an ERROR the process is put in order as the server's own loops do it (locks released, files closed;
 /// compare `pgarch_archiveXlog` of 17 and `basic_archive_file` of 15), unless the process belongs to somebody
-/// else's transaction.  The error is not logged.
+/// else's transaction. The error is not logged.
 ///
 /// # Errors
 /// What the server function raised.
@@ -106,7 +106,7 @@ unsafe extern "C-unwind" fn copy_error(arg: *mut c_void) {
     let speech = unsafe { &mut *arg.cast::<Speech>() };
     // SAFETY: under the guard of `take_error`, on the main thread.
     let context = unsafe { error_copies() };
-    // SAFETY: a plain variable of the server; the context is alive.  `take_error` puts the caller's back.
+    // SAFETY: a plain variable of the server; the context is alive. `take_error` puts the caller's back.
     unsafe { abi::process::CurrentMemoryContext = context };
     // SAFETY: an error is pending and the current context is ours, not ErrorContext.
     let data = unsafe { abi::elog::CopyErrorData() };
@@ -118,7 +118,7 @@ unsafe extern "C-unwind" fn copy_error(arg: *mut c_void) {
     unsafe { abi::process::MemoryContextReset(context) };
 }
 
-/// Where errors are copied to: a memory context of our own, reset after each.  `FreeErrorData` leaves behind some of
+/// Where errors are copied to: a memory context of our own, reset after each. `FreeErrorData` leaves behind some of
 /// the strings that `CopyErrorData` makes (elog.c: file, function and domain; 15.20, 16.14, 17.10), and the archiver
 /// calls most callbacks in a context that it never resets.
 ///

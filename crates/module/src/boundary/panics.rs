@@ -28,7 +28,7 @@ pub(crate) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
     })
 }
 
-/// Drops a payload, which a module may have made as large as it likes.  Its destructor may panic too; what that
+/// Drops a payload, which a module may have made as large as it likes. Its destructor may panic too; what that
 /// second panic carries is forgotten and not dropped, or there would be no end to it.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {

@@ -1,7 +1,7 @@
 //! The server process a module runs in, and the server calls a module may make.
 //!
 //! A [`Process`] is the permission to call the server: only the boundary makes one, on the main thread, and it
-//! cannot be sent to another.  Every call is guarded: an ERROR becomes a [`ServerError`] or, where a report
+//! cannot be sent to another. Every call is guarded: an ERROR becomes a [`ServerError`] or, where a report
 //! could not be made, is dropped with the report.
 
 use super::guard::{ServerError, guard};
@@ -40,7 +40,7 @@ pub enum Woken {
     PostmasterGone,
 }
 
-/// The longest single sleep on the latch.  Signals set the latch, so this is a safety net only.
+/// The longest single sleep on the latch. Signals set the latch, so this is a safety net only.
 const SLICE_MAX: Duration = Duration::from_secs(60);
 
 impl Process {
@@ -74,7 +74,7 @@ impl Process {
     pub fn report(self, report: &Report) {
         let speech = Speech::of_report(report);
         let speech = &speech;
-        // SAFETY: below ERROR, under the guard.  If even that fails there is nobody left to tell.
+        // SAFETY: below ERROR, under the guard. If even that fails there is nobody left to tell.
         let _ = guard(self, move || unsafe { speech.speak() });
     }
 
@@ -98,7 +98,7 @@ impl Process {
         guard(self, || unsafe { abi::process::GetSystemIdentifier() }).map(SystemIdentifier)
     }
 
-    /// The random bytes that initdb has made for this cluster: the same on its standbys, and a secret.  `None` without a
+    /// The random bytes that initdb has made for this cluster: the same on its standbys, and a secret. `None` without a
     /// control file.
     ///
     /// # Errors
@@ -175,7 +175,7 @@ impl Process {
         PathBuf::from(path.to_string_lossy().into_owned())
     }
 
-    /// Carries out a reload: reads the configuration file again.  For a worker's main loop; the archiver does
+    /// Carries out a reload: reads the configuration file again. For a worker's main loop; the archiver does
     /// this itself, between files.
     ///
     /// # Errors
@@ -212,7 +212,7 @@ impl Process {
     /// Waits on the process latch until `event` is readable, the deadline passes, or the process has
     /// something else to do; interrupts (DROP DATABASE's barrier among them) are served meanwhile.
     ///
-    /// A wait without a deadline is for main loops only.  A reload ends the wait when `heed_reload` is set.  The
+    /// A wait without a deadline is for main loops only. A reload ends the wait when `heed_reload` is set. The
     /// latch is given back: whoever waits next on it finds it set if it was set meanwhile.
     ///
     /// # Errors
@@ -227,7 +227,7 @@ impl Process {
     }
 
     /// Waits for nothing but the deadline and what the process has to do: the main loop of a worker that does
-    /// something every so often.  Without a deadline it ends on a reload or at the end of the server only.
+    /// something every so often. Without a deadline it ends on a reload or at the end of the server only.
     ///
     /// # Errors
     /// What the server raises while waiting.

@@ -1,7 +1,7 @@
 //! The recovery module callbacks over the traits [`RestoreModule`], [`ArchiveCleanupModule`] and
 //! [`RecoveryEndModule`].
 //!
-//! As everywhere, an inner function does the work under a panic barrier and answers with plain data.  Here the
+//! As everywhere, an inner function does the work under a panic barrier and answers with plain data. Here the
 //! outer one may raise ERROR: that is how this interface says "could not tell", and its host catches it.
 
 use super::alleged;

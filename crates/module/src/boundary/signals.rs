@@ -63,7 +63,7 @@ unsafe extern "C-unwind" fn on_reload(signal: libc::c_int) {
 
 unsafe extern "C-unwind" fn on_terminate(signal: libc::c_int) {
     let errno = ErrnoSaved::now();
-    // SAFETY: as above.  It only sets flags and the latch (postgres.c, `die`).
+    // SAFETY: as above. It only sets flags and the latch (postgres.c, `die`).
     unsafe { abi::process::handle_signal(abi::process::die, major(), signal) };
     errno.restore();
 }
@@ -96,7 +96,7 @@ fn handle(signal: libc::c_int, handler: unsafe extern "C-unwind" fn(libc::c_int)
     let action = unsafe { action.assume_init_mut() };
     action.sa_sigaction = handler as usize;
     action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the handler is the server's own and async-signal-safe; the old action is not wanted.  Failure
+    // SAFETY: the handler is the server's own and async-signal-safe; the old action is not wanted. Failure
     // is possible for invalid signal numbers only.
     unsafe { libc::sigaction(signal, action, core::ptr::null_mut()) };
 }

@@ -1,7 +1,7 @@
 //! A report as plain data: what an outer frame that owns nothing can hand to the server.
 //!
 //! Reporting may not return (`errfinish` checks for interrupts even below ERROR), so the texts live in fixed
-//! buffers on the frame and not in anything that would have to be dropped.  Longer texts are cut.
+//! buffers on the frame and not in anything that would have to be dropped. Longer texts are cut.
 
 use super::guard::ServerError;
 use crate::{Failure, Level, Report};
@@ -101,7 +101,7 @@ impl Speech {
         Self::of_failure(level, &report.text)
     }
 
-    /// Speaks.  At ERROR and above this does not return; below it may leave by `longjmp` too.
+    /// Speaks. At ERROR and above this does not return; below it may leave by `longjmp` too.
     ///
     /// # Safety
     /// On the server's main thread, from a frame that owns nothing or under [`super::guard`].

@@ -15,18 +15,18 @@ use core::ffi::{CStr, c_char, c_int};
 use core::mem::MaybeUninit;
 use std::time::Duration;
 
-/// A worker's own work.  Returning `Ok` ends the worker for good, unless it was told to end by SIGTERM; `Err`
-/// is reported.  In both other cases the server starts the worker again after
+/// A worker's own work. Returning `Ok` ends the worker for good, unless it was told to end by SIGTERM; `Err`
+/// is reported. In both other cases the server starts the worker again after
 /// [`Registration::restart_after`], if it is not shutting down itself.
 pub type Main = fn(Process) -> Result<(), Failure>;
 
 /// What the server needs to know to start a worker before recovery begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Registration<'a> {
-    /// Shown in `ps` and in the log; at most 95 bytes.  (`pg_stat_activity` lists only processes that have
+    /// Shown in `ps` and in the log; at most 95 bytes. (`pg_stat_activity` lists only processes that have
     /// gone through the start of a database connection, which this one has not.)
     pub name: &'static CStr,
-    /// The library: a path, or a name that the server's search finds.  At most 95 bytes in 15 and 16, 1023
+    /// The library: a path, or a name that the server's search finds. At most 95 bytes in 15 and 16, 1023
     /// later.
     pub library: &'a CStr,
     /// The exported function.
@@ -106,7 +106,7 @@ pub unsafe fn run(main: Main) {
         return;
     }
     // A worker that was told to end by SIGTERM ends with status 1 too, as the server's own do (`die`): if it
-    // was the whole server that is ending nobody starts it again, and if not, somebody has to.  SAFETY: this
+    // was the whole server that is ending nobody starts it again, and if not, somebody has to. SAFETY: this
     // frame owns nothing; status 1 asks the server to start the worker again.
     unsafe { abi::process::proc_exit(1) };
 }

@@ -4,7 +4,7 @@
 //!
 //! Guarantees: init and startup run once, in memory of the process's lifetime; shutdown runs once on any
 //! orderly exit of the archiver, the end of a callback by FATAL included, in the reverse order of startup; an
-//! ERROR of any other callback is a value.  A library stays for the life of the process and is found again by
+//! ERROR of any other callback is a value. A library stays for the life of the process and is found again by
 //! its name, so that whoever starts afresh does not start it twice.
 
 use super::{Memory, call_for_good, end_with_process, find};
@@ -46,7 +46,7 @@ thread_local! {
 impl Library {
     /// The library of this name: loaded, initialised and started now, unless it has been before.
     ///
-    /// Fails when it cannot be loaded, is no archive module, is in use under another name, or raises ERROR.  Then
+    /// Fails when it cannot be loaded, is no archive module, is in use under another name, or raises ERROR. Then
     /// its shutdown will not be called, as in the server.
     pub(crate) fn load(process: Process, name: &str) -> Result<&'static Self, Failure> {
         if let Some(known) = loaded(|library| library.name == name) {
@@ -89,7 +89,7 @@ impl Library {
         Ok(library)
     }
 
-    /// Whether it is configured; a module without this callback always is.  Runs in memory of the process's
+    /// Whether it is configured; a module without this callback always is. Runs in memory of the process's
     /// lifetime, as in the server.
     ///
     /// Fails with the reason, where the server has a place for one (17 and later) or the callback raised ERROR.
@@ -193,7 +193,7 @@ fn loaded(is_wanted: impl Fn(&Library) -> bool) -> Option<&'static Library> {
     LOADED.with(|all| all.borrow().iter().copied().find(|one| is_wanted(one)))
 }
 
-/// Lets a library end.  Called by the server while the archiver exits.
+/// Lets a library end. Called by the server while the archiver exits.
 unsafe extern "C-unwind" fn shut_down(_status: c_int, library: Datum) {
     let library = ptr::with_exposed_provenance::<Library>(library);
     // SAFETY: given to the server together with this function by `load`; never freed.

@@ -1,11 +1,11 @@
 //! The hosts' side of the C interfaces: somebody else's library is opened by the server's own search, and its
-//! callbacks are called.  [`archive`] is for archive modules, [`recovery`] for recovery modules; here is what
+//! callbacks are called. [`archive`] is for archive modules, [`recovery`] for recovery modules; here is what
 //! both need.
 //!
 //! Guarantees: an ERROR raised by a library comes back as a value; memory that a call leaves behind is freed
 //! after it; what a library allocates while it begins lives as long as the process; its shutdown runs once on any
-//! orderly exit.  This folder is the third and last place of `unsafe` in the project (STYLE U1): the callbacks belong
-//! to somebody else.  Leaves to the hosts: when a library is called, and what its answers mean.
+//! orderly exit. This folder is the third and last place of `unsafe` in the project (STYLE U1): the callbacks belong
+//! to somebody else. Leaves to the hosts: when a library is called, and what its answers mean.
 
 #![allow(unsafe_code)]
 
@@ -23,7 +23,7 @@ use std::ffi::CString;
 use std::ptr;
 
 /// Opens a library and finds its init function; fails in the server's words when there is no such library, it
-/// is not for this server, or it has no such function.  What `_PG_init` allocates lives as long as the process.
+/// is not for this server, or it has no such function. What `_PG_init` allocates lives as long as the process.
 fn find(
     process: Process,
     library: &str,
@@ -62,7 +62,7 @@ fn find(
 #[derive(Clone, Copy)]
 struct Found {
     init: *mut c_void,
-    /// Room for a state of either kind, whose one field is `private_data`.  Leaked: a module may remember it, also
+    /// Room for a state of either kind, whose one field is `private_data`. Leaked: a module may remember it, also
     /// one whose startup raised ERROR, so the next attempt gets the same.
     state: *mut *mut c_void,
 }
@@ -94,7 +94,7 @@ fn found_before(library: &CStr, symbol: &CStr) -> Option<Found> {
 }
 
 /// Has `end` called with the library while the process ends, also over a FATAL from within a callback; the last
-/// library first.  No ERROR comes back from there: it would be FATAL, after which the server goes on with the next
+/// library first. No ERROR comes back from there: it would be FATAL, after which the server goes on with the next
 /// library (elog.c, `errstart`; ipc.c, `shmem_exit`; 15 to 18).
 fn end_with_process<L>(
     process: Process,
@@ -134,7 +134,7 @@ fn call_in<T: Copy, F: FnOnce() -> T + Copy>(
         // SAFETY: as above; the context is alive.
         unsafe { abi::process::CurrentMemoryContext = context };
         let answer = call();
-        // SAFETY: as above.  After an ERROR the guard does the same.
+        // SAFETY: as above. After an ERROR the guard does the same.
         unsafe { abi::process::CurrentMemoryContext = before };
         answer
     })

@@ -24,7 +24,7 @@ pub(crate) struct Library {
 impl Library {
     /// Loads the library, initialises it and calls its startup callback.
     ///
-    /// Fails when it cannot be loaded, is no recovery module, or raises ERROR.  Then its shutdown will not be called.
+    /// Fails when it cannot be loaded, is no recovery module, or raises ERROR. Then its shutdown will not be called.
     pub(crate) fn load(process: Process, name: &str) -> Result<&'static Self, Failure> {
         let found = find(process, name, INIT, "recovery")?;
         // SAFETY: the symbol of that name has this type, by the interface (recovery_module.h).
@@ -105,7 +105,7 @@ impl Library {
     }
 }
 
-/// Lets a library end.  Called by the server while the worker exits.
+/// Lets a library end. Called by the server while the worker exits.
 unsafe extern "C-unwind" fn shut_down(_status: c_int, library: Datum) {
     let library = ptr::with_exposed_provenance::<Library>(library);
     // SAFETY: given to the server together with this function by `load`; never freed.

@@ -1,6 +1,6 @@
 //! The value of `walden.archive_libraries`: names of libraries, separated by commas.
 //!
-//! Guarantees that no library is in it twice, under whichever spelling.  There is no check hook that refuses a
+//! Guarantees that no library is in it twice, under whichever spelling. There is no check hook that refuses a
 //! bad list: at the server's start a refused value is replaced by the default (guc.c, `define_custom_variable`,
 //! 15 to 18), and the default is Walden alone.
 

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: trouble that lasts (not configured, cannot be loaded) is reported under the module's name when it
 //! begins or changes, and not at each attempt; a file that was not taken is reported at each attempt with
-//! module, file and cause.  Leaves to the host what follows for the file.
+//! module, file and cause. Leaves to the host what follows for the file.
 
 use crate::archiver::Archiver;
 use crate::loader::archive::Library;
@@ -52,8 +52,8 @@ impl Member {
         })
     }
 
-    /// Finds out whether the module takes files now.  True when it archives elsewhere than before: what it had taken
-    /// until then counts no more.  Of a library nobody can know that.
+    /// Finds out whether the module takes files now. True when it archives elsewhere than before: what it had taken
+    /// until then counts no more. Of a library nobody can know that.
     pub(super) fn check(&mut self, process: Process) -> bool {
         self.load(process);
         let mut moved = false;
@@ -120,7 +120,7 @@ impl Member {
         self.reported = Some((why.message.clone(), Instant::now()));
     }
 
-    /// One attempt at one file; true when the module has taken it.  Why not is reported.
+    /// One attempt at one file; true when the module has taken it. Why not is reported.
     pub(super) fn archive_file(
         &mut self,
         process: Process,

@@ -4,9 +4,9 @@
 //! Guarantees: a file counts as archived once every module of the list has said so; each module is loaded,
 //! asked whether it is configured and called as the server would do it for that one; one that fails, is not
 //! configured or cannot be loaded is named in the log and keeps no file from the others; a module that has
-//! taken a file is not handed it again while the archiver lives.  (Two exceptions: Walden's own module is, when its
+//! taken a file is not handed it again while the archiver lives. (Two exceptions: Walden's own module is, when its
 //! settings have changed, for the file may have to be in another archive now; and after a panic in Walden itself the
-//! host starts afresh.  Every archive module must stand being handed a file again anyway.)
+//! host starts afresh. Every archive module must stand being handed a file again anyway.)
 //!
 //! Leaves to [`crate::archiver`] Walden's own work, to [`crate::loader`] the calls into other libraries, and to
 //! the server when to try a file again.
@@ -34,7 +34,7 @@ enum Who {
     Walden(Box<Archiver>),
     /// Those of the list, in its order.
     Several { members: Vec<Member>, taken: Taken },
-    /// A list that cannot be used.  Nothing is archived: taking Walden alone instead would have files
+    /// A list that cannot be used. Nothing is archived: taking Walden alone instead would have files
     /// acknowledged that others were to have too.
     Nobody(Failure),
 }

@@ -6,7 +6,7 @@
 use module::WalFileName;
 use std::collections::VecDeque;
 
-/// How many files are remembered.  The server goes on with one file until it is archived; only a timeline
+/// How many files are remembered. The server goes on with one file until it is archived; only a timeline
 /// history file comes in between (pgarch.c, `pgarch_readyXlog`, 15 to 18).
 const FILES_MAX: usize = 16;
 

@@ -2,10 +2,10 @@
 //! talks to modules.
 //!
 //! Guarantees: every client gets an answer within a deadline, even when a module hangs, counted from the moment
-//! its request is taken up: a healthy restore is not punished for the slow job in front of it.  While a module
+//! its request is taken up: a healthy restore is not punished for the slow job in front of it. While a module
 //! does not come back from a call, even from one that ignores all interrupts, every request is answered "could
-//! not tell" at once; the worker itself goes on when the module does.  A request whose client has gone or was
-//! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once.  The threads have all
+//! not tell" at once; the worker itself goes on when the module does. A request whose client has gone or was
+//! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once. The threads have all
 //! signals blocked and never call the server.
 
 use module::spawn_with_signals_blocked;
@@ -25,7 +25,7 @@ use wire::{
 /// The startup process and the checkpointer each have one client at a time; the rest is for people.
 const CLIENTS_MAX: usize = 16;
 /// What the main thread may take beyond a job's time to say that it has failed, before the client is told by
-/// the desk.  A promotion waits for it, so it is short.
+/// the desk. A promotion waits for it, so it is short.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// How long the main thread may take to take up a request while no other is being served.
 const TAKING_UP_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Asked {
         !self.answered.load(Ordering::Acquire) && !client.client_gone()
     }
 
-    /// Takes the request up, for at most `time_limit`: from now on its client's clock runs.  `patience` is how
+    /// Takes the request up, for at most `time_limit`: from now on its client's clock runs. `patience` is how
     /// long a restore may be kept waiting where nothing is lost by giving up.
     pub(crate) fn take_up(&self, time_limit: Duration, patience: Duration) {
         let until = Instant::now() + time_limit.saturating_add(ANSWER_GRACE);
@@ -85,7 +85,7 @@ enum Reply {
     Answer(Answer),
 }
 
-/// The job in front, for those who wait behind it.  The first one is to load the libraries.
+/// The job in front, for those who wait behind it. The first one is to load the libraries.
 struct Front(Mutex<Job>);
 
 #[derive(Clone, Copy, Default)]
@@ -118,7 +118,7 @@ impl Front {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is said of a module that does not come back.  Once is enough where the same is asked again and again.
+    /// What is said of a module that does not come back. Once is enough where the same is asked again and again.
     fn not_answered(&self, arrived: Instant, itself: bool) -> Answer {
         let Job { loading, told, .. } = self.job();
         let news = itself || (loading && !told);
@@ -146,7 +146,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Listens on the socket and starts the thread.  Libraries are loaded behind its back: whoever asks meanwhile
+    /// Listens on the socket and starts the thread. Libraries are loaded behind its back: whoever asks meanwhile
     /// is told after `time_limit` that they are not, for one may hang in that, too.
     pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
         let listener = Listener::bind(SOCKET_PATH).map_err(|error| {
@@ -193,7 +193,7 @@ impl Desk {
         self.bell.as_fd()
     }
 
-    /// The next request, if there is one.  To be called until there is none: the bell rings for new ones only.
+    /// The next request, if there is one. To be called until there is none: the bell rings for new ones only.
     pub(crate) fn next(&self) -> Option<Asked> {
         // Silenced before looking, so that a request that arrives in between rings again.
         self.bell.silence();
@@ -246,7 +246,7 @@ impl Clerk {
             return;
         }
         let clerk = self.clone();
-        // The new thread inherits the blocked signals of this one.  If it cannot be started the connection is
+        // The new thread inherits the blocked signals of this one. If it cannot be started the connection is
         // closed unanswered, and the client asks again.
         let _ = std::thread::Builder::new()
             .name("walden client".to_owned())
@@ -307,7 +307,7 @@ impl Clerk {
                     return Some(self.front.not_answered(arrived, taken_up_until.is_some()));
                 }
                 // A standby asks again, and the end of a recovery has its own copy: neither must be held up by
-                // somebody else's slow job.  Targeted recovery can wait, and would be stopped otherwise.
+                // somebody else's slow job. Targeted recovery can wait, and would be stopped otherwise.
                 Err(RecvTimeoutError::Timeout) => {
                     let impatient = job.patience.is_some_and(|most| arrived.elapsed() > most);
                     let behind = restores && taken_up_until.is_none();

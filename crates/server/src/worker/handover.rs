@@ -1,8 +1,8 @@
 //! The last step of a restore: from a private name to the name the server asked for.
 //!
 //! A module writes under a private name; only a file that is complete, of the right size, and still wanted
-//! gets the asked-for one, by a rename within the directory.  So no half-written file is ever visible, and a
-//! module that is late cannot put a file where the server has moved on.  Nothing is synced here: the server
+//! gets the asked-for one, by a rename within the directory. So no half-written file is ever visible, and a
+//! module that is late cannot put a file where the server has moved on. Nothing is synced here: the server
 //! syncs a restored file itself before it relies on it (xlogarchive.c, KeepFileRestoredFromArchive).
 
 use module::{Failure, Process, WalFileName};
@@ -74,12 +74,12 @@ impl Handover {
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        // Gone already when all went well.  Otherwise its remains mean nothing to anybody.
+        // Gone already when all went well. Otherwise its remains mean nothing to anybody.
         let _ = fs::remove_file(&self.private);
     }
 }
 
-/// Removes what a worker that died left in `folder`.  The caller is the only worker of its server.
+/// Removes what a worker that died left in `folder`. The caller is the only worker of its server.
 pub(crate) fn remove_leftovers(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;

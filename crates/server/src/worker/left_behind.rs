@@ -1,6 +1,6 @@
 //! Remembers what a standby was told "could not tell" about, in case it is promoted before that is settled.
 //!
-//! A standby answers "could not tell" by trying again and streaming meanwhile.  If it is promoted instead, the
+//! A standby answers "could not tell" by trying again and streaming meanwhile. If it is promoted instead, the
 //! archive may have held WAL that it never saw: that deserves a WARNING.
 
 use module::{Failure, Level, Process, Report, WalFileName};

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what keeps a library from doing its jobs is reported once, when the worker starts, naming the
 //! library and all its parameters; until it has been cured each request for such a job fails with the same
-//! words.  Loading is tried again at each of them, so that a repair needs no restart.
+//! words. Loading is tried again at each of them, so that a repair needs no restart.
 
 use crate::loader::recovery::Library;
 use crate::settings::Job;

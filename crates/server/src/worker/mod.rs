@@ -1,11 +1,11 @@
 //! The recovery worker: the host that stock PostgreSQL does not have for recovery modules.
 //!
-//! A background worker started with the server.  It loads the configured libraries once, and answers the
-//! clients that the startup process and the checkpointer run as shell commands.  It lives as long as the
+//! A background worker started with the server. It loads the configured libraries once, and answers the
+//! clients that the startup process and the checkpointer run as shell commands. It lives as long as the
 //! server, because restartpoints begun before a promotion end after it.
 //!
 //! Guarantees: one call into one module at a time, on the main thread; "absent" is answered only when a module
-//! said so; a failure is retried while recovery can wait, and then reported as "could not tell".  What it
+//! said so; a failure is retried while recovery can wait, and then reported as "could not tell". What it
 //! leaves to the client: which exit status that is.
 
 mod desk;

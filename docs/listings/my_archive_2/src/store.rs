@@ -1,4 +1,4 @@
-//! Into the directory: one file, durably, under a name that was free.  Knows nothing of the server.
+//! Into the directory: one file, durably, under a name that was free. Knows nothing of the server.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read};
@@ -7,7 +7,7 @@ use std::process;
 
 /// Copies the file `from` into `directory` as `name`.
 ///
-/// When this succeeds, the copy and its name survive a power cut.  A file that is there already is never
+/// When this succeeds, the copy and its name survive a power cut. A file that is there already is never
 /// changed: the same bytes are made durable again, other bytes are an error.
 pub fn put(from: &Path, directory: &Path, name: &str) -> io::Result<()> {
     let staged = directory.join(format!("{name}.{}.staged", process::id()));
@@ -27,7 +27,7 @@ fn copy(from: &Path, staged: &Path) -> io::Result<()> {
     File::open(staged)?.sync_all()
 }
 
-/// Gives the staged file its name.  Unlike a rename, a link replaces nothing.
+/// Gives the staged file its name. Unlike a rename, a link replaces nothing.
 fn publish(staged: &Path, kept: &Path) -> io::Result<()> {
     match fs::hard_link(staged, kept) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists && same(staged, kept)? => {

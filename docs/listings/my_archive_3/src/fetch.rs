@@ -25,7 +25,7 @@ pub fn get(directory: &Path, name: &str, path: &Path, bytes: Option<u64>) -> io:
     }
 }
 
-/// An empty directory is what a file system that is not mounted looks like.  To call a file absent from it
+/// An empty directory is what a file system that is not mounted looks like. To call a file absent from it
 /// could end recovery before the last of the WAL.
 fn holds_anything(directory: &Path) -> io::Result<bool> {
     Ok(fs::read_dir(directory)?.next().is_some())

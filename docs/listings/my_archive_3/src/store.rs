@@ -1,4 +1,4 @@
-//! Into the directory: one file, durably, under a name that was free.  Knows nothing of the server.
+//! Into the directory: one file, durably, under a name that was free. Knows nothing of the server.
 //!
 //! Needs a file system that can make files without a name (`O_TMPFILE`), as ext4, XFS and Btrfs do.
 
@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Copies the file `from` into `directory` as `name`.
 ///
-/// When this succeeds, the copy and its name survive a power cut.  A file that is there already is never
+/// When this succeeds, the copy and its name survive a power cut. A file that is there already is never
 /// changed: the same bytes are made durable again, other bytes are an error.
 pub fn put(from: &Path, directory: &Path, name: &str) -> io::Result<()> {
     let kept = directory.join(name);
@@ -28,7 +28,7 @@ pub fn put(from: &Path, directory: &Path, name: &str) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Gives the staged file its name.  Unlike a rename, a link replaces nothing.
+/// Gives the staged file its name. Unlike a rename, a link replaces nothing.
 fn publish(staged: &File, kept: &Path) -> rustix::io::Result<()> {
     let staged = format!("/proc/self/fd/{}", staged.as_raw_fd());
     linkat(CWD, staged, CWD, kept, AtFlags::SYMLINK_FOLLOW)

@@ -17,7 +17,7 @@ fn include_dir() -> Result<PathBuf> {
     Ok(root.join("crates/abi/include"))
 }
 
-/// Builds the module.  A server without its headers fails here: a test that looked at nothing must not pass.
+/// Builds the module. A server without its headers fails here: a test that looked at nothing must not pass.
 fn built(lab: &Lab) -> Result<PathBuf> {
     let headers = lab.installation().pg_config("--includedir-server")?;
     ensure!(

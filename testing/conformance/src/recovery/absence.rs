@@ -106,7 +106,7 @@ fn outage_is_not_absence(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     )))
 }
 
-/// Starts a recovery, which must stop over a file and stay a recovery.  Answers with its log.
+/// Starts a recovery, which must stop over a file and stay a recovery. Answers with its log.
 fn must_stop(recovered: &Cluster, unreadable: &str) -> Result<String> {
     recovered.launch()?;
     let signal = recovered.data().join("recovery.signal");

@@ -179,7 +179,7 @@ pub(super) fn worker(cluster: &Cluster) -> Result<Process> {
     cluster.wait_for_process(WORKER)
 }
 
-/// Whether the module can do the job that this parameter names it for.  The host says so if not, before it
+/// Whether the module can do the job that this parameter names it for. The host says so if not, before it
 /// answers anybody.
 pub(super) fn does(cluster: &Cluster, parameter: &str) -> Result<bool> {
     let said = cluster.logged(Mark::default(), &["has no callback for", parameter])?;

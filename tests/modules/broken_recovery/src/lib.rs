@@ -1,7 +1,7 @@
 //! A recovery module that breaks one promise on request, for the tests of the conformance suite.
 //!
-//! It restores from `broken_recovery.directory`, which is one of plain files.  `broken_recovery.how` says what is
-//! wrong with it, [`How`] what each of the words means.  With `nothing` it keeps every promise.
+//! It restores from `broken_recovery.directory`, which is one of plain files. `broken_recovery.how` says what is
+//! wrong with it, [`How`] what each of the words means. With `nothing` it keeps every promise.
 
 use module::settings::{About, Check, StringSetting};
 use module::{

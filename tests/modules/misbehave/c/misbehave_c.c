@@ -6,7 +6,7 @@
  * misbehave_c.at names the place: load, startup, restore, archive_cleanup,
  * recovery_end, shutdown; misbehave_c.mode is ok, error, or late, which
  * raises the ERROR with a file open, memory allocated and a lock of the
- * server held, all of which the host has to put in order.  Files come from
+ * server held, all of which the host has to put in order. Files come from
  * misbehave_c.directory.
  *
  * It counts its files in private_data, says at its shutdown how many it

@@ -13,10 +13,10 @@
 //! | `leak` | forgets some memory, and returns a failure |
 //!
 //! The place is `misbehave.at`: by default `jobs`, the four things that modules are for, or one of the names in
-//! [`At`].  `misbehave.checked` has a check hook that does what its value says: `panic`, `payload`, `refuse`.
+//! [`At`]. `misbehave.checked` has a check hook that does what its value says: `panic`, `payload`, `refuse`.
 //! Preloaded, the library has a background worker too.
 //!
-//! At its shutdown the module says what it did since its startup.  It makes no promise of durability and is never
+//! At its shutdown the module says what it did since its startup. It makes no promise of durability and is never
 //! to be used for WAL that matters.
 
 use module::settings::{About, Check, EnumSetting, StringSetting};

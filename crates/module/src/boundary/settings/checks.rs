@@ -1,7 +1,7 @@
 //! Check hooks: a module's own say in whether a value is valid.
 //!
 //! A hook runs whenever a value is about to be set, and once for the default, in any process of the server
-//! that has the library loaded, sessions included.  A panic in it is a refusal.  What it leaves to the
+//! that has the library loaded, sessions included. A panic in it is a refusal. What it leaves to the
 //! module: to look at the value alone, because other parameters may not have their values yet.
 
 use crate::boundary::panics;
@@ -16,7 +16,7 @@ pub trait Check<V: ?Sized = str> {
     /// usual one repeats the value.
     const REFUSAL: Option<&'static CStr> = None;
 
-    /// The reason why it is not, to be shown as the detail of the server's message.  The default has to be
+    /// The reason why it is not, to be shown as the detail of the server's message. The default has to be
     /// valid, or the library cannot be loaded.
     ///
     /// # Errors

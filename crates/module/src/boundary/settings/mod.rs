@@ -1,11 +1,11 @@
 //! Parameters of a module, declared once as data and defined in the server.
 //!
-//! A setting is a `static`.  The server writes the value there, on the main thread, and `get` reads it there:
-//! it asks for a [`Process`](crate::Process), which exists on that thread only.  Everything else is the
+//! A setting is a `static`. The server writes the value there, on the main thread, and `get` reads it there:
+//! it asks for a [`Process`](crate::Process), which exists on that thread only. Everything else is the
 //! server's own business and works as for its own parameters: units, bounds and spellings are checked when a
-//! value is set, and `SHOW` and `pg_settings` show them.  An invalid value in the configuration file is
+//! value is set, and `SHOW` and `pg_settings` show them. An invalid value in the configuration file is
 //! reported; on a reload the old value is kept, and when the library is loaded the default is used, with a
-//! WARNING (guc.c, `reapply_stacked_values` and `define_custom_variable`, 15 to 18).  So the default has to
+//! WARNING (guc.c, `reapply_stacked_values` and `define_custom_variable`, 15 to 18). So the default has to
 //! be harmless: "not set" rather than some place.
 //!
 //! | kind | value | in `pg_settings` |
@@ -17,7 +17,7 @@
 //! | [`DurationSetting`] | `Duration` | `integer`, `unit` a unit of time |
 //! | [`SizeSetting`] | bytes, `u64` | `integer`, `unit` a unit of memory |
 //!
-//! Contradictions, such as a default that is out of bounds, do not compile.  What this leaves to the module:
+//! Contradictions, such as a default that is out of bounds, do not compile. What this leaves to the module:
 //! what to do when a value changes, which it notices by reading it again.
 
 mod checks;
@@ -41,7 +41,7 @@ use core::ptr;
 pub enum Context {
     /// On reload (`sighup`).
     Reload,
-    /// At server start only (`postmaster`).  Exists only when the library is preloaded: elsewhere the server
+    /// At server start only (`postmaster`). Exists only when the library is preloaded: elsewhere the server
     /// refuses to define such parameters (guc.c, `init_custom_variable`, 15 to 18), so the setting keeps its
     /// default there.
     Restart,
@@ -113,7 +113,7 @@ impl About {
 pub trait Setting: Sync {
     /// Name, texts and context.
     fn about(&self) -> &About;
-    /// Defines it in the server.  May raise ERROR; owns nothing.
+    /// Defines it in the server. May raise ERROR; owns nothing.
     ///
     /// # Safety
     /// While the library is being loaded, on the main thread.

@@ -24,7 +24,7 @@ pub struct IntSetting {
 }
 
 impl IntSetting {
-    /// A number within `bounds`, without a unit.  A default out of bounds does not compile.
+    /// A number within `bounds`, without a unit. A default out of bounds does not compile.
     #[must_use]
     pub const fn new(about: About, default: i32, bounds: RangeInclusive<i32>) -> Self {
         let (min, max) = (*bounds.start(), *bounds.end());
@@ -55,7 +55,7 @@ impl IntSetting {
         setting
     }
 
-    /// The same number, counted in `unit`: the user may write another one, the server converts.  For times
+    /// The same number, counted in `unit`: the user may write another one, the server converts. For times
     /// and amounts of memory [`DurationSetting`] and [`SizeSetting`] keep the unit with the value.
     #[must_use]
     pub const fn unit(mut self, unit: Unit) -> Self {
@@ -249,7 +249,7 @@ impl Setting for SizeSetting {
     }
 }
 
-/// A number of units in the small unit.  31 bits of megabytes fit in 64, so nothing is cut; negative numbers
+/// A number of units in the small unit. 31 bits of megabytes fit in 64, so nothing is cut; negative numbers
 /// are out of bounds and cannot get here.
 pub(super) fn times(number: i32, unit: u64) -> u64 {
     u64::try_from(number)
