@@ -29,12 +29,12 @@ pub(crate) struct Backlog<'lab> {
     lab: &'lab Lab,
     /// What the segments are full of.
     pub(crate) workload: &'static str,
-    /// The cluster.
+    /// The cluster whose segments wait.
     pub(crate) cluster: Cluster<'lab>,
     all: Vec<String>,
     /// How many of them wait.
     waiting: Cell<usize>,
-    /// How long each is.
+    /// Segment size in bytes.
     pub(crate) segment_bytes: u64,
     /// A copy of the data directory from before the first of them, without WAL, for recoveries.
     pub(crate) base: Option<PathBuf>,
@@ -199,7 +199,7 @@ impl<'lab> Backlog<'lab> {
         self.segments().iter().map(|name| dir.join(name)).collect()
     }
 
-    /// All their bytes.
+    /// Size of all segments together, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.segment_bytes * u64::try_from(self.segments().len()).unwrap_or_default()
     }

@@ -104,7 +104,7 @@ impl<'lab> Bucket<'lab> {
         )
     }
 
-    /// WAL-RUS's environment.
+    /// The environment variables that WAL-RUS needs for this bucket: names and values.
     pub(crate) fn for_walrus(&self, prefix: &str) -> Vec<(String, String)> {
         let mut environment = self.store.environment();
         let endpoint = format!("https://127.0.0.1:{}", self.relay.port());

@@ -20,21 +20,21 @@ use crate::peers::{Herd, Manner, NOT_HERE, Peers, Repository};
 
 /// The names of contenders that tables compare.
 pub(crate) const LIMIT_EACH: &str = "limit: write, fsync each";
-/// See [`LIMIT_EACH`].
+/// As [`LIMIT_EACH`], but one large file and one sync.
 pub(crate) const LIMIT_ONE: &str = "limit: one file, one fsync";
-/// See [`LIMIT_EACH`].
+/// `archive_library = 'walden'` with its default number of jobs.
 pub(crate) const WALDEN_4: &str = "Walden, 4 jobs";
-/// See [`LIMIT_EACH`].
+/// The same with `walden.archive_jobs = 1`.
 pub(crate) const WALDEN_1: &str = "Walden, 1 job";
-/// See [`LIMIT_EACH`].
+/// The archive module from PostgreSQL's contrib.
 pub(crate) const BASIC_ARCHIVE: &str = "basic_archive";
-/// See [`LIMIT_EACH`].
+/// An `archive_command` that copies and syncs.
 pub(crate) const CP: &str = "cp and sync";
-/// See [`LIMIT_EACH`].
+/// `pgbackrest archive-push`, one file for each call.
 pub(crate) const PGBACKREST: &str = "pgBackRest";
-/// See [`LIMIT_EACH`].
+/// `pgbackrest archive-push` with `archive-async`.
 pub(crate) const PGBACKREST_ASYNC: &str = "pgBackRest async, 2 processes";
-/// See [`LIMIT_EACH`].
+/// The daemon of WAL-RUS and its client as `archive_command`.
 pub(crate) const WALRUS_DAEMON: &str = "WAL-RUS daemon, 4 uploads";
 
 /// A program or module that is measured.
@@ -67,7 +67,7 @@ pub(crate) struct Served {
     pub(crate) active: Vec<(String, String)>,
     /// Where archived files are, at any depth; where they go into a bucket it stays empty.
     pub(crate) dir: PathBuf,
-    /// pgBackRest's.
+    /// The repository, for pgBackRest only.
     pub(crate) repository: Option<Repository>,
     /// WAL-RUS as a daemon, and its socket.
     pub(crate) daemon: Option<(Herd, PathBuf)>,

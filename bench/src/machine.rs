@@ -73,7 +73,7 @@ impl Machine {
         })
     }
 
-    /// It in one sentence.
+    /// The machine in one sentence, for the page.
     pub(crate) fn sentence(&self) -> String {
         format!(
             "{} with {} cores and {} GB of memory, Linux {}, {} on a disk that writes and syncs {:.0} MB/s in \

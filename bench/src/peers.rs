@@ -14,9 +14,9 @@ use lab::{Lab, run};
 
 /// Where peers' programs are; `None` for those that are not here.
 pub(crate) struct Peers {
-    /// pgBackRest.
+    /// The program `pgbackrest`, if it is installed.
     pub(crate) pgbackrest: Option<PathBuf>,
-    /// WAL-RUS.
+    /// The program of WAL-RUS, if it is installed.
     pub(crate) walrus: Option<PathBuf>,
 }
 
@@ -198,7 +198,7 @@ impl Repository {
         ]
     }
 
-    /// The `archive_command`.
+    /// The value of `archive_command`.
     pub(crate) fn push(&self) -> String {
         let [config, stanza] = self.flags();
         format!(

@@ -29,7 +29,7 @@ const PEER_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The names of the cases.
 pub(crate) const READING: &str = "reading";
-/// See [`READING`].
+/// Archiving a segment with and without reading its records.
 pub(crate) const ARCHIVING: &str = "archiving";
 
 /// Measures both.

@@ -14,11 +14,11 @@ use crate::machine::Machine;
 /// What one part of the bench has measured.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
-    /// The part's name.
+    /// Name of the part, as on the command line.
     pub(crate) part: String,
     /// When the part began, UTC.
     pub(crate) begun: String,
-    /// Where it ran.
+    /// The machine that it ran on.
     pub(crate) machine: Machine,
     /// What else was fixed: counts, sizes, settings.
     pub(crate) setup: BTreeMap<String, String>,

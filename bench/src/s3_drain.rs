@@ -24,7 +24,7 @@ pub(crate) const ROUND_TRIPS_MS: [u64; 3] = [0, 10, 50];
 
 /// The most segments and the most runs: a store takes longer than a disk.
 pub(crate) const SEGMENTS_MAX: usize = 100;
-/// See [`SEGMENTS_MAX`].
+/// The most runs, for the same reason.
 pub(crate) const RUNS_MAX: usize = 3;
 
 /// How often memory is looked at, which reads all of /proc.

@@ -25,7 +25,7 @@ fn requests(row: &Row, segments: Option<f64>) -> Option<f64> {
     Some(row.median("requests")? / segments?)
 }
 
-/// Archiving.
+/// The table of archiving into an object store.
 pub(crate) fn drain(results: &Results) -> String {
     const HEADS: [&str; 8] = [
         "contender",
@@ -62,7 +62,7 @@ pub(crate) fn drain(results: &Results) -> String {
     text
 }
 
-/// Recovery.
+/// The table of recovery from an object store.
 pub(crate) fn recovery(results: &Results) -> String {
     const HEADS: [&str; 5] = [
         "contender",

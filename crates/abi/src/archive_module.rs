@@ -11,7 +11,7 @@ use core::mem::{offset_of, size_of};
 #[repr(C)]
 #[derive(Debug)]
 pub struct ArchiveModuleState {
-    /// The module's own.
+    /// Belongs to the module; null at first.
     pub private_data: *mut c_void,
 }
 
@@ -50,11 +50,11 @@ pub type ArchiveShutdownCb15 = unsafe extern "C-unwind" fn();
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct ArchiveModuleCallbacks15 {
-    /// See [`ArchiveModuleCallbacks16::check_configured_cb`].
+    /// Optional: whether archiving can begin. As in 16, without a state.
     pub check_configured_cb: Option<ArchiveCheckConfiguredCb15>,
-    /// See [`ArchiveModuleCallbacks16::archive_file_cb`].
+    /// Required: archives one file. As in 16, without a state.
     pub archive_file_cb: Option<ArchiveFileCb15>,
-    /// See [`ArchiveModuleCallbacks16::shutdown_cb`].
+    /// Optional: runs while the archiver exits. As in 16, without a state.
     pub shutdown_cb: Option<ArchiveShutdownCb15>,
 }
 

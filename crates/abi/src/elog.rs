@@ -45,7 +45,7 @@ pub const fn sqlstate(code: [u8; 5]) -> c_int {
 #[repr(C)]
 #[derive(Debug)]
 pub struct ErrorData {
-    /// Level.
+    /// Error level: `DEBUG5` to `PANIC`.
     pub elevel: c_int,
     /// Whether it goes to the log.
     pub output_to_server: bool,
@@ -55,19 +55,19 @@ pub struct ErrorData {
     pub hide_stmt: bool,
     /// Whether the context is left out.
     pub hide_ctx: bool,
-    /// Source file.
+    /// Source file of the report.
     pub filename: *const c_char,
-    /// Source line.
+    /// Line in [`Self::filename`].
     pub lineno: c_int,
-    /// Source function.
+    /// Function that reports.
     pub funcname: *const c_char,
-    /// Message domain.
+    /// Domain that messages are translated in.
     pub domain: *const c_char,
     /// Message domain of the context.
     pub context_domain: *const c_char,
-    /// Packed SQLSTATE.
+    /// SQLSTATE, six bits for each character (`MAKE_SQLSTATE`).
     pub sqlerrcode: c_int,
-    /// Primary message.
+    /// Primary message; may be null.
     pub message: *mut c_char,
     /// Detail; may be null.
     pub detail: *mut c_char,

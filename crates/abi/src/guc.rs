@@ -14,19 +14,19 @@ pub const PGC_S_OVERRIDE: c_int = 10;
 /// Units of an integer parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A plain number.
+    /// A number without a unit.
     None,
-    /// Milliseconds.
+    /// `GUC_UNIT_MS`: the value counts milliseconds.
     Milliseconds,
-    /// Seconds.
+    /// `GUC_UNIT_S`: the value counts seconds.
     Seconds,
-    /// Minutes.
+    /// `GUC_UNIT_MIN`: the value counts minutes.
     Minutes,
-    /// Bytes.
+    /// `GUC_UNIT_BYTE`: the value counts bytes.
     Bytes,
-    /// Kilobytes.
+    /// `GUC_UNIT_KB`: the value counts units of 1024 bytes.
     Kilobytes,
-    /// Megabytes.
+    /// `GUC_UNIT_MB`: the value counts units of 1024 kilobytes.
     Megabytes,
 }
 
@@ -57,7 +57,7 @@ pub fn unit_flags(unit: Unit, major: Major) -> c_int {
 pub struct ConfigEnumEntry {
     /// Spelling; null in the last entry.
     pub name: *const c_char,
-    /// Value.
+    /// What the variable is set to for this word.
     pub val: c_int,
     /// Accepted but not listed.
     pub hidden: bool,

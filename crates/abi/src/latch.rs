@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_long};
 
-/// Opaque `Latch`.
+/// The server's `Latch`: only pointers to it are passed on.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Latch {

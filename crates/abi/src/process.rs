@@ -3,7 +3,7 @@
 use crate::{Datum, Major};
 use core::ffi::{c_char, c_int, c_void};
 
-/// Opaque `MemoryContextData`.
+/// The server's `MemoryContextData`: only pointers to it are passed on.
 #[repr(C)]
 #[derive(Debug)]
 pub struct MemoryContextData {
@@ -30,9 +30,9 @@ pub const MAXPGPATH: usize = 1024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SignalInfo {
-    /// The process.
+    /// Process id of the sender.
     pub pid: u32,
-    /// Its user.
+    /// User id of the sender.
     pub uid: u32,
 }
 const _: () = assert!(size_of::<SignalInfo>() == 8 && core::mem::offset_of!(SignalInfo, uid) == 4);
@@ -124,7 +124,7 @@ unsafe extern "C" {
     pub static InterruptPending: c_int;
     /// SIGTERM came, in processes whose handler is `SignalHandlerForShutdownRequest`: the archiver.
     pub static ShutdownRequestPending: c_int;
-    /// SIGHUP came.
+    /// Nonzero after SIGHUP, until the configuration has been read again.
     pub static mut ConfigReloadPending: c_int;
     /// SIGTERM came, in processes whose handler is `die`: the recovery worker.
     pub static ProcDiePending: c_int;
@@ -140,6 +140,6 @@ unsafe extern "C" {
     pub static my_exec_path: [c_char; MAXPGPATH];
     /// What the process waits for, as `pg_stat_activity` shows it; 0 for nothing.
     pub static mut my_wait_event_info: *mut u32;
-    /// Bytes of a segment.
+    /// Segment size in bytes.
     pub static wal_segment_size: c_int;
 }

@@ -11,7 +11,7 @@ use core::mem::{offset_of, size_of};
 #[repr(C)]
 #[derive(Debug)]
 pub struct RecoveryModuleState {
-    /// The module's own.
+    /// Belongs to the module; null at first.
     pub private_data: *mut c_void,
 }
 

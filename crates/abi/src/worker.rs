@@ -31,11 +31,11 @@ pub struct BackgroundWorker<const LIBRARY_NAME: usize> {
     pub bgw_restart_time: c_int,
     /// Library, found by the server's search.
     pub bgw_library_name: [c_char; LIBRARY_NAME],
-    /// Function in it.
+    /// Name of the worker's main function in that library.
     pub bgw_function_name: [c_char; BGW_MAXLEN],
-    /// Its argument.
+    /// Argument of the main function.
     pub bgw_main_arg: Datum,
-    /// More for it.
+    /// Bytes that the main function finds in `MyBgworkerEntry`.
     pub bgw_extra: [c_char; BGW_EXTRALEN],
     /// Who is told about start and stop.
     pub bgw_notify_pid: c_int,

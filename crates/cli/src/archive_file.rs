@@ -15,7 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use wal::WalFileName;
 
-/// Runs the command.
+/// Archives the file, or finds that it is archived already.
 pub(crate) fn run(flags: &Archive, global: &Global) -> Outcome {
     // Of a server's command there is nothing to see, and plain lines would fill its log.
     let progress = Progress::start("archiving", Where::OnTerminal);

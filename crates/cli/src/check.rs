@@ -26,15 +26,15 @@ use std::time::Duration;
 /// How long opening the archive may take: three tries to get credentials fit in, and one request that stays unanswered.
 const OPENING_MAX: Duration = Duration::from_secs(30);
 
-/// How one check ended.
+/// Result of one check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
-    /// As it must be.
+    /// Everything is right; nothing to do.
     Passed,
     /// It works, but somebody should look.
     Warning,
-    /// It does not work.
+    /// Archiving or recovery does not work like this.
     Failed,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// Nothing to do.
+    /// A check that passed.
     pub(crate) fn passed(found: impl Into<String>) -> Line {
         Line {
             verdict: Verdict::Passed,
@@ -59,7 +59,7 @@ impl Line {
         }
     }
 
-    /// Works, with advice.
+    /// A check that passed, with advice.
     pub(crate) fn warning(found: impl Into<String>, cure: impl Into<String>) -> Line {
         Line {
             verdict: Verdict::Warning,
@@ -82,7 +82,7 @@ impl Line {
         Line::failed(error.to_string(), error.hint().unwrap_or(cure))
     }
 
-    /// How it ended.
+    /// Result of the check.
     #[cfg(test)]
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
@@ -109,7 +109,7 @@ pub(crate) fn are(count: usize, what: &str) -> String {
     format!("{} {verb}", say::counted(count as u64, what))
 }
 
-/// Runs the command.
+/// Makes all checks and prints a line for each; fails if one failed.
 pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
     let progress = Progress::start("checking", Where::Everywhere);
     let lines = all(global, &progress);

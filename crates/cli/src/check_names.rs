@@ -15,7 +15,7 @@ use wal::{SegmentSize, WalFileName};
 use crate::check::{Line, are, some_of};
 use crate::progress::Progress;
 
-/// What an archive holds.
+/// The names in an archive, by kind.
 pub(crate) struct Names {
     /// The WAL files, in order.
     pub(crate) files: Vec<Stored>,

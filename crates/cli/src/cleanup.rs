@@ -15,7 +15,7 @@ use recovery::Phase;
 use std::path::Path;
 use wire::Request;
 
-/// Runs the command.
+/// Removes the files before the one that is kept.
 pub(crate) fn run(flags: &ArchiveCleanup, global: &Global) -> Outcome {
     if let Some(library) = &flags.client.library {
         return client::run(&Call {

@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 use std::time::SystemTime;
 use wal::{TimelineId, Timestamp, WalFileName};
 
-/// Runs the command.
+/// Prints the archive's WAL files.
 pub(crate) fn run(flags: &List, global: &Global) -> Outcome {
     match read(flags, global) {
         Ok(read) if flags.json => print_json(&read),

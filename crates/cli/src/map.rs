@@ -19,7 +19,7 @@ use std::path::Path;
 /// The width of a terminal that does not tell it, and of a file.
 const WIDTH: u16 = 80;
 
-/// Runs the command.
+/// Draws the chart on the terminal, or into a file as a page.
 pub(crate) fn run(flags: &Map, global: &Global) -> Outcome {
     let survey = match survey::read(&flags.survey, global) {
         Ok((_, survey)) => survey,

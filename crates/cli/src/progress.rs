@@ -38,7 +38,7 @@ static SHOWN: Mutex<bool> = Mutex::new(false);
 pub(crate) enum Where {
     /// On a terminal, and in plain lines elsewhere.
     Everywhere,
-    /// On a terminal alone.
+    /// Only if standard error is a terminal.
     OnTerminal,
 }
 

@@ -12,7 +12,7 @@ use crate::settings;
 use archive::Error;
 use wire::Request;
 
-/// Runs the command.
+/// Removes what dead writers have left in the archive.
 pub(crate) fn run(flags: &RecoveryEnd, global: &Global) -> Outcome {
     if let Some(library) = &flags.client.library {
         return client::run(&Call {

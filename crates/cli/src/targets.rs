@@ -18,7 +18,7 @@ use audit::targets::{
 };
 use std::fmt::Write;
 
-/// Runs the command.
+/// Prints what can be recovered, or what becomes of one target.
 pub(crate) fn run(flags: &Targets, global: &Global) -> Outcome {
     match read(flags, global) {
         Ok(report) if flags.json => say::json(&report),

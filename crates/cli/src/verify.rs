@@ -20,7 +20,7 @@ use crate::settings;
 /// How many findings of one kind a person is shown.
 const SHOWN_MAX: usize = 20;
 
-/// Runs the command.
+/// Verifies the archive and prints a report.
 pub(crate) fn run(flags: &Verify, global: &Global) -> Outcome {
     let report = match verify(flags, global) {
         Ok(report) => report,

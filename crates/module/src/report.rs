@@ -8,7 +8,7 @@ use std::fmt;
 /// Why something could not be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Primary message.
+    /// Primary message: one line in lower case, object quoted, cause last, no full stop.
     pub message: String,
     /// Facts, in whole sentences.
     pub detail: Option<String>,
@@ -27,14 +27,14 @@ impl Failure {
         }
     }
 
-    /// With facts.
+    /// Adds a detail: facts, in whole sentences.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// With advice.
+    /// Adds a hint: advice, in whole sentences.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -78,22 +78,22 @@ impl<T, E: fmt::Display> OrFail<T> for Result<T, E> {
 /// How important a report is, in the server's own levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// For developers.
+    /// `DEBUG2`: for developers, in detail.
     Debug2,
-    /// For developers.
+    /// `DEBUG1`: for developers.
     Debug1,
-    /// For the administrator, routine.
+    /// `LOG`: for the administrator, routine.
     Log,
-    /// For the administrator, to look at.
+    /// `WARNING`: for the administrator, who should look at it.
     Warning,
 }
 
 /// A report for the server's log.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// How important it is.
+    /// The level that it is logged at.
     pub level: Level,
-    /// What it says.
+    /// Message, detail and hint.
     pub text: Failure,
 }
 

@@ -80,7 +80,7 @@ impl Judge {
         }
     }
 
-    /// Recovery has ended.
+    /// Forgets all requests: recovery has ended.
     pub fn forget(&mut self) {
         *self = Judge::with_patience(self.looks.patience);
     }
@@ -109,7 +109,7 @@ impl Question {
         self.name.is_never_written()
     }
 
-    /// What was asked for.
+    /// Name of the file that was asked for.
     #[must_use]
     pub fn name(&self) -> &WalFileName {
         &self.name

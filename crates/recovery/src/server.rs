@@ -36,7 +36,7 @@ pub enum TargetTimeline {
     Latest,
     /// The one that the backup was taken on.
     Current,
-    /// This one.
+    /// The timeline of this number: `recovery_target_timeline = '3'`.
     Number(TimelineId),
 }
 
@@ -101,7 +101,7 @@ impl Server {
         history_in(&self.pg_wal(), timeline)
     }
 
-    /// See [`keeps_history`].
+    /// Whether the history file of this timeline is wanted for a copy only, see [`keeps_history`].
     pub(crate) fn keeps_history(&self, timeline: TimelineId) -> bool {
         keeps_history(&self.data_directory, timeline)
     }

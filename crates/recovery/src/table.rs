@@ -14,7 +14,7 @@ use crate::server::TargetTimeline;
 /// What an asker is told about a file that it does not get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// It is not there.
+    /// The file is not in the archive.
     Absent,
     /// The same, and a warning says what may follow.
     AbsentWithWarning,

@@ -103,12 +103,12 @@ pub(crate) struct Fork {
     pub(crate) newest: TimelineId,
     /// Where that line leaves the segment's timeline.
     pub(crate) left: Lsn,
-    /// A record behind that.
+    /// Where a record begins behind the fork.
     pub(crate) at: Lsn,
 }
 
 impl Fork {
-    /// Must not be replayed.
+    /// The error for a segment that must not be replayed.
     pub(crate) fn refused(&self) -> Error {
         Error::new(ErrorKind::Damaged, self.message()).with_hint(format!(
             "The server that was left behind went on, and archived its own continuation. Bring the segment of timeline {} back \

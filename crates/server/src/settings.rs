@@ -346,7 +346,7 @@ pub(crate) fn archive_libraries_name() -> &'static str {
     "walden.archive_libraries"
 }
 
-/// One file's deadline.
+/// `walden.archive_timeout`: how long one file may take, retries included.
 pub(crate) fn archive_timeout(process: Process) -> Duration {
     ARCHIVE_TIMEOUT.get(process)
 }
@@ -374,7 +374,7 @@ pub(crate) fn restore_prefetch(process: Process) -> usize {
     usize::try_from(RESTORE_PREFETCH.get(process)).unwrap_or(0)
 }
 
-/// What a hole means.
+/// `walden.missing_segment`: what to do if a segment is missing although later WAL is stored.
 pub(crate) fn missing_segment(process: Process) -> MissingSegment {
     MISSING_SEGMENT.get(process)
 }
@@ -390,7 +390,7 @@ pub(crate) enum Job {
 impl Job {
     pub(crate) const ALL: [Self; 3] = [Self::Restore, Self::ArchiveCleanup, Self::RecoveryEnd];
 
-    /// The server's parameter.
+    /// The server's parameter for this job, `restore_command` say.
     pub(crate) fn command(self) -> &'static CStr {
         match self {
             Self::Restore => c"restore_command",
@@ -399,7 +399,7 @@ impl Job {
         }
     }
 
-    /// Walden's parameter.
+    /// Walden's parameter for this job, `walden.restore_library` say.
     pub(crate) fn parameter(self) -> &'static CStr {
         match self {
             Self::Restore => c"walden.restore_library",

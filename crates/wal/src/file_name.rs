@@ -114,7 +114,7 @@ impl From<SegmentName> for WalFileName {
     }
 }
 
-/// The server's exact text.
+/// Writes the name exactly as the server does.
 impl fmt::Display for WalFileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

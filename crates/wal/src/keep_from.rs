@@ -17,7 +17,7 @@ const ZEROS: &str = "000000000000000000000000";
 /// `RestoreArchivedFile` in `xlogarchive.c`, 15 to 18, for the zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeepFrom {
-    /// Nothing may go.
+    /// All files stay: 24 zeros.
     Everything,
     /// This segment and all later ones stay, on every timeline.
     Segment(SegmentName),

@@ -6,7 +6,7 @@
 use crate::cursor::Cursor;
 use crate::{Lsn, Record, ResourceManager, TimelineId, Timestamp, WalMagic};
 
-/// What a record says.
+/// What a record means to recovery and to its targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning<'a> {
     /// A transaction was committed; a target time or transaction can stop before or after it.
@@ -20,14 +20,14 @@ pub enum Meaning<'a> {
     Abort {
         /// When, by the server's clock.
         at: Timestamp,
-        /// As for a commit.
+        /// Which transaction; of a prepared one its own, `None` if the record is too long to tell.
         xid: Option<u32>,
     },
     /// A transaction was prepared for two-phase commit.
     Prepare {
         /// When, by the server's clock.
         at: Timestamp,
-        /// Which transaction.
+        /// Id of the prepared transaction.
         xid: u32,
     },
     /// `pg_create_restore_point()`.
@@ -37,11 +37,11 @@ pub enum Meaning<'a> {
         /// Its name, at most 63 bytes.
         name: &'a [u8],
     },
-    /// A checkpoint.
+    /// A checkpoint, online or at shutdown.
     Checkpoint {
         /// Whether the server was shut down, or began a timeline, with it.
         is_shutdown: bool,
-        /// Where replay begins.
+        /// LSN at which replay begins.
         redo: Lsn,
         /// The timeline, and the one it was left from if this begins it; otherwise the same.
         timelines: Timelines,
@@ -57,7 +57,7 @@ pub enum Meaning<'a> {
     },
     /// The end of a base backup.
     BackupEnd {
-        /// Where the backup began.
+        /// LSN at which the backup began.
         start: Lsn,
     },
     /// The record at `overwritten` was never finished; the server went on here after a crash.
@@ -67,7 +67,7 @@ pub enum Meaning<'a> {
     },
     /// The rest of the segment is unused.
     Switch,
-    /// Anything else.
+    /// A record that matters to no target: replayed, and that is all.
     Other,
 }
 

@@ -17,7 +17,7 @@ const ID_DATA_LONG: u8 = 254;
 const ID_ORIGIN: u8 = 253;
 const ID_TOP_LEVEL_XID: u8 = 252;
 
-/// In a block's flags.
+/// The bits of a block's flags that number its fork.
 const FORK_MASK: u8 = 0x0F;
 const HAS_IMAGE: u8 = 0x10;
 const SAME_RELATION: u8 = 0x80;
@@ -29,11 +29,11 @@ const IMAGE_COMPRESSED: u8 = 0x1C;
 /// A record whose checksum was right.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// Where it begins.
+    /// LSN at which the record begins.
     pub lsn: Lsn,
     /// Where it ends, and the next one may begin: rounded up to eight bytes; after a switch the end of the segment.
     pub end: Lsn,
-    /// Its header.
+    /// The record's header, with its checksum.
     pub header: RecordHeader,
     /// The format of the page it ends on.
     pub magic: WalMagic,
@@ -77,7 +77,7 @@ pub struct Parts<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record at {lsn} does not consist of what it says")]
 pub struct InvalidRecord {
-    /// Where it begins.
+    /// LSN at which the record begins.
     pub lsn: Lsn,
 }
 

@@ -35,9 +35,9 @@ pub struct RecordHeader {
     pub previous: Lsn,
     /// What the resource manager did, in the high half; flags of WAL itself in the low one.
     pub info: u8,
-    /// Who replays it.
+    /// The resource manager that wrote the record and replays it.
     pub manager: ResourceManager,
-    /// The checksum.
+    /// CRC-32C of the record: first what is behind the header, then the header up to this field.
     pub crc: u32,
 }
 

@@ -86,7 +86,7 @@ impl SegmentName {
         SegmentName::new(timeline, place.segment(size), size)
     }
 
-    /// The first eight digits.
+    /// The timeline: the first eight of the 24 digits.
     #[must_use]
     pub fn timeline(&self) -> TimelineId {
         self.timeline
@@ -140,7 +140,7 @@ impl SegmentName {
     }
 }
 
-/// The 24 digits.
+/// Writes the 24 digits, upper case.
 impl fmt::Display for SegmentName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&format!(

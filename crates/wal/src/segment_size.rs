@@ -48,7 +48,7 @@ impl SegmentSize {
         }
     }
 
-    /// The size in bytes.
+    /// The size in bytes: a power of two, 1 MB to 1 GB.
     #[must_use]
     pub fn bytes(self) -> u64 {
         u64::from(self.bytes)
@@ -94,7 +94,7 @@ impl fmt::Display for SegmentSize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("WAL segment size must be a power of two from 1 MB to 1 GB, not {bytes} bytes")]
 pub struct InvalidSegmentSize {
-    /// The number, in bytes.
+    /// The refused number of bytes.
     pub bytes: u64,
 }
 

@@ -21,7 +21,7 @@ impl TimelineId {
         NonZeroU32::new(number).map(TimelineId)
     }
 
-    /// The number, from 1.
+    /// The timeline's number, at least 1.
     #[must_use]
     pub fn get(self) -> u32 {
         self.0.get()

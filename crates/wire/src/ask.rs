@@ -53,7 +53,7 @@ pub enum AskError {
     /// The worker was there, but died over the request, as often as it may.
     #[error("the recovery worker died while it was asked ({times} times)")]
     Lost {
-        /// How often it did.
+        /// Number of times that it died, at most [`ASK_AGAIN_COUNT_MAX`] and one.
         times: u32,
     },
     /// The worker was asked and did not answer in time.
@@ -65,12 +65,12 @@ pub enum AskError {
     /// The other side is of another version or no Walden, or the request does not fit into a frame.
     #[error(transparent)]
     Protocol(#[from] FrameError),
-    /// The kernel refused.
+    /// A system call failed.
     #[error("could not connect to \"{}\": {source}", .socket.display())]
     Io {
         /// The worker's socket.
         socket: PathBuf,
-        /// What the kernel said.
+        /// The system's error.
         source: io::Error,
     },
 }

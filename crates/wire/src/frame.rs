@@ -31,7 +31,7 @@ const MAGIC: [u8; 4] = *b"WLDN";
 /// Bytes before the payload.
 pub(crate) const HEADER_BYTES: usize = 8;
 
-/// The longest payload.
+/// Most bytes of payload in a frame.
 const PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
 
 /// Room for the message in an answer: the payload less its kind and the field's length.
@@ -51,17 +51,17 @@ pub enum Request {
     },
     /// `archive_cleanup_command`: files before that one may go.
     ArchiveCleanup {
-        /// `%r`, as above.
+        /// `%r`: the file that holds the last restartpoint's start; zeros before there is one.
         last_restartpoint: String,
     },
     /// `recovery_end_command`: recovery has finished.
     RecoveryEnd {
-        /// `%r`, as above.
+        /// `%r`: the file that holds the last restartpoint's start; zeros before there is one.
         last_restartpoint: String,
     },
 }
 
-/// What the worker answers.
+/// The worker's answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// The file is where it was asked for, or the job is done.
@@ -94,9 +94,9 @@ pub enum FrameError {
     /// The frame announces more than [`FRAME_BYTES_MAX`], or a field is longer than its limit.
     #[error("{what} has {bytes} bytes, more than the {bytes_max} allowed")]
     TooLong {
-        /// What is too long.
+        /// Name of the field that is too long.
         what: &'static str,
-        /// How long it is.
+        /// Its length in bytes.
         bytes: usize,
         /// How long it may be.
         bytes_max: usize,

@@ -40,9 +40,9 @@ pub enum ServeError {
     Socket {
         /// What was tried: `bind`, `rename`, ...
         action: &'static str,
-        /// On what.
+        /// The socket or directory that it failed on.
         path: PathBuf,
-        /// What the kernel said.
+        /// The system's error.
         source: io::Error,
     },
     /// The socket's name is taken by something that is not a socket.

@@ -21,7 +21,7 @@ const COMPARE_BYTES: usize = 128 * 1024;
 /// How a file came to be in the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// By this attempt.
+    /// This attempt has stored it.
     Now,
     /// By an earlier one: the same bytes were there, and are durable now.
     Before,

@@ -18,11 +18,11 @@ const ARCHIVE_STATUS: &str = "pg_wal/archive_status";
 pub(crate) enum Format {
     /// A line for each value.
     Text,
-    /// One object.
+    /// One JSON object.
     Json,
 }
 
-/// One look.
+/// What one look at the archive and at `archive_status` has found.
 #[derive(Debug)]
 pub(crate) struct State {
     beats: u64,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::subject::Subject;
 
-/// Whose promise it is.
+/// The kind of module that promises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -25,7 +25,7 @@ pub enum Kind {
 pub struct Promise {
     /// Its name in reports and for `--only`: lower case, words joined by hyphens. Stays as it is.
     pub name: &'static str,
-    /// Whose it is.
+    /// The kind of module that promises it.
     pub kind: Kind,
     /// What is promised, as a sentence without a full stop.
     pub says: &'static str,
@@ -74,9 +74,9 @@ pub(crate) fn must<T>(done: Result<T>, otherwise: &str) -> Result<T> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "verdict", content = "evidence", rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Kept; how that showed.
+    /// Kept, and what showed it.
     Kept(String),
-    /// Broken; what was seen.
+    /// Broken, and what was seen.
     Broken(String),
     /// The module makes no such promise; why.
     DoesNotApply(String),

@@ -19,13 +19,13 @@ const MARGIN: usize = 11;
 /// What became of one promise on one server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// Whose promise it is.
+    /// Whether archive or recovery modules promise it.
     pub kind: Kind,
-    /// Its name.
+    /// The promise's name, as `--only` takes it.
     pub name: &'static str,
-    /// What is promised.
+    /// The promise as a sentence.
     pub promise: &'static str,
-    /// Where that is written.
+    /// The section of the manual or the function of the server that it follows from.
     pub source: &'static str,
     /// The server's version.
     pub server: String,
@@ -36,7 +36,7 @@ pub struct Line {
     pub verdict: Verdict,
 }
 
-/// All of them.
+/// The results of all promises on all servers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The archive module.
@@ -74,7 +74,7 @@ impl Report {
         self.lines.iter().all(|line| line.verdict.is_good())
     }
 
-    /// For a terminal.
+    /// The report as text for a terminal.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -57,7 +57,7 @@ impl Default for Written {
 }
 
 impl Written {
-    /// From segment [`FIRST`] on.
+    /// WAL that begins with segment [`FIRST`].
     #[must_use]
     pub fn new() -> Written {
         Written::behind(FIRST, FIRST * SEGMENT as u64 - 100)
@@ -176,7 +176,7 @@ impl Written {
         lsn
     }
 
-    /// A timeline begins here.
+    /// Begins a timeline here, as a promotion does, and returns the LSN.
     pub fn promote(&mut self, timeline: u32) -> Lsn {
         let mut main = 800_000_000_000_000_i64.to_ne_bytes().to_vec();
         main.extend_from_slice(&timeline.to_ne_bytes());

@@ -25,14 +25,14 @@ pub struct Written {
     pub lsn: u64,
     /// Where it ends, padding included.
     pub end: u64,
-    /// Its checksum.
+    /// CRC-32C of the record, as in its header.
     pub crc: u32,
 }
 
 /// Writes WAL of one system.
 #[derive(Clone, Debug)]
 pub struct Pen {
-    /// How long segments are.
+    /// Segment size in bytes.
     pub segment: u64,
     /// Whose WAL it is.
     pub system: u64,

@@ -21,7 +21,7 @@ impl ArchiveDir {
         ArchiveDir(path)
     }
 
-    /// Where it is.
+    /// Path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

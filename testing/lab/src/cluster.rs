@@ -86,7 +86,7 @@ impl Lab {
 }
 
 impl Cluster<'_> {
-    /// The data directory.
+    /// Path of the data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.home.join("data")

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
 
-/// One table's contents.
+/// Row count and checksum of one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableContents {
     /// Number of rows.

@@ -19,7 +19,7 @@ use crate::wait::DEADLINE;
 /// What a program left behind.
 #[derive(Debug)]
 pub struct Outcome {
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
     /// Its standard output.
     pub stdout: String,

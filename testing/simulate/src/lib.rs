@@ -31,17 +31,17 @@ pub mod tree;
 pub mod walden;
 pub mod world;
 
-/// How long segments are.
+/// Segment size in bytes.
 pub const SEGMENT: u64 = if cfg!(feature = "small-segments") {
     64 * 1024
 } else {
     1024 * 1024
 };
 
-/// How long pages are.
+/// Size of a WAL page in bytes.
 pub const PAGE: u64 = 8192;
 
-/// Whose WAL it is.
+/// System identifier of all servers.
 pub const SYSTEM: u64 = 7_654_321;
 
 /// The number of the segment that holds a place.

@@ -78,12 +78,12 @@ pub struct Backup {
     pub label: Label,
     /// What `-X stream` adds.
     pub files: Option<Files>,
-    /// Where it ends.
+    /// LSN at which it ends.
     pub end: u64,
 }
 
 impl Server {
-    /// After `initdb`.
+    /// A server as `initdb` leaves it.
     pub fn new(id: usize, tree: &mut Tree) -> Server {
         let pen = Pen {
             segment: SEGMENT,

@@ -24,7 +24,7 @@ pub enum Proof {
     None,
 }
 
-/// What somebody said wrongly.
+/// A wrong answer.
 #[derive(Clone, Debug)]
 pub struct Violation {
     pub rule: &'static str,

@@ -144,7 +144,7 @@ pub fn validate(seen: &mut Seen, place: u64, page: &[u8]) -> Result<(), String> 
 }
 
 impl Reader {
-    /// Jumps (`XLogBeginRead`).
+    /// Goes on reading at this LSN, as `XLogBeginRead` does.
     pub fn begin(&mut self, at: u64) {
         self.read = 0;
         self.end = at;

@@ -45,7 +45,7 @@ pub struct Shelf {
     /// It is an object store, and no directory.
     pub is_far: bool,
     weather: Arc<Mutex<Weather>>,
-    /// What is in it.
+    /// Stored files by name.
     pub kept: BTreeMap<String, Kept>,
 }
 

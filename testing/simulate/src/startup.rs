@@ -100,7 +100,7 @@ pub trait Host {
 pub struct Ended {
     /// The last record that was replayed.
     pub state: Option<NodeId>,
-    /// Where WAL goes on.
+    /// LSN at which WAL goes on.
     pub end: u64,
     /// The timeline in the name of the file that holds it.
     pub file_timeline: u32,
@@ -169,7 +169,7 @@ struct Feed<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     pub goal: Goal,
-    /// `recovery_target_lsn`, inclusive.
+    /// `recovery_target_lsn`, with `recovery_target_inclusive` on.
     pub place: Option<u64>,
 }
 

@@ -103,7 +103,7 @@ fn is_unexpected(why: &str) -> bool {
     !expected.iter().any(|part| why.contains(part))
 }
 
-/// How much was done.
+/// How often each thing was done.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
     pub recoveries: u64,

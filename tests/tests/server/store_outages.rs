@@ -26,7 +26,7 @@ pub(crate) const OUTAGE_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How many messages an outage may bring from Walden and from the server about it.
 const MESSAGES_MAX: usize = 12;
 
-/// `walden.memory_limit` here.
+/// `walden.memory_limit` of these tests, in megabytes.
 pub(crate) const MEMORY_LIMIT_MB: u64 = 64;
 
 /// What a server process has in memory of its own without Walden, and the stacks of threads.

@@ -13,7 +13,7 @@ use archive::{
 use lab::stores::Store;
 use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
-/// Whose WAL it is.
+/// System identifier of all WAL here.
 pub(crate) const SYSTEM: SystemIdentifier = SystemIdentifier(7_123_456_789_012_345_678);
 
 /// The smallest segments there are.

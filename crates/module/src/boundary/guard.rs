@@ -20,7 +20,7 @@ unsafe extern "C-unwind" {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ServerError {
-    /// Primary message.
+    /// The server's primary message, as it would be logged.
     pub message: String,
     /// Detail, where there was one.
     pub detail: Option<String>,

@@ -112,7 +112,7 @@ impl Scene {
         assert!(store.remove(name).unwrap(), "{name}");
     }
 
-    /// Recovery asks.
+    /// What recovery is told when it asks for this file.
     pub(super) fn ask(&mut self, name: &str) -> Told {
         let asker = Asker::Recovery(self.server.clone());
         self.ask_as(name, asker)

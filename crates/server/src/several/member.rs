@@ -30,7 +30,7 @@ pub(super) struct Member {
 enum Kind {
     /// Walden's own, called directly.
     Walden(Box<Archiver>),
-    /// Somebody else's, loaded.
+    /// Another library's, called through the C interface.
     Loaded(&'static Library),
     /// Somebody else's, not loaded yet; since when.
     NotLoaded(Option<(Instant, Failure)>),

@@ -63,7 +63,7 @@ impl Asked {
         let _ = self.reply.send(Reply::TakenUp { until });
     }
 
-    /// Gives the answer.
+    /// Gives the answer to the thread that serves the client.
     pub(crate) fn answer(self, answer: Answer) {
         // The client's thread may have answered by itself already; then this one comes too late.
         let _ = self.reply.send(Reply::Answer(answer));

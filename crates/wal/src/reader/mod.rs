@@ -45,7 +45,7 @@ pub enum ReadError {
     /// It is not as long as its header says.
     #[error("it has {bytes} bytes instead of {expected}")]
     Length {
-        /// How long it is.
+        /// Segment size in bytes.
         bytes: u64,
         /// How long it should be.
         expected: u64,

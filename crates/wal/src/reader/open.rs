@@ -14,7 +14,7 @@ pub(crate) const KEPT_BYTES: usize = RECORD_HEADER_BYTES + FRONT_BYTES;
 /// A record of which some bytes are still to come.
 #[derive(Clone, Debug)]
 pub(crate) struct Open {
-    /// Where it begins.
+    /// LSN at which the record begins.
     pub(crate) lsn: Lsn,
     /// How long it is, in bytes.
     pub(crate) total: u32,

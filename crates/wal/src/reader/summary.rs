@@ -42,7 +42,7 @@ pub(crate) enum Tail {
     Through,
     /// With a switch: the rest is unused.
     Switched(Lsn),
-    /// WAL ends here.
+    /// WAL ends at this LSN, before the end of the segment.
     Ended(Lsn),
 }
 

@@ -22,7 +22,7 @@ use crate::{
 /// What is expected next.
 #[derive(Debug)]
 enum Stage {
-    /// Records.
+    /// Records, one after the other, up to the end of the page.
     Records,
     /// Nothing: a switch at this place has ended the segment.
     Switched(Lsn),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The repository.
+/// Path of the repository's root.
 pub(crate) fn repository() -> PathBuf {
     let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     root.pop();
@@ -21,7 +21,7 @@ pub(crate) fn source() -> PathBuf {
     repository().join("docs/src")
 }
 
-/// One page.
+/// A chapter: one page of the book.
 pub(crate) struct Chapter {
     /// Its path in the folder of the chapters.
     pub(crate) path: String,
@@ -38,7 +38,7 @@ pub(crate) struct Chapter {
 pub(crate) struct Block {
     /// `chapter:line`.
     pub(crate) place: String,
-    /// Who checks it.
+    /// Decides how the block is checked.
     pub(crate) kind: Kind,
     /// What stands between the fences.
     pub(crate) text: String,

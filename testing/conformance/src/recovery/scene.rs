@@ -236,7 +236,7 @@ impl<'lab> Asker<'lab> {
         })
     }
 
-    /// The usual one.
+    /// A scene with the usual settings.
     pub(super) fn of(
         subject: &Subject,
         lab: &'lab Lab,

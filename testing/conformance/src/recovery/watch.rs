@@ -19,7 +19,7 @@ pub(super) struct Watch {
     name: String,
 }
 
-/// What happened to it.
+/// What was seen to happen to the watched name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     /// How often a file got the name, by rename or link, or was created under it.

@@ -22,7 +22,7 @@ pub(super) struct Port {
 }
 
 impl Port {
-    /// Takes a free one.
+    /// Takes a free port and holds it.
     pub(super) fn take() -> Result<Port> {
         let socket = bound(0)?;
         let address = getsockname(&socket).context("could not ask for a port's number")?;
@@ -33,7 +33,7 @@ impl Port {
         })
     }
 
-    /// Its number.
+    /// The TCP port's number.
     pub(super) fn number(&self) -> u16 {
         self.number
     }

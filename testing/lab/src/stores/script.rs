@@ -151,7 +151,7 @@ impl Script {
         })
     }
 
-    /// Its port.
+    /// The TCP port of 127.0.0.1 that the script listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port.number()

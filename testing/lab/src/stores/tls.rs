@@ -21,7 +21,7 @@ keyUsage=critical,digitalSignature
 extendedKeyUsage=serverAuth
 ";
 
-/// What a server needs.
+/// The files that a server with TLS needs.
 pub(super) struct Made {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,

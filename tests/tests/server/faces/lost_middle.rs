@@ -14,7 +14,7 @@ use crate::faces::{
 /// How much the server in the middle wrote.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Middle {
-    /// Whole segments.
+    /// Several whole segments.
     Segments,
     /// One entry, in the segment in which its timeline begins and ends.
     Little,

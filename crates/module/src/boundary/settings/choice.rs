@@ -18,7 +18,7 @@ pub struct BoolSetting {
 }
 
 impl BoolSetting {
-    /// Yes or no.
+    /// A parameter that is yes or no, with its default.
     #[must_use]
     pub const fn new(about: About, default: bool) -> Self {
         Self {

@@ -100,15 +100,15 @@ impl Setting for IntSetting {
 /// The unit that a [`DurationSetting`] is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// `ms`
+    /// Whole milliseconds: `ms`.
     Milliseconds,
-    /// `s`
+    /// Whole seconds: `s`.
     Seconds,
-    /// `min`
+    /// Whole minutes: `min`.
     Minutes,
 }
 
-/// A span of time.
+/// A parameter whose value is a duration, in a unit that the server converts.
 #[derive(Debug)]
 pub struct DurationSetting {
     number: IntSetting,
@@ -155,7 +155,7 @@ impl DurationSetting {
         setting
     }
 
-    /// The present value.
+    /// The present value, within the bounds.
     #[must_use]
     pub fn get(&self, process: Process) -> Duration {
         Duration::from_millis(times(self.number.get(process), self.unit_ms))
@@ -176,7 +176,7 @@ impl Setting for DurationSetting {
 /// The unit that a [`SizeSetting`] is counted in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryUnit {
-    /// `B`
+    /// Bytes: `B`.
     Bytes,
     /// `kB`, 1024 bytes
     Kilobytes,

@@ -9,7 +9,7 @@ use core::ffi::{CStr, c_char};
 use core::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
-/// A text.
+/// A parameter whose value is a text.
 #[derive(Debug)]
 pub struct StringSetting {
     about: About,

@@ -52,7 +52,7 @@ impl Asked {
         })
     }
 
-    /// Does it.
+    /// Carries the request out and answers it.
     pub(super) fn answer(self, bucket: &str, objects: &mut Objects) -> Response<Body> {
         if self.bucket != bucket {
             return error(StatusCode::NOT_FOUND, "NoSuchBucket");

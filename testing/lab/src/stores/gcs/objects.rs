@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// The least that a part may have, unless it is the last one.
 const PART_BYTES_MIN: usize = 5 * 1024 * 1024;
 
-/// One object.
+/// An object of the fake: its bytes and what it tells of them.
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     pub(super) data: Bytes,
@@ -38,7 +38,7 @@ pub(super) enum Refused {
     EntityTooSmall,
 }
 
-/// All of a bucket.
+/// All objects of a bucket, and uploads in parts that have not ended.
 #[derive(Default)]
 pub(super) struct Objects {
     objects: BTreeMap<String, Object>,

@@ -26,13 +26,13 @@ pub(super) fn decoded(text: &str, is_query: bool) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// A text between tags.
+/// A text escaped for XML.
 pub(super) fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     text.replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A moment in UTC.
+/// A date and time in UTC.
 pub(super) struct Date {
     year: u64,
     month: usize,
@@ -85,13 +85,13 @@ impl Date {
         format!("{hour:02}:{minute:02}:{:02}", self.second % 60)
     }
 
-    /// As XML has it.
+    /// The date as in XML: ISO 8601.
     pub(super) fn iso(&self) -> String {
         let (year, month, day) = (self.year, self.month + 1, self.day);
         format!("{year:04}-{month:02}-{day:02}T{}Z", self.clock())
     }
 
-    /// As headers have it.
+    /// The date as in HTTP headers.
     pub(super) fn http(&self) -> String {
         let weekday = WEEKDAYS.get(self.weekday).copied().unwrap_or_default();
         let month = MONTHS.get(self.month).copied().unwrap_or_default();

@@ -33,11 +33,11 @@ pub struct Request {
     pub method: String,
     /// Path and query, as they were sent.
     pub path: String,
-    /// When it came.
+    /// When the request arrived.
     pub at: Instant,
     /// The status that was sent, or that the store answered when it was not; `None` while there is no answer.
     pub status: Option<u16>,
-    /// How long that took.
+    /// How long the answer took; `None` while there is none.
     pub took: Option<Duration>,
     /// How it was made to fail.
     pub fault: Option<Fault>,
@@ -74,7 +74,7 @@ impl Proxy {
         Ok(Proxy { server })
     }
 
-    /// Its own port.
+    /// The TCP port of 127.0.0.1 that the proxy listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.server.port()
