@@ -4,9 +4,12 @@
 //! test's server. Leaves to the caller that a process may be gone by the time it is signalled.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait::wait_until;
 
 /// One process, as it was when looked at.
 #[derive(Clone, Debug)]
@@ -27,6 +30,16 @@ impl Process {
         signal_pid(self.pid, signal)
     }
 
+    /// Stops it (SIGSTOP), and answers once no thread of it runs any more. SIGCONT lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses, or a thread still runs at the [deadline](crate::DEADLINE).
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        wait_until_stopped(self.pid)
+    }
+
     /// Whether it is still there, a zombie that waits for its parent counting as gone.
     #[must_use]
     pub fn is_alive(&self) -> bool {
@@ -41,6 +54,25 @@ pub(crate) fn signal_pid(pid: u32, signal: Signal) -> Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("could not signal process {pid}")),
     }
+}
+
+/// Waits until no thread of a process runs that was sent SIGSTOP; one that is gone has stopped too.
+///
+/// The signal stops whichever thread takes it up first, and this one stops the others: on a busy machine they go on for
+/// long enough to answer a request.
+pub(crate) fn wait_until_stopped(pid: u32) -> Result<()> {
+    let threads = format!("/proc/{pid}/task");
+    wait_until(&format!("process {pid} to stop"), || {
+        let Ok(entries) = fs::read_dir(&threads) else {
+            return Ok(true);
+        };
+        // Traced ones ("t"), dead ones ("X") and zombies ("Z") run no more either.
+        let runs = |thread: fs::DirEntry| {
+            let state = state_in(&thread.path().join("stat"));
+            state.is_some_and(|(_, state)| !["T", "t", "X", "Z"].contains(&state.as_str()))
+        };
+        Ok(!entries.flatten().any(runs))
+    })
 }
 
 /// Every live process below `ancestor`, in no order.
@@ -74,7 +106,11 @@ pub(crate) fn descendants(ancestor: u32) -> Result<Vec<Process>> {
 
 /// Parent and state letter of a process, from `/proc/PID/stat`.
 fn stat(pid: u32) -> Option<(u32, String)> {
-    let line = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_in(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn state_in(file: &Path) -> Option<(u32, String)> {
+    let line = fs::read_to_string(file).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
     let (_, rest) = line.rsplit_once(") ")?;
     let mut fields = rest.split(' ');

@@ -133,7 +133,7 @@ pub(crate) fn start_and_hold(cluster: &Cluster, segments: usize) -> Result<Proce
     wait_for("recovery to get under way", DEADLINE, || {
         Ok((restored_since(cluster, mark)?.len() >= segments).then_some(()))
     })?;
-    startup.signal(Signal::STOP)?;
+    startup.pause()?;
     Ok(startup)
 }
 

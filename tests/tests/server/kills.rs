@@ -137,7 +137,7 @@ fn a_standby_goes_on_by_itself_when_the_worker_is_killed_in_mid_request() -> Res
         let standby = standby(lab, "standby", &backup, recovery_settings(lab, &archive)?)?;
         for entry in 1..=3 {
             let worker = standby.wait_for_process("recovery worker")?;
-            worker.signal(Signal::STOP)?;
+            worker.pause()?;
             wait_for_client(&standby)?;
             worker.signal(Signal::KILL)?;
             write(&primary, entry)?;
@@ -165,7 +165,7 @@ fn recovery_completes_when_the_worker_is_killed_in_mid_request() -> Result<()> {
         recovered.launch()?;
         recovered.wait_for_log(Mark::default(), &["restored log file"])?;
         let worker = recovered.wait_for_process("recovery worker")?;
-        worker.signal(Signal::STOP)?;
+        worker.pause()?;
         wait_for_client(&recovered)?;
         worker.signal(Signal::KILL)?;
         recovered.wait_until_promoted()?;
@@ -189,7 +189,7 @@ fn recovery_completes_after_a_restart_when_the_client_is_killed() -> Result<()> 
         recovered.launch()?;
         recovered.wait_for_log(Mark::default(), &["restored log file"])?;
         let worker = recovered.wait_for_process("recovery worker")?;
-        worker.signal(Signal::STOP)?;
+        worker.pause()?;
         wait_for_client(&recovered)?.signal(Signal::KILL)?;
         // The startup process takes a killed command for a reason to give up: FATAL, nothing promoted.
         worker.signal(Signal::CONT)?;

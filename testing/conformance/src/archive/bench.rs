@@ -215,7 +215,7 @@ pub(crate) fn pause(cluster: &Cluster, archiver: &Process) -> Result<()> {
     let sleeps = || Ok((cluster.sql(asleep)?.trim() == "t").then_some(()));
     // In vain is fine; why an SQL command failed, the next one tells.
     let _ = wait_for("the archiver to sleep", SLEEPS_WITHIN, sleeps);
-    archiver.signal(Signal::STOP)
+    archiver.pause()
 }
 
 /// The archiver of a server that has just come up, with nothing left to do.

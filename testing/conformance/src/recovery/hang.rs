@@ -82,7 +82,7 @@ fn promotion_while_hanging(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     must_show(&standby, 2)?;
     // Held back so that it does not fetch the next segment before that can hang.
     let startup = standby.wait_for_process("startup")?;
-    startup.signal(Signal::STOP)?;
+    startup.pause()?;
     let segment = primary.write_segments(3..=3)?.concat();
     primary.wait_until_archived()?;
     let stall = Stall::on_open(&archive.stored(&segment)?)?;

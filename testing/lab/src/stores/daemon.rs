@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::log::tail;
+use crate::process::{descendants, wait_until_stopped};
 use crate::program::wait_for_exit;
 
 /// How long a store may take to end when asked to; then it is killed, and that is a failure.
@@ -61,6 +62,16 @@ impl Daemon {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error).context("could not signal a store"),
         }
+    }
+
+    /// Stops all of it (SIGSTOP), and answers once no thread of it runs any more.
+    pub(super) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let first = self.child.id();
+        let below = descendants(first)?.into_iter().map(|process| process.pid);
+        std::iter::once(first)
+            .chain(below)
+            .try_for_each(wait_until_stopped)
     }
 
     /// Ends it with this signal, and waits for its end.

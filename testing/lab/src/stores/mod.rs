@@ -301,9 +301,13 @@ impl<'lab> Store<'lab> {
     ///
     /// # Errors
     ///
-    /// When it cannot be signalled.
+    /// When it cannot be signalled, or does not stop.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        match &self.runs {
+            Runs::Fake(fake) => fake.pause(true),
+            Runs::Program(running) => self.daemon(&lock(running))?.pause()?,
+        }
+        Ok(())
     }
 
     /// Lets it go on.
@@ -312,21 +316,16 @@ impl<'lab> Store<'lab> {
     ///
     /// When it cannot be signalled.
     pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::CONT)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
         match &self.runs {
-            Runs::Fake(fake) => fake.pause(signal == Signal::STOP),
-            Runs::Program(running) => {
-                let running = lock(running);
-                let daemon = running.as_ref();
-                return daemon
-                    .with_context(|| format!("{} does not run", self.make))?
-                    .signal(signal);
-            }
+            Runs::Fake(fake) => fake.pause(false),
+            Runs::Program(running) => self.daemon(&lock(running))?.signal(Signal::CONT)?,
         }
         Ok(())
+    }
+
+    fn daemon<'daemon>(&self, running: &'daemon Option<Daemon>) -> Result<&'daemon Daemon> {
+        let daemon = running.as_ref();
+        daemon.with_context(|| format!("{} does not run", self.make))
     }
 
     fn eyes(&self) -> Eyes {

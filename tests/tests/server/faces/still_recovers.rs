@@ -161,7 +161,9 @@ fn mid_segment_failover<'lab>(
     let unfinished = current_segment(&old)?;
     wait_for_entries(&new, 4)?;
     promote(&new)?;
+    // The archiver of the new timeline takes the history first; what the scenarios say of an archive holds behind both.
     archive.wait_for("00000002.history")?;
+    archive.wait_for(&format!("{unfinished}.partial"))?;
     let case = Case::new(lab, archive, backup);
     Ok((old, new, case, unfinished))
 }
