@@ -344,11 +344,11 @@ fn nothing_in_the_library_can_end_the_process() {
         "mmap",
         "todo!(",
     ];
-    let found = lines_where(
-        &sources(),
-        &["crates/cli/src/exit.rs", "crates/cli/src/main.rs"],
-        |line| banned.iter().any(|word| line.contains(word)),
-    );
+    // The way out; and the tests of it, in a process of their own.
+    let exempt = ["crates/cli/src/exit.rs", "crates/cli/src/again.rs"];
+    let found = lines_where(&sources(), &exempt, |line| {
+        banned.iter().any(|word| line.contains(word))
+    });
     none("ends or can end the process (U3)", found);
     let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
     assert!(

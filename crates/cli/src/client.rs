@@ -78,6 +78,11 @@ impl Call {
 
 /// Asks the worker, and turns its answer into an outcome.
 pub(crate) fn run(call: &Call) -> Outcome {
+    run_within(call, wire::WORKER_START_WAIT_MAX)
+}
+
+/// The same, waiting at most this long for a worker to come up where a recovery would stop without one.
+fn run_within(call: &Call, worker_start_wait_max: Duration) -> Outcome {
     if call.single_user {
         let message = format!(
             "recovery module \"{}\" cannot be loaded in single-user mode",
@@ -105,10 +110,10 @@ pub(crate) fn run(call: &Call) -> Outcome {
         Request::ArchiveCleanup { .. } => Duration::ZERO,
         Request::Restore { .. } | Request::RecoveryEnd { .. } if own => OWN_WORKER_START_WAIT_MAX,
         Request::Restore { .. } | Request::RecoveryEnd { .. } => {
-            let wait_max = worker_start_wait_max();
-            match Phase::of(Path::new(".")).stops() {
-                true => wait_max,
-                false => wait_max.min(IMPATIENT_WORKER_START_WAIT_MAX),
+            if Phase::of(Path::new(".")).stops() {
+                worker_start_wait_max
+            } else {
+                worker_start_wait_max.min(IMPATIENT_WORKER_START_WAIT_MAX)
             }
         }
     };
@@ -223,20 +228,11 @@ fn hint_for(error: &AskError) -> Option<&'static str> {
     }
 }
 
-/// How long to wait for a worker. The tests of a worker that never comes make it shorter.
-fn worker_start_wait_max() -> Duration {
-    #[cfg(debug_assertions)]
-    if let Ok(text) = std::env::var("WALDEN_TEST_WORKER_WAIT_MS")
-        && let Ok(wait_ms) = text.parse()
-    {
-        return Duration::from_millis(wait_ms);
-    }
-    wire::WORKER_START_WAIT_MAX
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::again::Again;
+    use std::fs;
 
     fn call(line: &str) -> Option<Call> {
         Call::from_args(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
@@ -285,5 +281,48 @@ mod tests {
         ] {
             assert_eq!(call(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn without_a_worker_restore_could_not_tell_recovery_end_fails_and_cleanup_is_left_for_later() {
+        const TEST: &str = concat!(
+            "client::tests::",
+            "without_a_worker_restore_could_not_tell_recovery_end_fails_and_cleanup_is_left_for_later"
+        );
+        const SEGMENT: &str = "000000010000000000000003";
+        Again::answer(|args| {
+            let answer = |args: &[OsString]| {
+                run_within(&Call::from_args(args).unwrap(), Duration::from_millis(60))
+            };
+            crate::exit::status_of(args, answer)
+        });
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["global", "pg_wal", "pg_stat_tmp"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        for file in ["PG_VERSION", "global/pg_control", "recovery.signal"] {
+            fs::write(dir.path().join(file), "").unwrap();
+        }
+        let alone = |args: &[&str]| Again::run(TEST, args, dir.path());
+        let restore = [
+            "restore",
+            "--library",
+            "other",
+            SEGMENT,
+            "pg_wal/RECOVERYXLOG",
+            SEGMENT,
+        ];
+        let says = |again: &Again, status: i32, what: &str| {
+            assert_eq!(again.status, status, "{again:?}");
+            assert!(again.stderr.contains(what), "{again:?}");
+        };
+        says(&alone(&restore), 200, "pg_stat_tmp/walden_recovery.sock");
+        let recovery_end = alone(&["recovery-end", "--library", "other", SEGMENT]);
+        says(&recovery_end, 1, "could not finish recovery");
+        let cleanup = alone(&["archive-cleanup", "--library", "other", SEGMENT]);
+        says(&cleanup, 0, "left to the next restartpoint");
+        assert_eq!(cleanup.stderr.lines().count(), 1, "{cleanup:?}");
+        fs::write(dir.path().join("standby.signal"), "").unwrap();
+        says(&alone(&restore), 1, "could not restore");
     }
 }

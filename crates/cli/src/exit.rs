@@ -73,6 +73,11 @@ pub(crate) fn status(column: Column, outcome: Outcome) -> u8 {
 
 /// Runs the program and turns its outcome, or its panic, into its exit status.
 pub(crate) fn leave(args: &[OsString], run: impl FnOnce(&[OsString]) -> Outcome) -> ExitCode {
+    ExitCode::from(status_of(args, run))
+}
+
+/// What [`leave`] exits with.
+pub(crate) fn status_of(args: &[OsString], run: impl FnOnce(&[OsString]) -> Outcome) -> u8 {
     panic::set_hook(Box::new(|info| {
         let payload = info.payload();
         let text = payload.downcast_ref::<String>().map(String::as_str);
@@ -85,7 +90,7 @@ pub(crate) fn leave(args: &[OsString], run: impl FnOnce(&[OsString]) -> Outcome)
         }
     }));
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| run(args))).unwrap_or(Outcome::Panicked);
-    ExitCode::from(status(column_of(args), outcome))
+    status(column_of(args), outcome)
 }
 
 /// The column that a command line belongs to, read without the flag parser, which may have refused it.
@@ -145,6 +150,7 @@ fn has_attached_value(arg: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::again::Again;
 
     fn column(line: &str) -> Column {
         column_of(
@@ -204,6 +210,27 @@ mod tests {
             "archive-cleanup",
         ] {
             assert_eq!(column(line), Column::Other, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_reported_in_one_line_and_has_a_status_of_its_own() {
+        const TEST: &str =
+            "exit::tests::a_panic_is_reported_in_one_line_and_has_a_status_of_its_own";
+        Again::answer(|args| status_of(args, |_| panic!("asked to panic")));
+        for (line, status) in [
+            ("restore SEGMENT x", 202),
+            ("-A ARCHIVE restore SEGMENT x", 202),
+            ("archive SEGMENT", 3),
+            ("archive-cleanup SEGMENT", 3),
+            ("recovery-end", 3),
+            ("list", 3),
+            ("-A ARCHIVE check", 3),
+        ] {
+            let again = Again::run(TEST, &line.split(' ').collect::<Vec<_>>(), ".");
+            assert_eq!(again.status, status, "{line}: {again:?}");
+            assert!(again.stderr.contains("asked to panic"), "{line}: {again:?}");
+            assert_eq!(again.stderr.lines().count(), 1, "{line}: {again:?}");
         }
     }
 }

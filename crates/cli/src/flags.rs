@@ -66,11 +66,6 @@ pub(crate) struct Global {
     /// Say what is done
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
-
-    /// Panic, to show what becomes of it
-    #[cfg(debug_assertions)]
-    #[arg(long, global = true, hide = true)]
-    pub(crate) test_panic: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -309,8 +304,6 @@ impl Global {
             recipients: None,
             identity_file: None,
             verbose: false,
-            #[cfg(debug_assertions)]
-            test_panic: false,
         }
     }
 }
@@ -319,16 +312,7 @@ impl Flags {
     /// Reads the arguments that follow the program's name.
     pub(crate) fn read(args: &[OsString]) -> Result<Flags, clap::Error> {
         let program = OsString::from("walden");
-        let flags = Flags::try_parse_from(std::iter::once(&program).chain(args))?;
-        #[cfg(debug_assertions)]
-        #[expect(
-            clippy::panic,
-            reason = "asked for, by the tests of what a panic leads to"
-        )]
-        if flags.global.test_panic {
-            panic!("asked to panic");
-        }
-        Ok(flags)
+        Flags::try_parse_from(std::iter::once(&program).chain(args))
     }
 }
 

@@ -4,6 +4,8 @@
 //! is never taken for the end of WAL; as the worker's client it does next to nothing before it asks.
 //! Left to others: what each command does is in the file of its name, archives are in `archive`.
 
+#[cfg(test)]
+mod again;
 mod archive_file;
 mod caller;
 mod check;

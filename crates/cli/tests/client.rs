@@ -228,29 +228,6 @@ fn a_worker_that_dies_every_time_is_could_not_tell() {
     end(child).exits(200).says("died");
 }
 
-// The way to make it happen exists in debug builds only.
-#[cfg(debug_assertions)]
-#[test]
-fn without_a_worker_restore_could_not_tell_recovery_end_fails_and_cleanup_is_left_for_later() {
-    let place = Place::new();
-    let alone = |args: &[&str]| {
-        let mut command = place.command("data");
-        common::run(command.args(args).env("WALDEN_TEST_WORKER_WAIT_MS", "60"))
-    };
-    alone(&RESTORE)
-        .exits(200)
-        .says("pg_stat_tmp/walden_recovery.sock");
-    alone(&RECOVERY_END)
-        .exits(1)
-        .says("could not finish recovery");
-    let ran = alone(&CLEANUP)
-        .exits(0)
-        .says("left to the next restartpoint");
-    assert_eq!(ran.stderr.lines().count(), 1);
-    fs::write(place.path("data/standby.signal"), "").unwrap();
-    alone(&RESTORE).exits(1).says("could not restore");
-}
-
 /// The same call for Walden's own library.
 fn own<'a>(args: &[&'a str]) -> Vec<&'a str> {
     args.iter()

@@ -62,30 +62,6 @@ fn a_usage_error_of_another_command_is_2() {
     }
 }
 
-// The way to make it happen exists in debug builds only.
-#[cfg(debug_assertions)]
-#[test]
-fn a_panic_is_reported_in_one_line_and_has_a_status_of_its_own() {
-    let place = Place::new();
-    let (segment, archive) = (name(1), place.text("archive"));
-    let lines: [(&[&str], i32); 7] = [
-        (&["restore", "--test-panic", &segment, "x"], 202),
-        (
-            &["--test-panic", "-A", &archive, "restore", &segment, "x"],
-            202,
-        ),
-        (&["archive", "--test-panic", &segment], 3),
-        (&["archive-cleanup", "--test-panic", common::ZEROS], 3),
-        (&["recovery-end", "--test-panic"], 3),
-        (&["list", "--test-panic"], 3),
-        (&["-A", &archive, "check", "--test-panic"], 3),
-    ];
-    for (line, status) in lines {
-        let ran = place.walden(line).exits(status).says("asked to panic");
-        assert_eq!(ran.stderr.lines().count(), 1, "{ran:?}");
-    }
-}
-
 #[test]
 fn help_and_version_are_printed_and_succeed() {
     let place = Place::new();
