@@ -9,9 +9,9 @@
  * without a database connection and without transactions.
  *
  * The one thing to get right is the answer. False says that the archive has
- * no such file, and outside standby mode recovery then ends. Whoever cannot
- * tell raises ERROR: the worker reports it, cleans up after it and tries
- * again, and it never looks like the end of WAL.
+ * no such file, and outside standby mode recovery then ends. A module that
+ * cannot tell raises ERROR: the worker reports it, cleans up after it and
+ * tries again, and it never looks like the end of WAL.
  *
  * SPDX-License-Identifier: PostgreSQL
  *
@@ -222,7 +222,7 @@ c_recovery_restore(RecoveryModuleState *state, const char *file,
 
 	copied = copy_contents(from, source, to, path);
 
-	/* Whoever copied it into the archive may have been cut off half way. */
+	/* A copy into the archive may have been cut off half way. */
 	if (IsXLogFileName(file) && copied != (uint64) wal_segment_size)
 		ereport(ERROR,
 				(errmsg("archive file \"%s\" has the wrong size: " UINT64_FORMAT

@@ -85,7 +85,7 @@ const _: () = assert!(offset_of!(ErrorData, detail) == 64);
 const _: () = assert!(offset_of!(ErrorData, hint) == 80);
 
 unsafe extern "C-unwind" {
-    /// Begins a report; false when nobody would see it.
+    /// Begins a report; false if it would not be shown anywhere.
     pub fn errstart(elevel: c_int, domain: *const c_char) -> bool;
     /// Ends a report; may not return.
     pub fn errfinish(filename: *const c_char, lineno: c_int, funcname: *const c_char);

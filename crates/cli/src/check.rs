@@ -32,7 +32,7 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 pub(crate) enum Verdict {
     /// Everything is right; nothing to do.
     Passed,
-    /// It works, but somebody should look.
+    /// It works, and needs attention.
     Warning,
     /// Archiving or recovery does not work like this.
     Failed,
@@ -229,13 +229,13 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
     check_wal::check(chosen, archived, lines);
 }
 
-/// Opens the archive, with an end: somebody waits for an answer, be it that there is none. A thread that is stuck there
+/// Opens the archive, with a deadline: a person waits for an answer, even for none. A thread that is stuck there
 /// ends with this process.
 fn opened(settings: &Settings, wait_max: Duration) -> Result<Archive, Error> {
     let (tell, told) = sync_channel(1);
     let theirs = settings.clone();
     let open = move || {
-        // Nobody may listen any more; then the answer is not wanted.
+        // The receiver may have gone; then the answer is not wanted.
         let _ = tell.send(theirs.open(archive::spawn_plainly));
     };
     archive::spawn_plainly("walden check", Box::new(open))
@@ -250,7 +250,7 @@ fn opened(settings: &Settings, wait_max: Duration) -> Result<Archive, Error> {
         Err(match settings.location {
             Location::Directory(_) => error.with_hint("Is its file system alive?"),
             Location::Cloud(_) => error.with_hint(
-                "Something takes connections there and is silent. Is it the store, and is the endpoint right?",
+                "Something accepts connections there and does not answer. Is it the store, and is the endpoint right?",
             ),
         })
     })

@@ -12,7 +12,7 @@ pub(crate) fn check(options: &Options, lines: &mut Vec<Line>) {
     match (recipients.is_empty(), &options.identity_file) {
         (true, None) => {}
         (false, None) => lines.push(Line::passed(format!(
-            "new files are encrypted for {recipients}; whoever restores needs an identity file"
+            "new files are encrypted for {recipients}; restoring needs an identity file"
         ))),
         (true, Some(file)) => lines.push(match file.recipients() {
             Ok(ours) => Line::passed(format!(
@@ -22,7 +22,7 @@ pub(crate) fn check(options: &Options, lines: &mut Vec<Line>) {
         }),
         (false, Some(file)) => lines.push(match round_trip(recipients, file) {
             Ok(()) => Line::passed(format!(
-                "what is encrypted for {recipients} can be read with identity file \"{file}\""
+                "files that are encrypted for {recipients} can be read with identity file \"{file}\""
             )),
             Err(error) => Line::error(
                 &error,

@@ -99,7 +99,7 @@ fn shared(names: &Names) -> Option<Line> {
 }
 
 /// Segments that lie plain in such an archive, and came after all that are compressed or encrypted: Walden does not write any
-/// under these settings. Of those that came before nobody can tell whose they are: settings change.
+/// under these settings. For earlier ones there is no telling whose they are: settings change.
 fn plain_behind(archive: &Archive, names: &Names) -> Option<Line> {
     let is_segment = |stored: &&Stored| matches!(stored.name, WalFileName::Segment(_));
     let segments = || names.files.iter().filter(is_segment);
@@ -146,7 +146,7 @@ pub(crate) fn check(archive: &Archive, names: &Names, options: &Options, lines: 
     }
     if !spare.is_empty() {
         let found = format!(
-            "{} named like WAL files and restored by nobody: {}",
+            "{} named like WAL files that nothing restores: {}",
             are(spare.len(), "object"),
             some_of(&spare)
         );

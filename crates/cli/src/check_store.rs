@@ -35,7 +35,7 @@ pub(crate) fn check(address: &Address, lines: &mut Vec<Line>, progress: &Progres
         Err(error) => Line::error(error, cure),
     };
     lines.push(all_ok(
-        "what is stored is listed at once, page after page",
+        "stored objects are listed at once, page after page",
         &probed.listing,
         "Let the credentials list the bucket; if they may, use a store whose listings can be relied on.",
     ));
@@ -77,11 +77,11 @@ fn creation(address: &Address, probed: &Probed) -> Line {
             "Remove unsafe_overwrite=true from the location.",
         ),
         Ok(()) => Line::passed(
-            "objects are created only if they are absent, also of eight writers at once",
+            "objects are created only if they are absent, even by eight writers at once",
         ),
         Err(error) if chosen => Line::warning(
             error.to_string(),
-            "Let nobody else ever write there; better, use a store with conditional writes.",
+            "Make sure that nothing else ever writes there; better, use a store with conditional writes.",
         ),
         Err(error) => Line::error(error, "Let the credentials write and remove objects."),
     }

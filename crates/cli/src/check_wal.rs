@@ -42,7 +42,7 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
             filled @ [first, ..] => Line::failed(
                 format!(
                     "the archive lacks {} before later ones: in \"{}\", with neither \".ready\" nor \".done\" in \
-                     \"archive_status\", so that nobody knows of it: {}",
+                     \"archive_status\", so that the server does not know of it: {}",
                     say::counted(filled.len() as u64, "segment"),
                     pg_wal.display(),
                     some_of(filled)
@@ -101,7 +101,7 @@ fn packed(pg_wal: &Path, own: &[WalFileName]) -> Line {
         let path = pg_wal.join(name.to_string());
         open_regular(&path).and_then(Form::of_contents).ok()
     };
-    // Of an empty file the bytes do not say that anybody has put it there.
+    // An empty file has no bytes that say where it is from.
     let is_packed = |form: &Form| !matches!(form, Form::Plain | Form::Empty);
     let packed: Vec<(&WalFileName, Form)> = own
         .iter()

@@ -2,7 +2,7 @@
 //! (`initdb -g`).
 //!
 //! Guarantees: nothing that the umask forbids is allowed; without a cluster to go by, files are for their owner alone.
-//! Leaves what mode a file is asked for to whoever makes it (`archive`).
+//! The mode that a file is asked for is left to `archive`.
 
 use rustix::fs::Mode;
 use rustix::process::umask;

@@ -97,7 +97,7 @@ fn look(archive: &Archive, progress: &Progress) -> Result<(Vec<Stored>, Vec<Stri
     if archive.skipped() > 0 {
         let objects = say::counted(archive.skipped(), "object");
         say::note(&format!(
-            "left out {objects} with names that no archive has"
+            "ignored {objects} with names that no archive uses"
         ));
     }
     files.sort_by_key(|file: &Stored| file.name);
@@ -105,13 +105,13 @@ fn look(archive: &Archive, progress: &Progress) -> Result<(Vec<Stored>, Vec<Stri
     Ok((files, beside))
 }
 
-/// Warns of objects that are named like WAL files, and that nobody finds who restores.
+/// Warns of objects that are named like WAL files, and that no restore finds.
 fn warn_of(beside: &[String]) {
     for key in beside.iter().take(BESIDE_TOLD_MAX) {
         if let Some(name) = archive::beside(key) {
             let hint = archive::rename_hint(key, &name);
             say::warning(&format!(
-                "\"{key}\" is not found by who restores \"{name}\"; {hint}"
+                "\"{key}\" is not found by a restore of \"{name}\"; {hint}"
             ));
         }
     }
@@ -397,7 +397,7 @@ fn spaced(text: &str) -> String {
     text.replace('T', " ").replace('Z', " UTC")
 }
 
-/// `, all encrypted`; `, 3 encrypted`; nothing if none is, or nobody has looked.
+/// `, all encrypted`; `, 3 encrypted`; nothing if none is, or if it is not known.
 fn encrypted(forms: &[Option<Form>]) -> String {
     let is_sealed = |form: &&Option<Form>| **form == Some(Form::Age);
     match forms.iter().filter(is_sealed).count() {

@@ -62,7 +62,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Writes into a pipe or a device. One that nobody reads is an error, not something to wait for.
+/// Writes into a pipe or a device. A pipe without a reader is an error, not something to wait for.
 fn write_through(path: &Path, text: &str) -> std::io::Result<()> {
     let opened = File::options()
         .write(true)
@@ -70,7 +70,7 @@ fn write_through(path: &Path, text: &str) -> std::io::Result<()> {
         .open(path);
     let mut file = opened.map_err(|cause| match cause.raw_os_error() {
         Some(code) if code == Errno::NXIO.raw_os_error() => {
-            std::io::Error::new(cause.kind(), "nobody reads from it")
+            std::io::Error::new(cause.kind(), "it has no reader")
         }
         _ => cause,
     })?;

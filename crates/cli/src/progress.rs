@@ -18,19 +18,19 @@ const SHORT_MAX: Duration = Duration::from_secs(1);
 /// How often a line on a terminal moves.
 const MOVES_EVERY: Duration = Duration::from_millis(100);
 
-/// How often there is a plain line: a log that somebody reads later should not be full of them.
+/// How often there is a plain line: a log should not be full of them.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// The letters of a bar.
 const BAR_LETTERS: u64 = 30;
 
-/// How a line turns of which nobody knows how far it has come.
+/// What turns in a line of work whose end is not known.
 const TURNS: [char; 4] = ['-', '\\', '|', '/'];
 
 /// To the beginning of the line, and away with what is there.
 const ANEW: &str = "\r\x1b[K";
 
-/// Whether there is a line on the terminal now. Whoever holds it writes alone.
+/// Whether there is a line on the terminal now. The holder of the lock writes alone.
 static SHOWN: Mutex<bool> = Mutex::new(false);
 
 /// Where work is shown.
@@ -137,7 +137,7 @@ pub(crate) fn apart(say: impl FnOnce()) {
     say();
 }
 
-/// Whether somebody looks at standard error now: it is a terminal, and this process is in its foreground.
+/// Whether standard error is being looked at: it is a terminal, and this process is in its foreground.
 fn is_watched() -> bool {
     let stderr = io::stderr();
     stderr.is_terminal()

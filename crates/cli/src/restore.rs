@@ -85,7 +85,7 @@ fn restore(flags: &Restore, global: &Global) -> Result<Outcome, Error> {
     }
 }
 
-/// Who asks: the server that this data directory is of, or somebody who wants this one file.
+/// Who asks: the server that this data directory is of, or a person or program that wants this one file.
 fn asker(flags: &Restore, chosen: Option<&Chosen>) -> Asker {
     let data_directory = settings::data_dir_of(&flags.dest);
     let (Some(data_directory), true) = (data_directory, caller::is_servers_own(&flags.dest)) else {
@@ -150,7 +150,7 @@ fn bounded(attempt: &Arc<Attempt>, wait_max: Duration) -> Result<Answer, Error> 
     let cancel = Cancel::new();
     let (theirs, asked) = (Arc::clone(attempt), cancel.clone());
     let thread = std::thread::Builder::new().spawn(move || {
-        // Nobody may listen any more; then the answer is not wanted.
+        // The receiver may have gone; then the answer is not wanted.
         let _ = tell.send(theirs.fetch(&asked));
     });
     thread.map_err(|error| Error::io("could not start a thread", error))?;

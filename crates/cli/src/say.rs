@@ -1,7 +1,7 @@
 //! What the command says to people: on standard error, in the server's message style.
 //!
 //! Guarantees: a message that cannot be written is dropped, since losing it is better than losing the
-//! exit status; output to a pipe that nobody reads any more is a success. Standard error goes to the
+//! exit status; output to a pipe that has lost its reader is a success. Standard error goes to the
 //! server's log when the server runs the command. Left to others: the words.
 
 use crate::exit::Outcome;

@@ -23,7 +23,7 @@ use wal::SystemIdentifier;
 /// The environment variable that names an archive.
 const ARCHIVE_VARIABLE: &str = "WALDEN_ARCHIVE";
 
-/// `walden.restore_timeout` where nobody sets it.
+/// The default of `walden.restore_timeout`.
 const RESTORE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
 
 /// Everything a command needs to know before it opens the archive.
@@ -63,8 +63,10 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
         .is_some_and(|keys| keys.trim().is_empty())
     {
         // As a shell's variable that is not set makes it: what was to be encrypted must not be stored as it is.
-        return Err(Error::new(ErrorKind::Unusable, "--recipients names nobody")
-            .with_hint("Leave it out for files that are not encrypted."));
+        return Err(
+            Error::new(ErrorKind::Unusable, "--recipients names no recipient")
+                .with_hint("Leave it out for files that are not encrypted."),
+        );
     }
     let identity_file = global.identity_file.as_deref().map(absolute).transpose()?;
     let from_conf = |name: &str| conf.as_ref().and_then(|conf| conf.get(name));

@@ -36,7 +36,7 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
             Index::default()
         }
         Some(Err(unusable)) => {
-            say::warning(&format!("{unusable}; it is made anew"));
+            say::warning(&format!("{unusable}; it is rebuilt"));
             Index::default()
         }
         None => Index::default(),
@@ -82,7 +82,7 @@ fn place_of_index(
             Ok(caches) => Some(subject.default_path(&caches)),
             Err(why) => {
                 say::warning(&format!(
-                    "{why}: no index is kept, and all is read each time"
+                    "{why}: no index is kept, and everything is read each time"
                 ));
                 None
             }

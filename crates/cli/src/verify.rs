@@ -36,7 +36,7 @@ pub(crate) fn run(flags: &Verify, global: &Global) -> Outcome {
     match report.worst() {
         Some(Severity::Error) => Outcome::Failed,
         Some(Severity::CouldNotTell) => Outcome::CouldNotTell,
-        // A report that could not be printed tells nobody anything.
+        // A report that could not be printed is of no use.
         _ if printed != Outcome::Done => Outcome::CouldNotTell,
         _ => printed,
     }

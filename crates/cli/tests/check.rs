@@ -109,7 +109,7 @@ fn objects_beside_files_that_are_there_or_that_no_recovery_asks_for_are_a_warnin
         fs::write(place.path("archive").join(key), "x").unwrap();
     }
     let ran = check(&place).exits(0).prints(" 0 failed, 1 with a warning");
-    ran.prints("3 objects are named like WAL files and restored by nobody");
+    ran.prints("3 objects are named like WAL files that nothing restores");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn a_recipients_flag_that_names_nobody_archives_nothing_in_the_clear() {
     place
         .walden(&["archive", &source, "-A", &archive, "--recipients", ""])
         .exits(1)
-        .says("--recipients names nobody");
+        .says("--recipients names no recipient");
     assert_eq!(fs::read_dir(place.path("archive")).unwrap().count(), 0);
 }
 
@@ -200,12 +200,12 @@ fn check_tries_a_round_trip_and_looks_at_the_permissions() {
     let plain = check(&[]).exits(0);
     assert!(!plain.stdout.contains("encrypted"), "{plain:?}");
     check(&["--recipients", &public]).exits(0).prints(&format!(
-        "passed   new files are encrypted for {public}; whoever restores needs an identity"
+        "passed   new files are encrypted for {public}; restoring needs an identity"
     ));
     check(&["--recipients", &public, "--identity-file", "key"])
         .exits(0)
         .prints(&format!(
-            "passed   what is encrypted for {public} can be read with identity file \""
+            "passed   files that are encrypted for {public} can be read with identity file \""
         ));
     check(&["--recipients", &public, "--identity-file", "wrong"])
         .exits(1)

@@ -28,7 +28,7 @@ fn a_fifo_in_place_of_any_file_that_a_command_opens_hangs_nobody() {
     let verify = ["verify", "-A", &archive, "--resume", &pipe];
     place.walden(&verify).exits(4).says("not a regular file");
     let map = ["map", "-A", &archive, "--index", &index, "-o", &pipe];
-    place.walden(&map).exits(1).says("nobody reads from it");
+    place.walden(&map).exits(1).says("it has no reader");
     let targets = ["targets", "-A", &archive, "--index", &pipe];
     place.walden(&targets).exits(0).says("nothing is kept");
 

@@ -98,7 +98,7 @@
 //!
 //! | what | in which process | when |
 //! |---|---|---|
-//! | `load` of [`export!`] | postmaster if preloaded, else whoever loads the library | once, after the parameters are defined |
+//! | `load` of [`export!`] | postmaster if preloaded, else the loading process | once, after the parameters are defined |
 //! | [`Module::startup`] | archiver, or recovery worker | before the first job, and again after a failure or panic |
 //! | [`ArchiveModule`] | archiver | for each finished WAL file |
 //! | [`RestoreModule`] and the others | Walden's recovery worker | when recovery asks |

@@ -43,7 +43,7 @@ impl<T: Send + 'static> Task<T> {
         let (tell, answer) = sync_channel(1);
         let bell = done.clone();
         let thread = spawn_with_signals_blocked(name, move || {
-            // Nobody may listen any more; then the answer is not wanted.
+            // The receiver may have gone; then the answer is not wanted.
             let _ = tell.send(panics::caught(work));
             bell.ring();
         })

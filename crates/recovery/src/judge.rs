@@ -428,7 +428,7 @@ struct Look {
 }
 
 impl Looks {
-    /// See [`Archive::prove_present`]; what was proven a moment ago may do for somebody who asks `again`.
+    /// See [`Archive::prove_present`]; what was proven a moment ago may do for a request that comes `again`.
     fn prove_present(&self, archive: &Archive, again: bool) -> Result<(), Error> {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let place = archive.place();
@@ -456,7 +456,7 @@ impl Looks {
             .map(|look| look.evidence.clone())
     }
 
-    /// Keeps what a look has shown, if it is for somebody who asks `again`. One that is still recent keeps its time.
+    /// Keeps what a look has shown, if it is for a request that comes `again`. One that is still recent keeps its time.
     fn remember(
         &self,
         archive: &Archive,

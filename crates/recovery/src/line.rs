@@ -60,7 +60,7 @@ impl Requests {
         if round.newest > timeline {
             Line::Asked(round.newest)
         } else if round.is_first {
-            // Whoever has seen no request before, as a command that is a process of its own, has to look.
+            // Without an earlier request, as in a command, which is a process of its own, `pg_wal` has to tell.
             by_directory(server, segment)
         } else {
             Line::GoesOn

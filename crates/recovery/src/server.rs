@@ -24,7 +24,7 @@ pub fn is_recoverys_own(path: &Path) -> bool {
 pub enum Asker {
     /// The startup process of this server, which draws conclusions.
     Recovery(Server),
-    /// pg_rewind, or a person: somebody who wants just this file.
+    /// pg_rewind, or a person: just this file is wanted.
     Other,
 }
 

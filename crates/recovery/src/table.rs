@@ -18,7 +18,7 @@ pub enum Told {
     Absent,
     /// The same, and a warning says what may follow.
     AbsentWithWarning,
-    /// Nobody can say, or it must not be said.
+    /// It is not known, or must not be said.
     CouldNotTell,
 }
 
@@ -91,7 +91,7 @@ pub enum Role {
     Copy,
     /// To find out whether there is such a timeline.
     Probe {
-        /// Whoever asks goes on to the next number until one is absent.
+        /// Recovery goes on to the next number until one is absent.
         for_latest: bool,
     },
 }
@@ -191,13 +191,13 @@ mod tests {
                         if found == SegmentFound::Unsure && phase.stops() {
                             assert_eq!(is_absent, own == Own::Whole, "{cell}");
                         }
-                        // What must have existed ends a recovery only if somebody allowed it.
+                        // What must have existed ends a recovery only if a setting allows it.
                         let is_hole =
                             matches!(found, SegmentFound::Missing | SegmentFound::BehindFork);
                         if is_hole && phase.stops() && !reads_own {
                             assert_eq!(is_absent, missing_segment == MissingSegment::End, "{cell}");
                         }
-                        // Nobody is told of an end that the evidence speaks against without a word.
+                        // An end that the evidence speaks against is never told without a warning.
                         assert!(
                             is_free || reads_own || told != Told::Absent,
                             "silent: {cell}"

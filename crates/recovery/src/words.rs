@@ -16,7 +16,7 @@ pub(crate) fn segment_missing(segment: &SegmentName, evidence: &Evidence) -> Err
     Error::new(ErrorKind::Damaged, is_missing("segment", segment, evidence)).with_hint(hint)
 }
 
-/// The same where somebody has allowed recovery to end there.
+/// The same if a setting allows recovery to end there.
 pub(crate) fn ends_at_missing(segment: &SegmentName, evidence: &Evidence) -> Notice {
     Notice {
         message: is_missing("segment", segment, evidence),

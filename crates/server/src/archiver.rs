@@ -63,7 +63,7 @@ impl Module for Archiver {
         })
     }
 
-    /// What nobody has been told of is given up.
+    /// Files that have not been acknowledged are given up.
     fn shutdown(self, _: Process) {
         drop(self.open);
     }
@@ -188,7 +188,7 @@ impl Archiver {
                 .detail(if going_on {
                     "The attempt goes on and is joined by the next one."
                 } else {
-                    "It was not begun: too many earlier ones have not come back."
+                    "It was not begun: too many earlier attempts have not returned."
                 })
                 .hint("The archive is slow or does not answer; see \"walden.archive_timeout\"."))
             }
@@ -215,7 +215,7 @@ impl Archiver {
         loop {
             self.bell.silence();
             while let Some(note) = uploads.note() {
-                // Where more than this one wait has failed, the end of all of it is told by whoever ends it.
+                // Where more than this one wait has failed, the end of all of it is told by the call that ends it.
                 let recovered = matches!(note, UploadNote::Recovered { .. });
                 if !recovered || self.failing_since.is_none() {
                     process.report(&told(note));
@@ -440,7 +440,7 @@ fn told(note: UploadNote) -> Report {
             }
         }
         UploadNote::Recovered { name, after } => Failure::new(format!(
-            "archived file \"{name}\" after {} s in which no file could be",
+            "archived file \"{name}\" after {} s in which no file could be archived",
             after.as_secs()
         )),
         UploadNote::Warning(text) => return Report::new(Level::Warning, text),

@@ -55,7 +55,7 @@ pub(crate) enum Through<'a> {
         missing_segment: archive::MissingSegment,
     },
     /// Not at all: single-user mode and a library that is not Walden's own.
-    Nobody {
+    Nothing {
         /// The library's name.
         library: &'a str,
     },
@@ -69,7 +69,7 @@ pub(crate) fn command(program: &Path, job: Job, through: Through<'_>) -> String 
     let mut words = vec![EXEC.to_owned(), program, job.verb().to_owned()];
     match through {
         Through::Worker { library } => words.extend(["--library".to_owned(), quoted(library)]),
-        Through::Nobody { library } => {
+        Through::Nothing { library } => {
             words.extend([
                 "--library".to_owned(),
                 quoted(library),
@@ -161,7 +161,7 @@ mod tests {
         for job in Job::ALL {
             for through in [
                 Through::Worker { library: "walden" },
-                Through::Nobody { library: "it's" },
+                Through::Nothing { library: "it's" },
                 Through::Itself {
                     archive: "/a b/100%",
                     missing_segment: archive::MissingSegment::End,

@@ -34,7 +34,7 @@ const HURRY_AFTER: Duration = Duration::from_secs(2);
 
 /// What part of `walden.restore_timeout` a file is waited for that the server goes on without: a promotion asks for two or
 /// three, one after the other, and must not take minutes because a store answers nothing. A part of the parameter, so
-/// that whoever has an archive that is slow to begin an answer gives this more time, too.
+/// that a user whose archive is slow to begin an answer gives this more time, too.
 const DISPENSABLE_PART: u32 = 6;
 /// And how long at least, if the parameter allows: a first request that needs a new connection is not to fail for that.
 const DISPENSABLE_WAIT_MIN: Duration = Duration::from_secs(5);
@@ -128,7 +128,7 @@ impl Recovery {
     }
 }
 
-/// Who asks: recovery, or somebody who wants this one file.
+/// Who asks: recovery, or a program or person that wants this one file.
 fn asker(process: Process, path: &Path) -> Result<Asker, Failure> {
     if !recovery::is_recoverys_own(path) {
         return Ok(Asker::Other);
@@ -361,7 +361,7 @@ impl Recovery {
                 Ok(true)
             }
             Waited::Done(Err(error)) => Err(failure::while_doing(
-                "could not clean the archive up",
+                "could not clean up the archive",
                 &error,
             )),
             Waited::NotYet(_) => {

@@ -32,7 +32,7 @@ static ARCHIVE: StringSetting = StringSetting::checked::<LocationCheck>(
     about(
         c"walden.archive",
         Context::Reload,
-        c"Sets the place of the WAL archive.",
+        c"Sets the location of the WAL archive.",
         c"A directory, or an s3:, gs: or az: URL. An empty string means not configured.",
     ),
     c"",
@@ -43,7 +43,7 @@ static ARCHIVE_LIBRARIES: StringSetting = StringSetting::new(
     about(
         c"walden.archive_libraries",
         Context::Reload,
-        c"Sets the archive modules that every WAL file is archived by.",
+        c"Sets the archive modules that archive each WAL file.",
         c"Library names, separated by commas; \"walden\" is Walden's own. A file counts as archived once \
           all of them have it. An empty string means Walden alone.",
     ),
@@ -55,7 +55,7 @@ static COMPRESSION: StringSetting = StringSetting::checked::<CompressionCheck>(
         c"walden.compression",
         Context::Reload,
         c"Sets how archived segments are compressed.",
-        c"One of none, zstd, zstd:LEVEL, lz4. Whatever is in the archive already is read all the same.",
+        c"One of none, zstd, zstd:LEVEL, lz4. Files that are in the archive already can still be read.",
     ),
     c"zstd",
 );
@@ -89,9 +89,9 @@ static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.archive_timeout",
         Context::Reload,
-        c"Sets the time after which archiving one file counts as failed, tries included.",
-        c"Until then trouble that may end by itself is tried again. The server then tries again too, and what is \
-          still going on is joined.",
+        c"Sets how long archiving one file may take, retries included, before it counts as failed.",
+        c"Until then failures that may be temporary are retried. Then the server tries again, and joins an \
+          attempt that is still running.",
     ),
     60,
     1..=TIMEOUT_S_MAX,
@@ -103,8 +103,8 @@ static ARCHIVE_JOBS: IntSetting = IntSetting::new(
         c"walden.archive_jobs",
         Context::Reload,
         c"Sets how many files are archived at once.",
-        c"Beside the file that the server waits for, the next ones that are ready are archived already. With 1 \
-          each is begun when the server asks for it.",
+        c"While the server waits for one file, the next ones that are ready are archived too. With 1, a file is \
+          archived only when the server asks for it.",
     ),
     4,
     1..=64,
@@ -114,9 +114,9 @@ static MEMORY_LIMIT: SizeSetting = SizeSetting::new(
     about(
         c"walden.memory_limit",
         Context::Reload,
-        c"Sets the ceiling for all of Walden's buffers in one process.",
-        c"What does not fit is not moved at the same time. One file always is; see the manual for what the \
-          highest levels of zstd take.",
+        c"Sets the maximum memory for all of Walden's buffers in one process.",
+        c"Fewer files are moved at the same time if their buffers do not fit. One file is always moved; see the \
+          manual for what the highest levels of zstd take.",
     ),
     128,
     16..=65536,
@@ -141,9 +141,9 @@ static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.restore_timeout",
         Context::Reload,
-        c"Sets how long \"could not tell\" is retried before it is reported to recovery.",
-        c"On a standby it is reported at once, because the standby itself tries again. A recovery module that \
-          does not come back is given up after this time, too.",
+        c"Sets how long a restore is retried while the archive cannot be read; then recovery gets an error.",
+        c"A standby gets the error at once, because it tries again by itself. A recovery module that does not \
+          return is given up after this time, too.",
     ),
     60,
     1..=TIMEOUT_S_MAX,
@@ -154,9 +154,9 @@ static RESTORE_PREFETCH: IntSetting = IntSetting::new(
     about(
         c"walden.restore_prefetch",
         Context::Reload,
-        c"Sets how many segments recovery may have fetched ahead of being asked for.",
-        c"How many it has follows from how fast it replays and how slow the archive is. 0 fetches each when it is \
-          asked for.",
+        c"Sets how many segments may be fetched before recovery asks for them.",
+        c"How many are fetched depends on the speed of replay and of the archive. With 0, each is fetched when \
+          recovery asks for it.",
     ),
     8,
     0..=64,
@@ -166,7 +166,7 @@ static MISSING_SEGMENT: EnumSetting<MissingSegment> = EnumSetting::new(
     about(
         c"walden.missing_segment",
         Context::Reload,
-        c"Sets what happens when recovery needs a segment that is missing although WAL goes on behind it.",
+        c"Sets what happens when recovery needs a segment that is missing although later WAL is stored.",
         c"error: recovery does not go on. end: recovery ends there, with a warning.",
     ),
     &[
@@ -252,7 +252,7 @@ impl Check for CompressionCheck {
     }
 }
 
-/// The last value offered was refused. The server then keeps the one before, which at its start is the default: nobody.
+/// The last value offered was refused. The server then keeps the one before, which at its start is the default: no recipient.
 /// Who has asked for encryption and mistyped a key must not get an archive in the clear.
 static RECIPIENTS_REFUSED: AtomicBool = AtomicBool::new(false);
 
@@ -302,7 +302,7 @@ pub(crate) fn archive(process: Process) -> Result<Place, Failure> {
     let recipients = recipients.map_err(crate::failure::of_archive)?;
     if recipients.is_empty() && RECIPIENTS_REFUSED.load(Ordering::Relaxed) {
         return Err(Failure::new(
-            "\"walden.recipients\" was set to an invalid value, and nothing is archived in the clear instead",
+            "\"walden.recipients\" has an invalid value, and nothing is archived unencrypted instead",
         )
         .hint(
             "Correct \"walden.recipients\" and reload; to archive without encryption, set it to an empty string.",

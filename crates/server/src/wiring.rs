@@ -77,7 +77,7 @@ fn wire(loading: Loading, jobs: &[(Job, String)]) -> Result<(), Failure> {
                 missing_segment,
             }
         } else {
-            Through::Nobody { library }
+            Through::Nothing { library }
         };
         let command = command::command(&program, *job, through);
         loading.override_parameter(job.command(), &command)?;

@@ -1,7 +1,7 @@
 //! Which files of an archive may go, given the oldest one to keep.
 //!
 //! Guarantees the rule of `pg_archivecleanup` and no other: what this file does not clearly allow
-//! stays. Removing, and knowing whether anybody else still needs the files, is left to others.
+//! stays. Removing, and knowing whether other servers or backups need the files, is left to others.
 
 use std::fmt;
 use std::str::FromStr;

@@ -32,7 +32,7 @@ pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(3700);
 /// likely killed by the very request, which should come to a person's attention.
 pub const ASK_AGAIN_COUNT_MAX: u32 = 5;
 
-/// The first pause between two attempts to connect: well below what anybody notices.
+/// The first pause between two attempts to connect: too short to be noticed.
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// The longest pause: it doubles up to here, so that waiting costs no processor.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
@@ -42,8 +42,8 @@ const REQUEST_WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody listened within the time given.
-    #[error("nobody answered on \"{}\" within {} s", .socket.display(), .waited.as_secs())]
+    /// No worker listened within the time given.
+    #[error("no recovery worker answered on \"{}\" within {} s", .socket.display(), .waited.as_secs())]
     NoWorker {
         /// Where the worker should have been.
         socket: PathBuf,
@@ -51,7 +51,7 @@ pub enum AskError {
         waited: Duration,
     },
     /// The worker was there, but died over the request, as often as it may.
-    #[error("the recovery worker died while it was asked ({times} times)")]
+    #[error("the recovery worker died during the request ({times} times)")]
     Lost {
         /// Number of times that it died, at most [`ASK_AGAIN_COUNT_MAX`] and one.
         times: u32,
@@ -77,7 +77,7 @@ pub enum AskError {
 
 /// Asks the worker that listens on `socket`, and returns its answer.
 ///
-/// Waits at most `wait_for_worker` for somebody to listen (zero: one attempt), each time anew after a
+/// Waits at most `wait_for_worker` for a worker to listen (zero: one attempt), each time anew after a
 /// worker died, which may happen [`ASK_AGAIN_COUNT_MAX`] times. The whole takes at most
 /// `wait_for_answer_max`, or `wait_for_worker` if that is longer.
 pub fn ask(
@@ -136,7 +136,7 @@ pub fn ask(
     }
 }
 
-/// Connects, trying again until the deadline while nobody listens. None: nobody did.
+/// Connects, trying again until the deadline while no worker listens. None: there was none.
 fn connect_until(address: &SocketAddrUnix, deadline: Instant) -> Result<Option<OwnedFd>, Errno> {
     let mut pause = PAUSE_MIN;
     loop {

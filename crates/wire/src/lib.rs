@@ -6,8 +6,8 @@
 //!
 //! Guarantees: decoding never panics, whatever bytes arrive; every frame is bounded
 //! ([`FRAME_BYTES_MAX`]); every read, write, connect and accept has a deadline; a client and a worker
-//! of different versions say so by name and never misread each other; nobody but the server's own
-//! user (and root) is served; no failure looks like [`Answer::Absent`].
+//! of different versions say so by name and never misread each other; only the server's own
+//! user and root are served; no failure looks like [`Answer::Absent`].
 //!
 //! Left to others: what a request means, threads, signals, logging and exit statuses.
 
@@ -32,5 +32,5 @@ pub use listener::{
 /// (`ChangeToDataDir`, `miscinit.c`, 15 to 18), so the path stays short wherever that directory is: a
 /// socket's path may have 107 bytes only. What lies in `pg_stat_tmp` is left out by `pg_basebackup`
 /// and `pg_rewind` (`excludeDirContents` in `basebackup.c` and `filemap.c`, 15 to 18), so a copied
-/// data directory never brings somebody else's socket along.
+/// data directory never brings another server's socket along.
 pub const SOCKET_PATH: &str = "pg_stat_tmp/walden_recovery.sock";

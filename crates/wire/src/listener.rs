@@ -1,7 +1,7 @@
 //! The worker's side: a socket that only the server's own user can reach, and its connections.
 //!
 //! Guarantees: the socket has mode 0600 before it has its name, whatever the umask; a socket left
-//! behind by a dead worker is replaced in one step; whoever connects is asked for its user ID by way
+//! behind by a dead worker is replaced in one step; a client that connects is asked for its user ID by way
 //! of the kernel, and only the server's user and root are served; accepting can be stopped from
 //! another thread; the socket is removed at the end only if it is still this listener's.
 //!
@@ -83,7 +83,7 @@ pub enum Accepted {
     Connection(Connection),
     /// [`Stop::stop`] was called; every later call returns this too.
     Stopped,
-    /// Nobody came before the deadline.
+    /// No client came before the deadline.
     TimedOut,
 }
 
@@ -109,7 +109,7 @@ impl Stop {
 
     /// Makes every present and future `accept` return [`Accepted::Stopped`].
     pub fn stop(&self) {
-        // Nobody reads the counter, so it stays above zero; it would take 2^64 calls to fail.
+        // The counter is never read, so it stays above zero; it would take 2^64 calls to fail.
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 }
@@ -258,7 +258,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Lets the server's own user and root in, and tells anybody else why not.
+    /// Lets the server's own user and root in, and tells other users why not.
     fn admit(socket: OwnedFd) -> Option<Connection> {
         let ours = rustix::process::geteuid();
         let connection = Connection { socket };
@@ -305,7 +305,7 @@ impl Connection {
         )?)
     }
 
-    /// Whether the client has closed its side, so that nobody waits for the answer any more. Does not
+    /// Whether the client has closed its side, so that it no longer waits for the answer. Does not
     /// wait.
     #[must_use]
     pub fn client_gone(&self) -> bool {

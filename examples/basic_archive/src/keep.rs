@@ -96,7 +96,7 @@ fn compared(
         ))
         .hint("Another server may be archiving to the same directory; neither file was changed."));
     }
-    // Whoever archived it may have been killed between making it and making it durable.
+    // The process that archived it may have been killed between making it and making it durable.
     there
         .sync_all()
         .or_fail(format_args!("could not sync archive file \"{name}\""))?;

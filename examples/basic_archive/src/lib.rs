@@ -175,7 +175,7 @@ impl ArchiveCleanupModule for BasicArchive {
         let (directory, from) = (directory(process)?, *keep);
         let removed = Task::start("basic archive", move || fetch::clean_up(&directory, &from))?
             .join(process, CLEANUP_WAIT_MAX)
-            .or_fail("could not clean the archive up")??;
+            .or_fail("could not clean up the archive")??;
         process.report(&Report::new(
             Level::Debug1,
             format!("removed {removed} files before \"{keep}\" from the archive"),

@@ -135,7 +135,7 @@ fn work(process: Process) -> Result<(), Failure> {
             // The new values count from the next beat, which comes at once.
             Woken::Reload => process.reload_configuration()?,
             Woken::Shutdown | Woken::PostmasterGone => {
-                // A state that nobody renews any more must not be taken for the present one.
+                // A state that is no longer renewed must not be taken for the present one.
                 state::remove(Path::new(&written)).or_fail("could not remove the state file")?;
                 return Ok(());
             }

@@ -108,7 +108,7 @@ fn a_foreign_standby_removes_nothing_from_the_archive() -> Result<()> {
         standby.sql("checkpoint")?;
         standby.wait_for_log(
             mark,
-            &["WARNING", "could not clean the archive up", "belongs to"],
+            &["WARNING", "could not clean up the archive", "belongs to"],
         )?;
         assert_eq!(archive.snapshot()?, before);
         Ok(())

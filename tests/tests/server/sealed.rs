@@ -313,7 +313,7 @@ fn a_server_started_with_a_mistyped_recipient_archives_nothing_rather_than_in_th
         let primary = primary_with(lab, SMALL_MB, settings)?;
         let mark = primary.mark()?;
         primary.write_segments(1..=2)?;
-        primary.wait_for_log(mark, &["WARNING", "nothing is archived in the clear"])?;
+        primary.wait_for_log(mark, &["WARNING", "nothing is archived unencrypted"])?;
         assert_eq!(archive.keys()?, Vec::<String>::new());
         primary.reload(|settings| settings.set("walden.recipients", &key.public))?;
         primary.wait_until_archived()?;

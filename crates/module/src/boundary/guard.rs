@@ -46,8 +46,8 @@ struct Frame<F, T> {
 /// Runs `body`, whose server calls may raise ERROR.
 ///
 /// After an ERROR the process is put in order as the server's own loops do it (locks released, files closed;
-/// compare `pgarch_archiveXlog` of 17 and `basic_archive_file` of 15), unless the process belongs to somebody
-/// else's transaction. The error is not logged.
+/// compare `pgarch_archiveXlog` of 17 and `basic_archive_file` of 15), unless the process is in another
+/// transaction. The error is not logged.
 ///
 /// # Errors
 /// What the server function raised.
@@ -74,7 +74,7 @@ pub fn guard<T: Copy, F: FnOnce() -> T + Copy>(
 
 unsafe extern "C-unwind" fn run<F: FnOnce() -> T + Copy, T: Copy>(arg: *mut c_void) {
     let frame = arg.cast::<Frame<F, T>>();
-    // SAFETY: `guard` passes its own frame; nobody else sees it meanwhile.
+    // SAFETY: `guard` passes its own frame; it is not seen elsewhere meanwhile.
     let body = unsafe { (*frame).body };
     let answer = body();
     // SAFETY: as above.

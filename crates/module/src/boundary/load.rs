@@ -208,7 +208,7 @@ fn abi_extra(text: &str) -> [c_char; ABI_EXTRA_BYTES] {
 
 /// `_PG_init`: defines the settings, then lets the library do its own.
 ///
-/// A failure is an ERROR of whoever loads the library: the postmaster does not start, as with a wrong parameter;
+/// A failure is an ERROR in the process that loads the library: the postmaster does not start, as with a wrong parameter;
 /// the archiver ends and is started again; a session, and the recovery worker, go on without the library and may
 /// load it again.
 ///

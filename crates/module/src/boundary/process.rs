@@ -74,7 +74,7 @@ impl Process {
     pub fn report(self, report: &Report) {
         let speech = Speech::of_report(report);
         let speech = &speech;
-        // SAFETY: below ERROR, under the guard. If even that fails there is nobody left to tell.
+        // SAFETY: below ERROR, under the guard. If even that fails there is no way to report it.
         let _ = guard(self, move || unsafe { speech.speak() });
     }
 
@@ -111,7 +111,7 @@ impl Process {
         if nonce.is_null() {
             return Ok(None);
         }
-        // SAFETY: that many bytes, which nobody changes while the server runs (catalog/pg_control.h).
+        // SAFETY: that many bytes, which do not change while the server runs (catalog/pg_control.h).
         Ok(Some(unsafe { *nonce.cast::<[u8; MOCK_AUTH_NONCE_LEN]>() }))
     }
 
@@ -213,7 +213,7 @@ impl Process {
     /// something else to do; interrupts (DROP DATABASE's barrier among them) are served meanwhile.
     ///
     /// A wait without a deadline is for main loops only. A reload ends the wait when `heed_reload` is set. The
-    /// latch is given back: whoever waits next on it finds it set if it was set meanwhile.
+    /// latch is given back: the next wait finds it set if it was set meanwhile.
     ///
     /// # Errors
     /// What the server raises while waiting.

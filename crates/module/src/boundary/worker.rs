@@ -105,9 +105,9 @@ pub unsafe fn run(main: Main) {
     } else if !process.shutdown_requested() {
         return;
     }
-    // A worker that was told to end by SIGTERM ends with status 1 too, as the server's own do (`die`): if it
-    // was the whole server that is ending nobody starts it again, and if not, somebody has to. SAFETY: this
-    // frame owns nothing; status 1 asks the server to start the worker again.
+    // A worker that was told to end by SIGTERM ends with status 1 too, as the server's own do (`die`): a
+    // server that is ending does not start it again, and another one has to. SAFETY: this frame owns nothing;
+    // status 1 asks the server to start the worker again.
     unsafe { abi::process::proc_exit(1) };
 }
 

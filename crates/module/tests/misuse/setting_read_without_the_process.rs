@@ -1,4 +1,4 @@
-//! The server changes values on its main thread; whoever has no `Process` may be on another.
+//! The server changes values on its main thread; code without a `Process` may run on another.
 // error: E0061
 // says: argument
 

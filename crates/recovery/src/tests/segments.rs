@@ -223,7 +223,7 @@ fn the_old_primarys_own_continuation_is_not_handed_over() {
                 Phase::Targeted => assert!(told.is_unsure_of(&why), "{told:?}"),
                 _ => assert!(told.warns_of(&why), "{told:?}"),
             }
-            // Whoever wants that file gets it.
+            // A request for that very file gets it.
             assert_eq!(scene.ask_as(&old, Asker::Other), Told::Restored);
         }
         // A command that is a process of its own knows by what lies in pg_wal.

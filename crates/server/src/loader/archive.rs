@@ -5,7 +5,7 @@
 //! Guarantees: init and startup run once, in memory of the process's lifetime; shutdown runs once on any
 //! orderly exit of the archiver, the end of a callback by FATAL included, in the reverse order of startup; an
 //! ERROR of any other callback is a value. A library stays for the life of the process and is found again by
-//! its name, so that whoever starts afresh does not start it twice.
+//! its name, so that a host that starts afresh does not start it twice.
 
 use super::{Memory, call_for_good, end_with_process, find};
 use abi::archive_module::{
@@ -118,7 +118,7 @@ impl Library {
         if reason.is_null() {
             return Err(Failure::new("the module gives no reason"));
         }
-        // SAFETY: NUL-terminated, and nobody has had a chance to free it since the callback set it.
+        // SAFETY: NUL-terminated, and nothing has freed it since the callback set it.
         let reason = unsafe { CStr::from_ptr(reason) };
         Err(Failure::new(reason.to_string_lossy()))
     }
@@ -154,7 +154,7 @@ impl Callbacks {
         let version = process.required_parameter(c"server_version_num")?;
         let version = version
             .parse()
-            .map_err(|_| Failure::new(format!("{version:?} is no version")))?;
+            .map_err(|_| Failure::new(format!("{version:?} is not a version")))?;
         if Major::of_version_num(version) == Major(15) {
             let mut callbacks = ArchiveModuleCallbacks15 {
                 check_configured_cb: None,

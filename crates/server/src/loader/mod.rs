@@ -1,11 +1,11 @@
-//! The hosts' side of the C interfaces: somebody else's library is opened by the server's own search, and its
+//! The hosts' side of the C interfaces: another library is opened by the server's own search, and its
 //! callbacks are called. [`archive`] is for archive modules, [`recovery`] for recovery modules; here is what
 //! both need.
 //!
 //! Guarantees: an ERROR raised by a library comes back as a value; memory that a call leaves behind is freed
 //! after it; what a library allocates while it begins lives as long as the process; its shutdown runs once on any
 //! orderly exit. This folder is the third and last place of `unsafe` in the project (STYLE U1): the callbacks belong
-//! to somebody else. Leaves to the hosts: when a library is called, and what its answers mean.
+//! to other libraries. Leaves to the hosts: when a library is called, and what its answers mean.
 
 #![allow(unsafe_code)]
 

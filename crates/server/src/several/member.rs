@@ -1,4 +1,4 @@
-//! One archive module of several: Walden's own, or somebody else's library.
+//! One archive module of several: Walden's own, or another library.
 //!
 //! Guarantees: trouble that lasts (not configured, cannot be loaded) is reported under the module's name when it
 //! begins or changes, and not at each attempt; a file that was not taken is reported at each attempt with
@@ -32,7 +32,7 @@ enum Kind {
     Walden(Box<Archiver>),
     /// Another library's, called through the C interface.
     Loaded(&'static Library),
-    /// Somebody else's, not loaded yet; since when.
+    /// Another library's, not loaded yet; since when.
     NotLoaded(Option<(Instant, Failure)>),
 }
 
@@ -53,7 +53,7 @@ impl Member {
     }
 
     /// Finds out whether the module takes files now. True when it archives elsewhere than before: what it had taken
-    /// until then counts no more. Of a library nobody can know that.
+    /// until then counts no more. For another library that cannot be known.
     pub(super) fn check(&mut self, process: Process) -> bool {
         self.load(process);
         let mut moved = false;

@@ -36,7 +36,7 @@ enum Who {
     Several { members: Vec<Member>, taken: Taken },
     /// A list that cannot be used. Nothing is archived: taking Walden alone instead would have files
     /// acknowledged that others were to have too.
-    Nobody(Failure),
+    Unusable(Failure),
 }
 
 impl Module for Archivers {
@@ -51,7 +51,7 @@ impl Module for Archivers {
                     .collect::<Result<_, _>>()?,
                 taken: Taken::default(),
             },
-            Err(failure) => Who::Nobody(failure),
+            Err(failure) => Who::Unusable(failure),
         };
         Ok(Self { list, who })
     }
@@ -65,7 +65,7 @@ impl Module for Archivers {
                     .into_iter()
                     .for_each(|member| member.shutdown(process));
             }
-            Who::Nobody(_) => {}
+            Who::Unusable(_) => {}
         }
     }
 }
@@ -85,7 +85,7 @@ impl ArchiveModule for Archivers {
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
         match &mut self.who {
             Who::Walden(walden) => walden.check_configured(process),
-            Who::Nobody(why) => Err(why.clone()),
+            Who::Unusable(why) => Err(why.clone()),
             Who::Several { members, taken } => {
                 for (number, member) in members.iter_mut().enumerate() {
                     if member.check(process) {
@@ -111,7 +111,7 @@ impl ArchiveModule for Archivers {
     ) -> Result<Archived, Failure> {
         match &mut self.who {
             Who::Walden(walden) => walden.archive_file(process, file, path),
-            Who::Nobody(why) => Err(why.clone()),
+            Who::Unusable(why) => Err(why.clone()),
             Who::Several { members, taken } => {
                 let mut all = true;
                 for (number, member) in members.iter_mut().enumerate() {

@@ -46,7 +46,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Whether somebody still waits for this answer.
+    /// Whether the client still waits for this answer.
     pub(crate) fn is_wanted(&self) -> bool {
         let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         !self.answered.load(Ordering::Acquire) && !client.client_gone()
@@ -96,7 +96,7 @@ struct Job {
     patience: Option<Duration>,
     /// The libraries are not loaded yet.
     loading: bool,
-    /// Somebody has been told that they are not.
+    /// A client has been told that they are not.
     told: bool,
 }
 
@@ -146,7 +146,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Listens on the socket and starts the thread. Libraries are loaded behind its back: whoever asks meanwhile
+    /// Listens on the socket and starts the thread. Libraries are loaded behind its back: a client that asks meanwhile
     /// is told after `time_limit` that they are not, for one may hang in that, too.
     pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
         let listener = Listener::bind(SOCKET_PATH).map_err(|error| {
@@ -293,7 +293,7 @@ impl Clerk {
         loop {
             let job = self.front.job();
             let until = taken_up_until.or(job.until).unwrap_or_else(|| {
-                // Nobody in front: the main thread is about to take this one up.
+                // No request in front: the main thread is about to take this one up.
                 job.free_since.map_or(arrived, |free| free.max(arrived)) + TAKING_UP_WAIT_MAX
             });
             let wait = until
@@ -307,7 +307,7 @@ impl Clerk {
                     return Some(self.front.not_answered(arrived, taken_up_until.is_some()));
                 }
                 // A standby asks again, and the end of a recovery has its own copy: neither must be held up by
-                // somebody else's slow job. Targeted recovery can wait, and would be stopped otherwise.
+                // another request's slow job. Targeted recovery can wait, and would be stopped otherwise.
                 Err(RecvTimeoutError::Timeout) => {
                     let impatient = job.patience.is_some_and(|most| arrived.elapsed() > most);
                     let behind = restores && taken_up_until.is_none();

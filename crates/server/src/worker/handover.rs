@@ -25,7 +25,7 @@ pub(crate) struct Handover {
 }
 
 impl Handover {
-    /// A name nobody has used: a late writer of an earlier request still has its own.
+    /// A name that has never been used: a late writer of an earlier request still has its own.
     pub(crate) fn begin(asked_for: &Path) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl Handover {
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        // Gone already when all went well. Otherwise its remains mean nothing to anybody.
+        // Gone already when all went well. Otherwise its remains are of no use.
         let _ = fs::remove_file(&self.private);
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct LeftBehind {
 }
 
 impl LeftBehind {
-    /// The standby was told that nobody can tell about `file`.
+    /// The standby was told "could not tell" about `file`.
     pub(crate) fn could_not_tell(&mut self, file: WalFileName) {
         match file {
             // The last one counts: a server that is being promoted asks for what it has replayed once more.
@@ -61,10 +61,10 @@ impl LeftBehind {
         {
             let text = Failure::new("archived WAL may have been left behind")
                 .detail(format!(
-                    "When recovery ended it could not be told whether the archive holds file \"{segment}\"."
+                    "When recovery ended it was not known whether the archive holds file \"{segment}\"."
                 ))
                 .hint(
-                    "See whether the archive holds the file; WAL in it was not replayed on this server.",
+                    "Check whether the archive holds the file; WAL in it was not replayed on this server.",
                 );
             process.report(&Report::of(Level::Warning, text));
         }
@@ -72,10 +72,10 @@ impl LeftBehind {
             let file = WalFileName::TimelineHistory(timeline);
             let text = Failure::new("the new timeline may have the number of one that exists already")
                 .detail(format!(
-                    "When recovery ended it could not be told whether the archive holds file \"{file}\"."
+                    "When recovery ended it was not known whether the archive holds file \"{file}\"."
                 ))
                 .hint(
-                    "See whether the archive holds the file; if so, and another server wrote it, this server \
+                    "Check whether the archive holds the file; if so, and another server wrote it, this server \
                      cannot archive its WAL there.",
                 );
             process.report(&Report::of(Level::Warning, text));

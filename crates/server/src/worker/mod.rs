@@ -213,14 +213,14 @@ impl Worker {
         }
         if !wanted() {
             return Err(Failure::new(format!(
-                "nobody waits for file \"{name}\" any more"
+                "the client no longer waits for file \"{name}\""
             )));
         }
         handover.finish(self.process, name)?;
         Ok(true)
     }
 
-    /// During targeted recovery no module is asked: whoever recovers to a target may have to try again, from the same
+    /// During targeted recovery no module is asked: a recovery to a target may have to be tried again, from the same
     /// base backup, which takes the WAL that a restartpoint needs no more.
     fn archive_cleanup(&mut self, last: &str) -> Answer {
         if Phase::of(Path::new(".")) == Phase::Targeted {

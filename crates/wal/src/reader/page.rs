@@ -1,6 +1,6 @@
 //! The header that each page of WAL begins with.
 //!
-//! Guarantees to tell three kinds of page apart: the one that belongs to its place, one that is somebody else's (left
+//! Guarantees to tell three kinds of page apart: the one that belongs to its place, one of another place or system (left
 //! over in a recycled file, or never written), and one that belongs here and is damaged.
 
 use crate::cursor::Cursor;

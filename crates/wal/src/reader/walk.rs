@@ -88,7 +88,7 @@ impl Walk {
         let whose = header.whose(at, self.header.magic, is_first);
         match (&self.stage, whose) {
             (Stage::Switched(_), _) | (Stage::Ended(_), Whose::Anothers(_)) => return Ok(()),
-            // Somebody went on writing behind what is wrong.
+            // WAL goes on behind the damage.
             (Stage::Ended(damage), _) => return Err(damage.clone().into()),
             (Stage::Records, Whose::Damaged(problem)) => {
                 return Err(Damage::new(at, problem).into());

@@ -119,7 +119,7 @@ impl ArchiveCleanupModule for MyArchive {
         let (directory, keep) = (directory(process)?, *keep);
         Task::start("my archive", move || fetch::clean_up(&directory, &keep))?
             .join(process, TIMEOUT.get(process))?
-            .or_fail("could not clean the archive up")
+            .or_fail("could not clean up the archive")
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Decides whether a value is valid: a `str`, an `i32`, a `Duration`, or bytes as `u64`.
 pub trait Check<V: ?Sized = str> {
-    /// The server's message when it refuses a text, for parameters that somebody may give a secret to by mistake: the
+    /// The server's message when it refuses a text, for parameters that may be given a secret by mistake: the
     /// usual one repeats the value.
     const REFUSAL: Option<&'static CStr> = None;
 

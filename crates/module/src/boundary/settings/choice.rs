@@ -137,7 +137,7 @@ impl<T: Copy + Sync> Setting for EnumSetting<T> {
 
     unsafe fn define(&'static self, _: Major) {
         let about = &self.about;
-        // SAFETY: nobody else looks at the list yet, see `Entries`.
+        // SAFETY: the list is not used elsewhere yet, see `Entries`.
         let entries = unsafe { &mut *self.entries.0.get() };
         for ((entry, (word, _)), val) in entries.iter_mut().zip(self.choices).zip(0..) {
             *entry = ConfigEnumEntry {
