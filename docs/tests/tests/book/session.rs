@@ -2,13 +2,14 @@
 //!
 //! Lines behind `$` are typed by whoever runs the tests, lines behind `postgres$` by the servers' user, each in a
 //! shell whose directory and exported variables last; a line behind `>` goes on with the command above it.
-//! Output that a chapter shows has to come, where `...` stands for anything.  Of a command that fails the
+//! Output that a chapter shows has to come, where `...` stands for anything. Of a command that fails the
 //! status is an error, unless the output is shown.
 //!
-//! Two things are not the reader's.  [`PLACE`] is a directory of the lab's.  And the programs `pg_config` and
+//! Two things are not the reader's. [`PLACE`] is a directory of the lab's. And the programs `pg_config` and
 //! `initdb` are stand-ins, so that nothing is installed into the real server: the first names the lab's
 //! directory of libraries, the second has new clusters look there.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -303,26 +304,42 @@ fn every_session_in_the_book_goes_as_it_is_printed() -> Result<()> {
 
 #[test]
 fn the_files_of_the_tutorial_are_those_that_cargo_builds_and_lints() -> Result<()> {
-    let listings = repository().join("docs/listings").canonicalize()?;
-    let mut seen = 0;
+    let listings = listings()?;
+    assert!(listings.len() > 3, "{} found", listings.len());
+    let mut shown = BTreeSet::new();
     for chapter in chapters()? {
-        let files = chapter
-            .blocks
-            .iter()
-            .filter(|block| matches!(&block.kind, Kind::File(path) if path.ends_with(".rs")));
-        for block in files {
-            let is_listing = chapter.includes.iter().any(|file| {
-                fs::read_to_string(file).is_ok_and(|text| text == block.text)
-                    && file
-                        .canonicalize()
-                        .is_ok_and(|file| file.starts_with(&listings))
-            });
-            assert!(is_listing, "{} is no listing", block.place);
-            seen += 1;
+        for block in &chapter.blocks {
+            let Kind::File(path) = &block.kind else {
+                continue;
+            };
+            if path.ends_with(".rs") {
+                let same = listings.iter().filter(|(_, text)| **text == block.text);
+                let same: Vec<_> = same.map(|(listing, _)| listing.clone()).collect();
+                assert!(
+                    !same.is_empty(),
+                    "{}: no file below docs/listings has the text that is shown for \"{path}\"",
+                    block.place
+                );
+                shown.extend(same);
+            }
         }
     }
-    assert!(seen > 3, "only {seen} files found");
+    for listing in listings.keys() {
+        assert!(shown.contains(listing), "not shown: {}", listing.display());
+    }
     Ok(())
+}
+
+/// The sources of the tutorial's module at each of its steps.
+fn listings() -> Result<BTreeMap<PathBuf, String>> {
+    let mut found = BTreeMap::new();
+    for step in fs::read_dir(repository().join("docs/listings"))? {
+        for source in fs::read_dir(step?.path().join("src"))? {
+            let path = source?.path();
+            found.insert(path.clone(), fs::read_to_string(&path)?);
+        }
+    }
+    Ok(found)
 }
 
 #[test]
