@@ -1,4 +1,4 @@
-//! `walden archive-cleanup OLDEST_KEPT`: removes what recovery needs no more, done by this process.
+//! `walden archive-cleanup OLDEST_KEPT`: removes what recovery no longer needs, done by this process.
 //!
 //! Guarantees: for a server, what goes is what `pg_archivecleanup` would remove, and nothing during targeted recovery, whose
 //! other tries need it; for a person, less: see [`archive::Archive::clean_up_by_hand`]. Every removal is told. Left to others:

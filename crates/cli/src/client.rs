@@ -3,7 +3,7 @@
 //! One connect, one frame each way, exit. `main` comes here before it touches a flag parser, because
 //! this runs once per segment and each millisecond counts.
 //!
-//! When nobody answers and the module is Walden's own, the job is done here: after a crash the server starts
+//! If there is no answer and the module is Walden's own, the job is done here: after a crash the server starts
 //! no worker before replay has begun (`maybe_start_bgworkers`, postmaster.c, 15), but asks for files earlier.
 //!
 //! Guarantees: "absent" is said only when the worker, or the archive, said so; every wait is bounded; the program ends
@@ -21,14 +21,17 @@ use std::path::Path;
 use std::time::Duration;
 use wire::{Answer, AskError, Request, SOCKET_PATH};
 
-/// How long Walden's own module is given to be answered for by the worker.  Usually the worker is there
+/// How long Walden's own module is given to be answered for by the worker. Usually the worker is there
 /// within milliseconds of the first request; where it is not, after a crash say, this is lost once per file,
 /// and there it may be missing for hundreds of files: 15 starts it again only when a standby has become
-/// consistent.  No file is lost for it: the client does the job itself.
+/// consistent. No file is lost for it: the client does the job itself.
 const OWN_WORKER_START_WAIT_MAX: Duration = Duration::from_millis(30);
 
-/// How long somebody else's module is waited for where nothing stops over it: a standby asks again by itself, and
-/// a promotion, which asks several times, must not be held up by a worker that cannot start.
+/// How long to wait for a worker with another module, where recovery does not stop over it: a standby asks again by itself,
+/// and a promotion, which asks several times, must not be held up by a worker that cannot start.
+///
+/// In targeted recovery the wait is [`wire::WORKER_START_WAIT_MAX`], and the server stops after it. 18's postmaster then
+/// stays, without a startup process, until an immediate shutdown, as it does with a plain command.
 const IMPATIENT_WORKER_START_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A command line as the library writes it.
@@ -140,11 +143,9 @@ fn run_within(call: &Call, worker_start_wait_max: Duration) -> Outcome {
         }
         (_, Ok(Answer::Reported)) => Outcome::Failed,
         (request, Ok(Answer::CouldNotTell(cause))) => could_not(request, &cause, None),
-        (request, Ok(Answer::Absent)) => could_not(
-            request,
-            "the recovery worker gave an answer that is not one",
-            None,
-        ),
+        (request, Ok(Answer::Absent)) => {
+            could_not(request, "the recovery worker gave an invalid answer", None)
+        }
         (request, Err(error)) => could_not(request, &error.to_string(), hint_for(&error)),
     }
 }

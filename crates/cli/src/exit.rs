@@ -34,9 +34,9 @@ pub(crate) enum Outcome {
     Done,
     /// The archive was asked and does not hold the file.
     Absent,
-    /// It did not do it; for a restore: nobody can tell whether the file exists.
+    /// It did not do it; for a restore: whether the file exists is not known.
     Failed,
-    /// Nobody can tell whether something is wrong: neither that it is, nor that it is not.
+    /// Whether something is wrong is not known.
     CouldNotTell,
     /// The same, for a server that must not stop over it.
     FailedServerGoesOn,

@@ -63,7 +63,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) identity_file: Option<PathBuf>,
 
-    /// Say what is done
+    /// Print what was done
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }
@@ -98,7 +98,7 @@ pub(crate) struct Restore {
     /// The WAL file's name (%f)
     pub(crate) name: WalFileName,
 
-    /// The path it shall have (%p)
+    /// Destination path (%p)
     pub(crate) dest: PathBuf,
 
     /// The file holding the last restartpoint's start (%r); accepted because the server offers it, and
@@ -106,8 +106,8 @@ pub(crate) struct Restore {
     #[arg(value_name = "LAST_RESTARTPOINT")]
     pub(crate) last_restartpoint: Option<String>,
 
-    /// What a segment means that is missing although WAL goes on behind it: error (could not tell) or
-    /// end (absent) [default: PGDATA's walden.missing_segment, else error]
+    /// What to do if a segment is missing although later WAL is stored: error (could not tell) or end
+    /// (absent) [default: PGDATA's walden.missing_segment, else error]
     #[arg(long, value_name = "error|end")]
     pub(crate) missing_segment: Option<MissingSegment>,
 
@@ -120,10 +120,10 @@ pub(crate) struct Restore {
     pub(crate) client: Client,
 }
 
-/// Remove the segments that recovery needs no more
+/// Remove the segments that recovery no longer needs
 ///
 /// As a server's setting: archive_cleanup_command = 'walden archive-cleanup -D . "%r"'. Removes what
-/// pg_archivecleanup would, never a timeline history file, and nothing during targeted recovery. Called by a person it
+/// pg_archivecleanup would, never a timeline history file, and nothing during targeted recovery. Run by a person it
 /// also keeps what base backups need, by their backup history files, and refuses an OLDEST_KEPT that is later than
 /// everything stored.
 #[derive(Debug, Args)]
@@ -132,7 +132,7 @@ pub(crate) struct ArchiveCleanup {
     #[arg(value_name = "OLDEST_KEPT")]
     pub(crate) oldest_kept: KeepFrom,
 
-    /// Remove also what base backups need that the archive has backup history files of
+    /// Also remove what base backups need whose backup history files are in the archive
     #[arg(long)]
     pub(crate) force: bool,
 
@@ -144,7 +144,7 @@ pub(crate) struct ArchiveCleanup {
     pub(crate) client: Client,
 }
 
-/// Finish a recovery: remove what dead writers left behind
+/// Finish a recovery: remove files that dead writers left behind
 #[derive(Debug, Args)]
 pub(crate) struct RecoveryEnd {
     /// The file holding the last restartpoint's start (%r); accepted because the server offers it, and
@@ -163,7 +163,7 @@ pub(crate) struct List {
     #[arg(long)]
     pub(crate) wal: bool,
 
-    /// Say in which form each file is stored, by its first bytes; always shown for a directory, a request for each file in an
+    /// Show in which form each file is stored, by its first bytes; always shown for a directory, a request for each file in an
     /// object store
     #[arg(long)]
     pub(crate) form: bool,
@@ -212,19 +212,19 @@ pub(crate) struct Verify {
 /// there. What was read is kept in an index, which makes the next call fast and can be removed at any time.
 #[derive(Debug, Args)]
 pub(crate) struct Targets {
-    /// A moment: "2026-11-21 10:00", in UTC or with an offset such as +02
+    /// A time: "2026-11-21 10:00", in UTC or with an offset such as +02
     #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
     pub(crate) near: Option<Timestamp>,
 
-    /// A transaction
+    /// A transaction id
     #[arg(long, value_name = "XID", group = "target")]
     pub(crate) xid: Option<u32>,
 
-    /// A place in WAL
+    /// An LSN
     #[arg(long, value_name = "LSN", group = "target")]
     pub(crate) lsn: Option<Lsn>,
 
-    /// A restore point
+    /// Name of a restore point
     #[arg(long, value_name = "NAME", group = "target")]
     pub(crate) name: Option<String>,
 
@@ -254,7 +254,7 @@ pub(crate) struct Map {
     pub(crate) survey: Survey,
 }
 
-/// How all WAL of an archive is read.
+/// How the WAL of an archive is read.
 #[derive(Debug, Args)]
 pub(crate) struct Survey {
     /// Where to keep what was read, never in the archive [default: below walden/index in XDG_CACHE_HOME or ~/.cache]
@@ -266,7 +266,7 @@ pub(crate) struct Survey {
     pub(crate) jobs: Option<u16>,
 }
 
-/// Check the archive, and with -D the server's settings, and name the cure of what is wrong
+/// Check the archive, and with -D the server's settings, and name a cure for each fault
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// Print one JSON document

@@ -14,7 +14,7 @@ use crate::wait::wait_until;
 /// One process, as it was when looked at.
 #[derive(Clone, Debug)]
 pub struct Process {
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
     /// Its command line; for a server process the title that `ps` shows.
     pub title: String,

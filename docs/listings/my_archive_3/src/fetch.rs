@@ -1,4 +1,4 @@
-//! Out of the directory: one file, whole or not at all; and removing what recovery needs no more.
+//! Out of the directory: one file, whole or not at all; and removing what recovery no longer needs.
 
 use module::{KeepFrom, WalFileName};
 use std::fs::{self, File};

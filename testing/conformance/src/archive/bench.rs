@@ -96,7 +96,7 @@ pub(crate) struct Watch<'cluster> {
 }
 
 impl<'cluster> Watch<'cluster> {
-    /// From now on.
+    /// Begins to watch.
     pub(crate) fn begin(cluster: &'cluster Cluster<'cluster>) -> Result<Watch<'cluster>> {
         Ok(Watch {
             cluster,
@@ -114,7 +114,7 @@ impl<'cluster> Watch<'cluster> {
             || self.cluster.archive_failures()? > self.failures)
     }
 
-    /// Waits for that.
+    /// Waits until it has happened.
     pub(crate) fn wait(&self) -> Result<()> {
         wait_until("the archiver to answer for a file", || self.answered())
     }
