@@ -17,7 +17,7 @@ use crate::watch;
 const BEFORE: &str = "acknowledged in ";
 const AFTER: &str = " us";
 
-/// Measures Walden with four jobs; nobody else says such a thing.
+/// Measures Walden with four jobs; the others tell no such figure.
 ///
 /// # Errors
 ///

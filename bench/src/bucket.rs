@@ -1,4 +1,4 @@
-//! An object store for everybody: SeaweedFS with TLS, at a distance, and what each program is told of it.
+//! One object store for all contenders: SeaweedFS with TLS, at a distance, and what each program is told of it.
 //!
 //! Guarantees that all contenders use the same store through the same relay, and trust its certificate by its authority.
 //! Leaves to the parts when it is emptied.

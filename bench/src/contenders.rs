@@ -154,7 +154,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // A destructor has nobody to tell.
+        // A destructor cannot report it.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

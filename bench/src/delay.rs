@@ -25,7 +25,7 @@ const ON_THE_WAY_BYTES_MAX: usize = 64 << 20;
 /// How long a connection may be idle before it is looked whether the relay is over.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// How long whoever is to take bytes may take none: longer than any contender waits for an answer.
+/// How long a receiver may take no bytes: longer than any contender waits for an answer.
 const STUCK_MAX: Duration = Duration::from_secs(120);
 
 /// A port of 127.0.0.1 behind which another one is, at a distance.
@@ -91,7 +91,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.way.is_over.store(true, Ordering::Relaxed);
-        // Wakes the one who accepts; without a connection there is nobody to join.
+        // Wakes the one who accepts; without a connection there is no thread to join.
         if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok()
             && let Some(accepting) = self.accepting.take()
         {

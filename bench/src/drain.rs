@@ -2,7 +2,7 @@
 //!
 //! Measured: from the reload that tells the archiver where to archive to, until the server has marked every
 //! segment as archived (looked at every 5 ms). Two workloads: pgbench's own WAL, and segments that were switched
-//! when they were nearly empty. The segments are in the kernel's cache for everybody. Processor time is that of
+//! when they were nearly empty. The segments are in the kernel's cache for all contenders. Processor time is that of
 //! the archiver, of whatever it starts, and of a peer's daemon.
 
 use anyhow::Result;
@@ -167,7 +167,7 @@ pub(crate) fn drain_once(
     drain_watched(session, backlog, served, |_| Ok(()))
 }
 
-/// The same for somebody who looks at it, with the processes that archive: once before the clock starts, and then every
+/// The same watched from outside, with the processes that archive: once before the clock starts, and then every
 /// 5 ms.
 ///
 /// # Errors

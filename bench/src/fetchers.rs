@@ -183,7 +183,7 @@ fn segment_of(name: &str) -> Option<&str> {
         .filter(|head| head.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Everybody, each with an archive of the backlog.
+/// All who fetch, each with an archive of the backlog.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
 //! The machine that figures were measured on.
 //!
 //! Guarantees that what a reader needs to judge a figure is said: processors, memory, kernel, file system, how
-//! fast the disk writes and syncs, and the versions of everybody measured. What cannot be found out is "unknown".
+//! fast the disk writes and syncs, and the versions of all programs measured. What cannot be found out is "unknown".
 
 use std::collections::BTreeMap;
 use std::fs;

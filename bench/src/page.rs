@@ -1,6 +1,6 @@
 //! The page: fills the newest raw results into its marked places.
 //!
-//! Guarantees that what stands outside the marks stays as it is, and that a mark that nobody fills, or a part
+//! Guarantees that what stands outside the marks stays as it is, and that a mark that is not filled, or a part
 //! without a mark, is an error. A place is the lines between `<!-- bench:NAME -->` and `<!-- /bench:NAME -->`.
 
 use std::collections::BTreeMap;

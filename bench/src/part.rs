@@ -56,7 +56,7 @@ impl<'lab> Shared<'lab> {
         Ok(self.of_pgbench.get_or_init(|| backlog))
     }
 
-    /// Everybody who takes part in recovery, with an archive of [`Shared::of_pgbench`].
+    /// All who take part in recovery, with an archive of [`Shared::of_pgbench`].
     ///
     /// # Errors
     ///

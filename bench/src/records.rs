@@ -76,7 +76,7 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
             let Way::Server(served) = &contender.way else {
                 continue;
             };
-            // Whoever writes as much for the first time pays for memory that the next one finds.
+            // The first one to write as much pays for memory that the next one finds.
             if index % 2 == 0 {
                 drain_once(session, backlog, served)?;
                 served.clear()?;

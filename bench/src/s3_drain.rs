@@ -145,7 +145,7 @@ fn one(
         seen.ticks = usage::machine_ticks()?;
         Ok(())
     })?;
-    let before = before.context("nobody looked")?;
+    let before = before.context("no measurement before")?;
     let requests = bucket.requests()?.saturating_sub(before.requests);
     let busy = number(seen.ticks.0.saturating_sub(before.ticks.0));
     let all = number(seen.ticks.1.saturating_sub(before.ticks.1).max(1));

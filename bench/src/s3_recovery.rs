@@ -86,7 +86,7 @@ fn row(fetcher: &Fetcher, case: &str) -> Row {
     }
 }
 
-/// Everybody, each with an archive of the backlog in the bucket, and the limit.
+/// All who fetch, each with an archive of the backlog in the bucket, and the limit.
 fn fetchers(session: &Session, backlog: &Backlog<'_>, bucket: &Bucket<'_>) -> Result<Vec<Fetcher>> {
     let stage = Stage {
         bucket: Some(bucket),

@@ -205,7 +205,7 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        // A destructor has nobody to tell; over already, mostly.
+        // A destructor cannot report it; it is over already, mostly.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

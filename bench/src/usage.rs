@@ -18,7 +18,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// Programs that leave their parents.
 const STRAYS: [&str; 2] = ["pgbackrest", "walrus"];
 
-/// Makes this program the parent of whoever loses his own.
+/// Makes this program the parent of processes that lose their own.
 ///
 /// # Errors
 ///
@@ -64,7 +64,7 @@ pub(crate) fn resident_kb(roots: &[u32]) -> Result<u64> {
         .sum())
 }
 
-/// These processes, strays, and everybody below them.
+/// These processes, strays, and all below them.
 fn family(roots: &[u32], all: &[Seen]) -> BTreeSet<u32> {
     let own = std::process::id();
     let strays = all
@@ -76,7 +76,7 @@ fn family(roots: &[u32], all: &[Seen]) -> BTreeSet<u32> {
     family
 }
 
-/// Adds everybody below the members.
+/// Adds all processes below the members.
 fn extend(family: &mut BTreeSet<u32>, all: &[Seen]) {
     loop {
         let before = family.len();

@@ -18,7 +18,7 @@ use crate::results::{Row, median, number};
 /// How many segments are replayed.
 const SEGMENTS_MAX: usize = 30;
 
-/// Measures everybody who fetches.
+/// Measures all who fetch.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use conformance::{Library, Plan};
 const EXIT_STATUS: &str = "Exit status: 0 every promise is kept or does not apply, 1 one is broken or \
      unclear, or nothing could be judged, 2 usage error, 3 internal error.";
 
-/// Puts an archive or recovery module, whoever wrote it, through throwaway servers
+/// Runs an archive or recovery module on throwaway servers
 ///
 /// Prints promise, verdict and evidence; succeeds when every promise is kept. Changes nothing but
 /// temporary directories. Example: walden-conformance --archive-library basic_archive --set
@@ -119,7 +119,7 @@ fn host(program: &Path) -> Result<PathBuf> {
 
 /// The host's client, `walden`: beside this program, as cargo builds it, else where `make install` put it.
 ///
-/// Only a recovery module needs it, so that it cannot be found is told by whoever copies it.
+/// Only a recovery module needs it, so the step that copies it reports that it cannot be found.
 fn client(program: &Path) -> PathBuf {
     let beside = program.with_file_name("walden");
     match pg_config("--bindir") {

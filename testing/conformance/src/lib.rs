@@ -1,5 +1,4 @@
-//! The conformance suite: what an archive or recovery module has to promise, put to any module, whoever
-//! wrote it, on real servers.
+//! The conformance suite: runs any archive or recovery module on real servers, and says which promises it keeps.
 //!
 //! Guarantees: a module is loaded by a stock server and judged by what can be seen from outside (the
 //! archive's files, the server's log, statistics and contents), never by its source; each promise has

@@ -15,7 +15,7 @@ use nix::sys::fanotify::{
     Response,
 };
 
-/// A file that cannot be opened, or read, freely: the next process that tries waits. Dropped, everybody
+/// A file that cannot be opened, or read, freely: the next process that tries waits. Dropped, all
 /// goes on.
 pub(crate) struct Stall {
     fanotify: Fanotify,
@@ -29,12 +29,12 @@ pub(crate) struct Held<'stall> {
 }
 
 impl Stall {
-    /// Holds whoever opens this file from now on.
+    /// Holds any process that opens this file from now on.
     pub(crate) fn on_open(path: &Path) -> Result<Stall> {
         Stall::on(path, MaskFlags::FAN_OPEN_PERM)
     }
 
-    /// Holds whoever opens this file from now on, and again before each time that he reads from it.
+    /// Holds any process that opens this file from now on, and again before each read.
     pub(crate) fn on_open_and_read(path: &Path) -> Result<Stall> {
         Stall::on(path, MaskFlags::FAN_OPEN_PERM | MaskFlags::FAN_ACCESS_PERM)
     }
@@ -99,7 +99,7 @@ impl Stall {
 }
 
 impl Held<'_> {
-    /// Lets everybody else go on who has come to the file meanwhile: it is this process that the disk hangs for.
+    /// Lets all other processes go on that have come to the file meanwhile: it is this process that the disk hangs for.
     /// Another thread of this process waits until the stall is dropped.
     pub(crate) fn let_others_go(&self) -> Result<()> {
         for event in self.stall.events()? {

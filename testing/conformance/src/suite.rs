@@ -109,7 +109,7 @@ fn run_on(
 ) -> Vec<Line> {
     let next = AtomicUsize::new(0);
     let found: Mutex<Vec<(usize, Line)>> = Mutex::default();
-    // The longest stand last in the list; begun first, they keep nobody waiting in the end.
+    // The longest stand last in the list; begun first, they hold nothing up in the end.
     let order: Vec<(usize, &Promise)> = chosen.iter().copied().enumerate().rev().collect();
     thread::scope(|scope| {
         for _ in 0..subject.plan.jobs.max(1) {

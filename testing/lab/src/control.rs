@@ -241,7 +241,7 @@ impl Drop for Cluster<'_> {
         let Some(mut child) = postmaster.take() else {
             return;
         };
-        // A destructor has nobody to tell: what cannot be stopped politely is killed.
+        // A destructor cannot report it: a server that cannot be stopped politely is killed.
         let family = descendants(child.id()).unwrap_or_default();
         let _ = signal_pid(child.id(), Signal::QUIT);
         if !matches!(wait_for_exit(&mut child, DROP_DEADLINE), Ok(Some(_))) {

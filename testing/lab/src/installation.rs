@@ -246,7 +246,7 @@ impl Installation {
         command
     }
 
-    /// One of PostgreSQL's programs, or any other on PATH, run as whoever runs this.
+    /// One of PostgreSQL's programs, or any other on PATH, run as the user who runs this.
     pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.program(program));
         self.environment(&mut command);

@@ -118,7 +118,7 @@ fn read_back(file: &mut File) -> Result<String> {
 pub(crate) struct ServerUser(Option<(u32, u32)>);
 
 impl ServerUser {
-    /// Finds out: `postgres` for root, the user itself for anybody else.
+    /// Finds out: `postgres` for root, the user itself otherwise.
     pub(crate) fn find() -> Result<ServerUser> {
         if !rustix::process::geteuid().is_root() {
             return Ok(ServerUser(None));

@@ -1,7 +1,7 @@
-//! Slow and failing storage under any program: whoever opens a file in a directory is late, or refused.
+//! Slow and failing storage under any program: opening a file in a directory takes long, or is refused.
 //!
 //! Guarantees that many can be late at once, each by its own delay, that the same seed refuses the same
-//! opens, and that everybody goes on when the weather ends. Uses the permission events of fanotify(7), which
+//! opens, and that all processes go on when the weather ends. Uses the permission events of fanotify(7), which
 //! need CAP_SYS_ADMIN. Leaves reading, writing and removing alone: a file that is open is not disturbed. Who
 //! keeps a weather is never held by it. Stalling one known process at one file is `stall.rs` of the
 //! conformance suite.
@@ -82,7 +82,7 @@ impl Conditions {
     }
 }
 
-/// Bad weather over one directory. Dropped, everybody goes on.
+/// Bad weather over one directory. Dropped, all processes go on.
 pub struct Weather {
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
@@ -192,20 +192,20 @@ impl Drop for Weather {
         self.shared.now().over = true;
         self.shared.wake();
         if let Some(keeper) = self.keeper.take() {
-            // A keeper that panicked has closed its descriptor, which lets everybody go on, too.
+            // A keeper that panicked has closed its descriptor, which lets all processes go on, too.
             let _ = keeper.join();
         }
     }
 }
 
-/// Somebody who opens a file, and when he is to be answered: never while `None`.
+/// A process that opens a file, and when it is to be answered: never while `None`.
 struct Waiting {
     event: FanotifyEvent,
     due: Option<Instant>,
     refuse: bool,
 }
 
-/// The thread that answers. When it ends, the kernel lets go whoever still waits.
+/// The thread that answers. When it ends, the kernel lets go all that still wait.
 struct Keeper {
     shared: Arc<Shared>,
     fanotify: Fanotify,
@@ -252,7 +252,7 @@ impl Keeper {
         matches!(polled, Ok(_) | Err(rustix::io::Errno::INTR))
     }
 
-    /// Decides what becomes of somebody who opens a file.
+    /// Decides what becomes of a process that opens a file.
     fn take(&mut self, event: FanotifyEvent, conditions: Conditions) {
         let own = u32::try_from(event.pid()) == Ok(std::process::id());
         let name = name_of(&event);

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use lab::{ArchiveDir, Cluster, Contents, DEADLINE, Lab, Mark, Process, Settings, run, wait_for};
-use rustix::process::Signal;
 
 /// The smallest segment size: makes many segments quick.
 pub(crate) const SMALL_MB: u32 = 1;

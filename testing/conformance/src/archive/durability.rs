@@ -87,7 +87,7 @@ fn durable_when_found(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let segment = primary.write_segments(1..=1)?.concat();
     drain(&primary, Mark::default(), "the segment was not archived")?;
     is_there(&archive, &segment)?;
-    // Whoever archived it may have been killed before it was durable: a new archiver cannot know.
+    // The process that archived it may have been killed before it was durable: a new archiver cannot know.
     primary.stop(Shutdown::Fast)?;
     primary.start()?;
     let by = archiver(&primary)?;

@@ -42,7 +42,7 @@ pub(crate) const PROMISES: &[Promise] = &[
     },
 ];
 
-/// A server that was promoted with files of its old timeline waiting: nobody archived them, and now this
+/// A server that was promoted with files of its old timeline waiting: they were not archived, and now this
 /// module does.
 fn promoted<'lab>(
     subject: &Subject,

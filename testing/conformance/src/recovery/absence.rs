@@ -13,7 +13,7 @@ use super::scene::{
 use crate::promise::{Evidence, Kind, Promise, broken, hold};
 use crate::subject::Subject;
 
-/// Nobody but root gets at it.
+/// Only root can reach it.
 const AWAY: u32 = 0o000;
 
 /// The permissions of an archive that works.

@@ -1,4 +1,4 @@
-//! Promises about an archive that does not answer: the module waits in it, and nobody else has to.
+//! Promises about an archive that does not answer: the module waits in it, and nothing else has to.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -29,7 +29,7 @@ const REQUEST_MAX: Duration = Duration::from_secs(60);
 /// What `%r` is while no restartpoint is known.
 pub(super) const ZEROS: &str = "000000000000000000000000";
 
-/// Where a file is put that nobody but a promise asks for.
+/// Where a file is put that only a promise asks for.
 const ASKED_FOR: &str = "pg_wal/asked_for";
 
 /// The recovery worker, as the server's process list shows it.
@@ -179,8 +179,8 @@ pub(super) fn worker(cluster: &Cluster) -> Result<Process> {
     cluster.wait_for_process(WORKER)
 }
 
-/// Whether the module can do the job that this parameter names it for. The host says so if not, before it
-/// answers anybody.
+/// Whether the module can do the job that this parameter names it for. The host says so, if not, before it
+/// answers the first request.
 pub(super) fn does(cluster: &Cluster, parameter: &str) -> Result<bool> {
     let said = cluster.logged(Mark::default(), &["has no callback for", parameter])?;
     Ok(said.is_empty())

@@ -98,7 +98,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Not reaped yet, or reaped without children left: the group's number is nobody else's.
+        // Not reaped yet, or reaped without children left: the group's number is not used again.
         if !matches!(self.child.try_wait(), Ok(Some(_))) {
             let _ = self.signal(Signal::KILL);
             let _ = self.child.wait();

@@ -82,7 +82,7 @@ impl Eyes {
         Ok(found)
     }
 
-    /// Names of objects that somebody has begun to upload in parts and neither finished nor given up, sorted.
+    /// Names of objects with unfinished uploads in parts, sorted.
     pub(super) fn unfinished_uploads(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         if self.make == Make::Azurite {

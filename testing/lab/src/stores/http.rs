@@ -16,11 +16,11 @@ use tokio::net::TcpStream;
 /// How long an answer may take; a store that starts is asked again.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// Asks whoever listens on this port of 127.0.0.1.
+/// Sends a request to this port of 127.0.0.1.
 ///
 /// # Errors
 ///
-/// When nobody answers in time, or not in HTTP.
+/// When there is no answer in time, or none in HTTP.
 pub(super) fn ask<B>(port: u16, request: Request<B>) -> Result<Response<Bytes>>
 where
     B: Body<Data = Bytes> + Send + 'static,

@@ -1,6 +1,6 @@
 //! The kinds of stores, and how each of them is started.
 //!
-//! Guarantees that they listen on loopback only, on ports of their own, and that they report nothing to anybody. Their
+//! Guarantees that they listen on loopback only, on ports of their own, and that they send no reports. Their
 //! programs are those that `make stores` puts into `.cache/stores`.
 
 use std::fmt;

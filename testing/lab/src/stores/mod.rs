@@ -121,7 +121,7 @@ impl<'lab> Store<'lab> {
         }
     }
 
-    /// The URL of a place behind another port of 127.0.0.1, from which somebody passes bytes on to [`Store::tls_port`].
+    /// The URL of a place behind another port of 127.0.0.1, from which bytes are passed on to [`Store::tls_port`].
     #[must_use]
     pub fn tls_url_at(&self, port: u16, prefix: &str) -> String {
         let endpoint = format!("https://127.0.0.1:{port}");
@@ -217,7 +217,7 @@ impl<'lab> Store<'lab> {
         }
     }
 
-    /// Names of objects that somebody has begun to upload in parts, and neither finished nor given up, sorted.
+    /// Names of objects with unfinished uploads in parts, sorted.
     ///
     /// # Errors
     ///

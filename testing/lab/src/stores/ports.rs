@@ -1,7 +1,7 @@
-//! Ports on loopback that are one's own for as long as they are held, also while nobody listens there.
+//! Ports on loopback that stay reserved for as long as they are held, also while nothing listens there.
 //!
 //! Guarantees that no two labs, in this process or another, get the same port: each is bound, without listening,
-//! by a socket that is kept. The kernel gives such a port to nobody who asks for any; a server that asks for this
+//! by a socket that is kept. The kernel gives such a port to no process that asks for any; a server that asks for this
 //! very one gets it, if it sets SO_REUSEADDR, as Go, Node.js and tokio do (ip(7) allows it while none listens).
 //! Meanwhile a client that connects is refused.
 

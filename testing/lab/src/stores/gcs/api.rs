@@ -83,7 +83,7 @@ impl Asked {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// The generation that the object must have; one that cannot be read is nobody's.
+    /// The generation that the object must have; one that cannot be read matches none.
     fn required(&self) -> Option<u64> {
         let required = self.header("x-goog-if-generation-match")?;
         Some(required.parse().unwrap_or(u64::MAX))

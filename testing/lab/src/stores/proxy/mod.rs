@@ -58,7 +58,7 @@ impl Proxy {
         Proxy::to_port(store.port())
     }
 
-    /// A proxy for whoever listens on this port of 127.0.0.1.
+    /// A proxy for the server on this port of 127.0.0.1.
     ///
     /// # Errors
     ///
