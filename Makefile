@@ -97,7 +97,7 @@ test: prerequisites everything ## run every test with PostgreSQL 15, those of re
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
 test-all: ## the same with 15, 16, 17, 18 and 19
-	@$(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
+	@WALDEN_TEST_WHOLE=1 $(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites ## lose a server and get it back, told step by step
 	$(CARGO) build --release --locked $(product) --package walden-demo

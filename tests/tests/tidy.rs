@@ -114,8 +114,8 @@ const MAY_SLEEP: [&str; 13] = [
     // Late on purpose: a slow module, a worker that starts late, a repair that comes late.
     "tests/modules/misbehave/src/lib.rs",
     "crates/wire/tests/conversation.rs",
-    "crates/cli/tests/client.rs",
-    "crates/cli/tests/restore.rs",
+    "crates/cli/tests/command/client.rs",
+    "crates/cli/tests/command/restore.rs",
 ];
 
 fn root() -> PathBuf {

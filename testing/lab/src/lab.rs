@@ -18,6 +18,7 @@ use crate::installation::Installation;
 use crate::process::Process;
 use crate::program::run;
 use crate::settings::Settings;
+use crate::timing::timed;
 
 /// How many lines of each server's log a failure shows.
 const TAIL_LINES: usize = 60;
@@ -32,7 +33,7 @@ const ARCHIVE_TIMEOUT: &str = "5s";
 /// When the lab cannot be set up, and whatever the scenario fails with.
 pub fn scenario(body: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
     let lab = Lab::new()?;
-    match catch_unwind(AssertUnwindSafe(|| body(&lab))) {
+    match timed(|| catch_unwind(AssertUnwindSafe(|| body(&lab)))) {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(anyhow!("{error:#}\n{}", lab.log_tails())),
         Err(panic) => {

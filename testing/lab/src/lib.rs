@@ -21,6 +21,7 @@ mod process;
 mod program;
 mod settings;
 pub mod stores;
+mod timing;
 mod wait;
 mod weather;
 
@@ -34,5 +35,6 @@ pub use log::{Entry, Mark};
 pub use process::Process;
 pub use program::{Outcome, run, run_for};
 pub use settings::Settings;
+pub use timing::timed;
 pub use wait::{DEADLINE, wait_for, wait_until};
 pub use weather::{Conditions, Weather};

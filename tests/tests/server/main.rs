@@ -1,12 +1,16 @@
 //! What Walden promises, shown on real PostgreSQL servers.
 //!
 //! One module for each promise; each test has a server, and an archive, of its own. See
-//! `testing/lab` for where servers and libraries are looked for.
+//! `testing/lab` for where servers and libraries are looked for. One program holds them all, and what runs the engine on
+//! object stores (`engine`), reads WAL (`wal`) and tests the conformance suite: most of them wait most of the time, and
+//! so none waits for another.
 
 mod archive_ahead;
 mod c_module;
 mod common;
+mod conformance;
 mod control;
+mod engine;
 mod exclusive;
 mod faces;
 mod foreign;
@@ -43,5 +47,6 @@ mod store_outages_recovery;
 mod targets;
 mod unloadable;
 mod verify;
+mod wal;
 mod witness;
 mod worker;

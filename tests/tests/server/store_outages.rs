@@ -1,7 +1,7 @@
 //! An object store that is down, stalls, throttles or forbids in the middle of archiving and of recovery: no file is
 //! falsely noted as archived, nothing is promoted, nobody dies, the log stays readable, and all goes on afterwards.
 //!
-//! An outage takes [`OUTAGE`]; what is promised is looked at all the while. Outages of one kind of scenario run at once,
+//! An outage takes [`outage`]; what is promised is looked at all the while. Outages of one kind of scenario run at once,
 //! because they wait far more than they compute. Archiving is shown here, recovery in `store_outages_recovery.rs`.
 
 use std::fmt::Debug;
@@ -17,8 +17,12 @@ use crate::common::{SMALL_MB, must_recover, primary_with, recovery_of};
 use crate::in_store::InStore;
 use crate::witness::Witness;
 
-/// An outage: longer than one request's patience, and than the server's between two attempts.
-const OUTAGE: Duration = Duration::from_secs(60);
+/// How long an outage lasts: longer than the engine's patience with one request. With `WALDEN_TEST_WHOLE` it is also
+/// longer than the server's pause between two attempts to archive a file (`PGARCH_AUTOWAKE_INTERVAL`, 60 s).
+fn outage() -> Duration {
+    let whole = std::env::var_os("WALDEN_TEST_WHOLE").is_some();
+    Duration::from_secs(if whole { 60 } else { 25 })
+}
 
 /// Longer than any wait here.
 pub(crate) const OUTAGE_WAIT_MAX: Duration = Duration::from_secs(120);
@@ -85,7 +89,7 @@ where
     })
 }
 
-/// Has trouble last for [`OUTAGE`], and looks at what is promised all the while.
+/// Has trouble last for [`outage`], and looks at what is promised all the while.
 pub(crate) fn lasting(
     trouble: Trouble,
     proxy: &Proxy,
@@ -96,7 +100,7 @@ pub(crate) fn lasting(
     let begun = Instant::now();
     wait_for("the end of an outage", OUTAGE_WAIT_MAX, || {
         promised().with_context(|| format!("{trouble:?}"))?;
-        Ok((begun.elapsed() >= OUTAGE).then_some(()))
+        Ok((begun.elapsed() >= outage()).then_some(()))
     })?;
     // Who refuses connections sees no requests.
     let failed = proxy.requests();

@@ -3,9 +3,10 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Cluster, Lab, Settings, scenario};
+use lab::{Cluster, Lab, Settings, scenario, timed};
 
-use crate::markdown::{Kind, chapters};
+use crate::for_each_at_once;
+use crate::markdown::{Block, Kind, chapters};
 use crate::session::PLACE;
 
 /// Parameters whose values are libraries, which a session has to load before it knows their parameters.
@@ -79,18 +80,16 @@ fn known(server: &Cluster, loads: &str, name: &str) -> Result<()> {
 
 #[test]
 fn servers_accept_every_block_of_settings() -> Result<()> {
-    let mut tried = 0;
-    for chapter in chapters()? {
-        for block in chapter
-            .blocks
-            .iter()
-            .filter(|block| block.kind == Kind::Ini)
-        {
-            tried += 1;
-            scenario(|lab| accepted(lab, "server", &block.text))
-                .with_context(|| block.place.clone())?;
-        }
-    }
+    let chapters = chapters()?;
+    let blocks: Vec<_> = chapters
+        .iter()
+        .flat_map(|chapter| &chapter.blocks)
+        .filter(|block| block.kind == Kind::Ini)
+        .collect();
+    let accepted = |block: &&Block| {
+        scenario(|lab| accepted(lab, "server", &block.text)).with_context(|| block.place.clone())
+    };
+    let tried = timed(|| for_each_at_once(&blocks, accepted))?;
     assert!(tried > 0, "there is none: the search is blind");
     Ok(())
 }

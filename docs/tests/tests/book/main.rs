@@ -23,3 +23,31 @@ mod markdown;
 mod reference;
 mod session;
 mod structure;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Result;
+
+/// Does this for each, some at a time: what is done waits for servers most of the time.
+///
+/// Answers with how many there were, or with the first failure.
+fn for_each_at_once<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<usize> {
+    const AT_ONCE: usize = 4;
+    let next = AtomicUsize::new(0);
+    let in_turn = || -> Result<()> {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            work(item)?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(in_turn)).collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| match thread.join() {
+                Ok(done) => done,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+    })?;
+    Ok(items.len())
+}

@@ -18,8 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Lab, run_for, scenario, wait_until};
+use lab::{Lab, run_for, scenario, timed, wait_until};
 
+use crate::for_each_at_once;
 use crate::markdown::{Block, Chapter, Kind, chapters, repository};
 
 /// The directory in which the book keeps servers and archives; it belongs to the servers' user.
@@ -291,13 +292,10 @@ fn play(lab: &Lab, chapter: &Chapter) -> Result<()> {
 
 #[test]
 fn every_session_in_the_book_goes_as_it_is_printed() -> Result<()> {
-    let mut played = 0;
-    for chapter in chapters()? {
-        if chapter.blocks.iter().any(|block| block.kind.is_step()) {
-            played += 1;
-            scenario(|lab| play(lab, &chapter))?;
-        }
-    }
+    let mut chapters = chapters()?;
+    chapters.retain(|chapter| chapter.blocks.iter().any(|block| block.kind.is_step()));
+    let play = |chapter: &Chapter| scenario(|lab| play(lab, chapter));
+    let played = timed(|| for_each_at_once(&chapters, play))?;
     assert!(played > 0, "there is none: the search is blind");
     Ok(())
 }

@@ -1,0 +1,4 @@
+//! The conformance suite itself, put to the test: modules with one fault each.
+
+mod archive;
+mod recovery;

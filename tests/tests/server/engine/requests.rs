@@ -1,0 +1,218 @@
+//! What archiving and restoring cost in requests, as a proxy counts them.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use archive::{
+    Answer, AsStored, Cancel, Compression, Location, MissingSegment, Options, Place, Prefetch,
+    Wanted, spawn_plainly,
+};
+use lab::stores::{Make, Proxy, Store};
+use lab::{DEADLINE, scenario, wait_for};
+use recovery::{Asker, Judge, Phase, Server, TargetTimeline};
+
+use super::common::{SIZE, SYSTEM, contents, must_restore, open, put, segment, with_credentials};
+
+/// The default of `walden.restore_prefetch`.
+const PREFETCH_DEFAULT: usize = 8;
+
+/// How many of each method.
+fn counted(proxy: &Proxy) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for request in proxy.requests() {
+        *counts.entry(request.method).or_default() += 1;
+    }
+    counts
+}
+
+fn segments_cost_one_request_each(make: Make) -> Result<()> {
+    scenario(|lab| {
+        let store = Store::start(lab, make, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let location = with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let archive = open(&location, Compression::Zstd(1))?;
+        put(&archive, &folder, &segment(1)?, 1)?;
+        // That nothing is overwritten is tried by many at once: once in an archive's life.
+        let opening = proxy.requests().len();
+        ensure!(
+            opening <= 50,
+            "{opening} requests before the first file was archived"
+        );
+
+        // An archiver that finds the archive bound: the binding, the proof, whether files are to be encrypted, the segment
+        // before, and the file. With several jobs a listing of what lies behind it follows.
+        proxy.clear();
+        let archive = open(&location, Compression::Zstd(1))?;
+        put(&archive, &folder, &segment(2)?, 1)?;
+        let counts = counted(&proxy);
+        ensure!(counts.values().sum::<usize>() <= 5, "{counts:?}");
+        ensure!(counts.get("PUT") == Some(&2), "{counts:?}");
+
+        proxy.clear();
+        for number in 3..=102 {
+            put(&archive, &folder, &segment(number)?, 1)?;
+        }
+        let counts = counted(&proxy);
+        ensure!(counts.get("PUT") == Some(&100), "{counts:?}");
+        // The binding is looked at again after a minute.
+        ensure!(counts.values().sum::<usize>() <= 101, "{counts:?}");
+
+        proxy.clear();
+        let reader = open(&location, Compression::Zstd(1))?;
+        for number in 3..=102 {
+            must_restore(&reader, &folder, &segment(number)?, 1)?;
+        }
+        let counts = counted(&proxy);
+        // One for the binding, and one more after a minute.
+        ensure!(counts.values().sum::<usize>() <= 102, "{counts:?}");
+        ensure!(counts.keys().all(|method| method == "GET"), "{counts:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn on_s3_a_segment_costs_one_request_each_way() -> Result<()> {
+    segments_cost_one_request_each(Make::SeaweedFs)
+}
+
+#[test]
+fn on_azure_a_segment_costs_one_request_each_way() -> Result<()> {
+    segments_cost_one_request_each(Make::Azurite)
+}
+
+#[test]
+fn on_a_fake_of_google_cloud_storage_a_segment_costs_one_request_each_way() -> Result<()> {
+    segments_cost_one_request_each(Make::GcsFake)
+}
+
+/// A standby that has caught up asks for the next segment, and for the next timeline, every few seconds.
+fn an_idle_standby_makes_four_requests(make: Make) -> Result<()> {
+    scenario(|lab| {
+        let store = Store::start(lab, make, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let data = lab.directory("data")?;
+        std::fs::create_dir(data.join("pg_wal"))?;
+        let location = with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let archive = open(&location, Compression::Zstd(1))?;
+        for number in 1..=5 {
+            put(&archive, &folder, &segment(number)?, 1)?;
+        }
+        let mut judge = Judge::new();
+        let standby = Server {
+            data_directory: data.clone(),
+            phase: Phase::Standby,
+            target: TargetTimeline::Latest,
+            control: None,
+            system: Some(SYSTEM),
+            size: Some(SIZE),
+            missing_segment: MissingSegment::Error,
+        };
+        let mut ask = |name| -> Result<()> {
+            let question = judge.ask(name, Asker::Recovery(standby.clone()));
+            let dest = data.join("pg_wal/RECOVERYXLOG");
+            let answer = recovery::restore(&archive, &question, &dest, None, &Cancel::new())?;
+            ensure!(answer == Answer::Absent(Vec::new()), "{name}: {answer:?}");
+            Ok(())
+        };
+        // The first round looks at everything, and once a minute another does.
+        for round in 0..5 {
+            proxy.clear();
+            ask(segment(6)?)?;
+            ask("00000002.history".parse()?)?;
+            let requests = proxy.requests().len();
+            ensure!(
+                requests <= if round == 0 { 8 } else { 4 },
+                "{requests} requests in round {round}: {:?}",
+                proxy.requests()
+            );
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn on_s3_an_idle_standby_makes_four_requests_a_round() -> Result<()> {
+    an_idle_standby_makes_four_requests(Make::SeaweedFs)
+}
+
+#[test]
+fn on_azure_an_idle_standby_makes_four_requests_a_round() -> Result<()> {
+    an_idle_standby_makes_four_requests(Make::Azurite)
+}
+
+/// How a recovery asks for one segment after the other.
+fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) -> Result<bool> {
+    let name = segment(number)?;
+    let dest = folder.join(format!("{name}.replayed"));
+    let wanted = Wanted {
+        name,
+        dest: dest.clone(),
+        in_line: true,
+        place: place.clone(),
+        system: SYSTEM,
+        size: SIZE,
+        rule: Arc::new(AsStored),
+        prefetch_max: PREFETCH_DEFAULT,
+        memory_limit: 128 << 20,
+    };
+    let mut asking = prefetch.ask(wanted)?;
+    let answer = wait_for("an answer", DEADLINE, || {
+        asking.answer().transpose().map_err(Into::into)
+    })?;
+    let Answer::Restored { ahead, .. } = answer else {
+        anyhow::bail!("{name}: {answer:?}");
+    };
+    ensure!(
+        std::fs::read(&dest)? == contents(&name, 1)?,
+        "{name} has other bytes"
+    );
+    std::fs::remove_file(&dest)?;
+    Ok(ahead)
+}
+
+#[test]
+fn a_prefetched_run_of_a_hundred_segments_makes_hardly_more_than_a_hundred_requests() -> Result<()>
+{
+    scenario(|lab| {
+        let store = Store::start(lab, Make::SeaweedFs, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let location: Location =
+            with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let archive = open(&location, Compression::Zstd(1))?;
+        for number in 1..=100 {
+            put(&archive, &folder, &segment(number)?, 1)?;
+        }
+        proxy.clear();
+        let place = Place {
+            location,
+            options: Options::default(),
+        };
+        let mut prefetch = Prefetch::new(spawn_plainly, || {});
+        let mut ahead = 0;
+        for number in 1..=100 {
+            ahead += u64::from(replayed(&mut prefetch, &place, &folder, number)?);
+        }
+        drop(prefetch);
+        // Where the run ends is not known before something is looked for behind it.
+        let requests = proxy.requests();
+        let (behind, run): (Vec<_>, Vec<_>) = requests.iter().partition(|request| {
+            let number = (101..=110).find(|number| {
+                segment(*number).is_ok_and(|name| request.path.contains(&name.to_string()))
+            });
+            number.is_some()
+        });
+        let (run, behind) = (run.len(), behind.len());
+        println!(
+            "{run} requests, {behind} behind the end, {ahead} of 100 segments were fetched ahead"
+        );
+        ensure!((100..=102).contains(&run), "{requests:?}");
+        ensure!(behind <= PREFETCH_DEFAULT, "{requests:?}");
+        ensure!(ahead > 50, "only {ahead} segments were fetched ahead");
+        Ok(())
+    })
+}
