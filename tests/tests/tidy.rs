@@ -5,6 +5,9 @@
 
 #![expect(clippy::expect_used)]
 
+#[path = "tidy/rooms.rs"]
+mod rooms;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -88,7 +91,7 @@ const MAY_CHANGE_NAMES: [&str; 9] = [
     // In throwaway directories: sets backlogs back, empties archives, measures what plain syncing takes.
     "bench/",
     // The one place for the archive.
-    "crates/archive/src/durable.rs",
+    "crates/archive/src/store/dir/durable.rs",
     // The worker's socket: no data, need not survive a power cut.
     "crates/wire/src/listener.rs",
     // From a private name to the server's own temporary one, which the server syncs and renames itself.
@@ -101,7 +104,7 @@ const MAY_CHANGE_NAMES: [&str; 9] = [
 /// Who may sleep: loops that poll with a deadline, and tests in which somebody is late on purpose.
 const MAY_SLEEP: [&str; 13] = [
     // The pauses between the tries of a request.
-    "crates/archive/src/cloud/asking.rs",
+    "crates/archive/src/store/cloud/asking.rs",
     "crates/archive/src/suite/store_promises.rs",
     "crates/wire/src/ask.rs",
     "crates/server/src/worker/desk.rs",

@@ -15,9 +15,9 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use crate::base::regular::open_without_waiting;
 use crate::conf_line::{Setting, parse_line};
 use crate::error::Error;
-use crate::regular::open_without_waiting;
 
 /// How deep includes may nest: `CONF_FILE_MAX_DEPTH`, 15 to 18.
 const INCLUDE_DEPTH_MAX: u32 = 10;

@@ -1,14 +1,14 @@
 //! The one error type of this crate: what the caller must do (`ErrorKind`), and the text to show a person.
 //!
 //! Guarantees: a message is one line in the server's style (lower case, no full stop, objects named and
-//! quoted, cause last), and nothing in it is obeyed by a terminal, whoever wrote it (`printable.rs`); advice is in the hint.
+//! quoted, cause last), and nothing in it is obeyed by a terminal, whoever wrote it (`base/printable.rs`); advice is in the hint.
 //! Absence is never an error here: see [`crate::Got::Absent`].
 //! Leaves logging to the caller: errors are returned, never printed.
 
 use std::io;
 
-use crate::printable::message;
-use crate::secret::Digest;
+use crate::base::digest::Digest;
+use crate::base::printable::message;
 
 /// The longest message, in bytes; what is put into one has limits of its own, which are much smaller.
 const MESSAGE_BYTES_MAX: usize = 4096;

@@ -6,6 +6,7 @@
 //! server's WAL directory, in `check_wal.rs`; whether what is stored is sound, which takes reading all of it.
 
 use crate::check_encryption;
+use crate::check_line::{Line, Verdict};
 use crate::check_names;
 use crate::check_server;
 use crate::check_store;
@@ -18,96 +19,13 @@ use crate::settings::{self, Chosen};
 use archive::{Archive, Error, ErrorKind, Location, ServerConf, Settings};
 use rustix::fs::{Access, access};
 use serde::Serialize;
-use std::fmt::{Display, Write};
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 /// How long opening the archive may take: three tries to get credentials fit in, and one request that stays unanswered.
 const OPENING_MAX: Duration = Duration::from_secs(30);
-
-/// Result of one check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Verdict {
-    /// Everything is right; nothing to do.
-    Passed,
-    /// It works, and needs attention.
-    Warning,
-    /// Archiving or recovery does not work like this.
-    Failed,
-}
-
-/// One line of the report.
-#[derive(Debug, Serialize)]
-pub(crate) struct Line {
-    verdict: Verdict,
-    /// What was found.
-    found: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cure: Option<String>,
-}
-
-impl Line {
-    /// A check that passed.
-    pub(crate) fn passed(found: impl Into<String>) -> Line {
-        Line {
-            verdict: Verdict::Passed,
-            found: found.into(),
-            cure: None,
-        }
-    }
-
-    /// A check that passed, with advice.
-    pub(crate) fn warning(found: impl Into<String>, cure: impl Into<String>) -> Line {
-        Line {
-            verdict: Verdict::Warning,
-            found: found.into(),
-            cure: Some(cure.into()),
-        }
-    }
-
-    /// Does not work, with its cure.
-    pub(crate) fn failed(found: impl Into<String>, cure: impl Into<String>) -> Line {
-        Line {
-            verdict: Verdict::Failed,
-            found: found.into(),
-            cure: Some(cure.into()),
-        }
-    }
-
-    /// Does not work for this reason; `cure` is for reasons that come without a hint.
-    pub(crate) fn error(error: &Error, cure: &str) -> Line {
-        Line::failed(error.to_string(), error.hint().unwrap_or(cure))
-    }
-
-    /// Result of the check.
-    #[cfg(test)]
-    pub(crate) fn verdict(&self) -> Verdict {
-        self.verdict
-    }
-}
-
-/// How many names are given of those that something is wrong with.
-const NAMED_MAX: usize = 3;
-
-/// `"a", "b", "c" and 4 more`.
-pub(crate) fn some_of(names: &[impl Display]) -> String {
-    let first = names.iter().take(NAMED_MAX);
-    let named: Vec<String> = first.map(|name| format!("\"{name}\"")).collect();
-    let mut text = named.join(", ");
-    if names.len() > NAMED_MAX {
-        let _ = write!(text, " and {} more", names.len() - NAMED_MAX);
-    }
-    text
-}
-
-/// `1 file is`, `2 files are`.
-pub(crate) fn are(count: usize, what: &str) -> String {
-    let verb = if count == 1 { "is" } else { "are" };
-    format!("{} {verb}", say::counted(count as u64, what))
-}
 
 /// Makes all checks and prints a line for each; fails if one failed.
 pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {

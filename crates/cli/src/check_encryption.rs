@@ -3,7 +3,7 @@
 //! Guarantees: nothing secret is shown, and nothing is written. Left to others: whether the identities open what is
 //! stored already, which takes reading it.
 
-use crate::check::Line;
+use crate::check_line::Line;
 use archive::{IdentityFile, Options, round_trip};
 
 /// Where nothing is encrypted and nothing is set up for it, nothing is said.

@@ -12,7 +12,7 @@ use archive::{
 };
 use wal::{SegmentSize, WalFileName};
 
-use crate::check::{Line, are, some_of};
+use crate::check_line::{Line, are, some_of};
 use crate::progress::Progress;
 
 /// The names in an archive, by kind.

@@ -3,7 +3,7 @@
 //! Guarantees: only what the files say is judged; what a running server was told otherwise (its command
 //! line, say) is not seen. Left to others: reading the files (`archive::ServerConf`), the archive itself.
 
-use crate::check::Line;
+use crate::check_line::Line;
 use archive::{Location, ServerConf};
 use std::path::Path;
 
@@ -155,7 +155,7 @@ fn runs_walden(command: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Verdict;
+    use crate::check_line::Verdict;
 
     /// How many lines failed and warned under these settings.
     fn verdicts(settings: &[(&str, &'static str)]) -> (usize, usize) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use archive::{Address, CloudStore, Error, Probed};
 
-use crate::check::Line;
+use crate::check_line::Line;
 use crate::progress::Progress;
 
 /// Stores refuse requests whose time is a quarter of an hour off; a tenth of that is worth a look.

@@ -12,7 +12,7 @@ use archive::{Error, Form, Location, Overlap, Stored, open_regular};
 use recovery::Own;
 use wal::{SegmentName, WalFileName};
 
-use crate::check::{Line, are, some_of};
+use crate::check_line::{Line, are, some_of};
 use crate::say;
 use crate::settings::Chosen;
 

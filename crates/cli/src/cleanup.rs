@@ -5,7 +5,6 @@
 //! which files may go (`archive`, `wal::KeepFrom`), and asking a worker instead (`client.rs`).
 
 use crate::caller;
-use crate::client::{self, Call};
 use crate::exit::Outcome;
 use crate::flags::{ArchiveCleanup, Global};
 use crate::say;
@@ -13,19 +12,9 @@ use crate::settings::{self, Chosen};
 use archive::{ByHand, Cancel, Cleaned, CleanedByHand, Error};
 use recovery::Phase;
 use std::path::Path;
-use wire::Request;
 
 /// Removes the files before the one that is kept.
 pub(crate) fn run(flags: &ArchiveCleanup, global: &Global) -> Outcome {
-    if let Some(library) = &flags.client.library {
-        return client::run(&Call {
-            library: library.clone(),
-            single_user: flags.client.single_user,
-            request: Request::ArchiveCleanup {
-                last_restartpoint: flags.oldest_kept.to_string(),
-            },
-        });
-    }
     ended(choose(global).and_then(|chosen| {
         match chosen
             .data_dir

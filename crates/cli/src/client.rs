@@ -13,7 +13,7 @@
 
 use crate::caller::{self, could_not_restore};
 use crate::exit::Outcome;
-use crate::flags::{ArchiveCleanup, Client, Global, RecoveryEnd, Restore};
+use crate::flags::{ArchiveCleanup, Client, Global, Job, Restore};
 use crate::{cleanup, recovery_end, restore, say, settings};
 use recovery::Phase;
 use std::ffi::OsString;
@@ -74,6 +74,38 @@ impl Call {
         Some(Call {
             library: (*library).to_owned(),
             single_user,
+            request,
+        })
+    }
+
+    /// The same of a command line that the flag parser has read; `None` if the job is to be done by this process.
+    pub(crate) fn of(job: &Job) -> Option<Call> {
+        let (client, request) = match job {
+            Job::Restore(flags) => (
+                &flags.client,
+                Request::Restore {
+                    file: flags.name.to_string(),
+                    path: flags.dest.display().to_string(),
+                    last_restartpoint: flags.last_restartpoint.clone().unwrap_or_default(),
+                },
+            ),
+            Job::ArchiveCleanup(flags) => (
+                &flags.client,
+                Request::ArchiveCleanup {
+                    last_restartpoint: flags.oldest_kept.to_string(),
+                },
+            ),
+            Job::RecoveryEnd(flags) => (
+                &flags.client,
+                Request::RecoveryEnd {
+                    last_restartpoint: flags.last_restartpoint.clone().unwrap_or_default(),
+                },
+            ),
+            _ => return None,
+        };
+        Some(Call {
+            library: client.library.clone()?,
+            single_user: client.single_user,
             request,
         })
     }
@@ -186,16 +218,7 @@ fn in_process(request: &Request) -> Outcome {
             ),
             Err(error) => could_not(request, &error.to_string(), None),
         },
-        Request::RecoveryEnd { last_restartpoint } => {
-            let last_restartpoint = last(last_restartpoint);
-            recovery_end::run(
-                &RecoveryEnd {
-                    last_restartpoint,
-                    client: Client::NONE,
-                },
-                &global,
-            )
-        }
+        Request::RecoveryEnd { .. } => recovery_end::run(&global),
     }
 }
 

@@ -10,6 +10,7 @@ mod archive_file;
 mod caller;
 mod check;
 mod check_encryption;
+mod check_line;
 mod check_names;
 mod check_server;
 mod check_store;
@@ -48,11 +49,14 @@ fn run(args: &[OsString]) -> Outcome {
         Ok(flags) => flags,
         Err(error) => return flags::explain(&error),
     };
+    if let Some(call) = client::Call::of(&flags.job) {
+        return client::run(&call);
+    }
     match &flags.job {
         Job::Archive(job) => archive_file::run(job, &flags.global),
         Job::Restore(job) => restore::run(job, &flags.global),
         Job::ArchiveCleanup(job) => cleanup::run(job, &flags.global),
-        Job::RecoveryEnd(job) => recovery_end::run(job, &flags.global),
+        Job::RecoveryEnd(_) => recovery_end::run(&flags.global),
         Job::List(job) => list::run(job, &flags.global),
         Job::Verify(job) => verify::run(job, &flags.global),
         Job::Check(job) => check::run(job, &flags.global),

@@ -4,25 +4,14 @@
 //! it fails. LAST_RESTARTPOINT is accepted, since the server offers it, and not used.
 //! Left to others: asking a worker instead (`client.rs`).
 
-use crate::client::{self, Call};
 use crate::exit::Outcome;
-use crate::flags::{Global, RecoveryEnd};
+use crate::flags::Global;
 use crate::say;
 use crate::settings;
 use archive::Error;
-use wire::Request;
 
 /// Removes what dead writers have left in the archive.
-pub(crate) fn run(flags: &RecoveryEnd, global: &Global) -> Outcome {
-    if let Some(library) = &flags.client.library {
-        return client::run(&Call {
-            library: library.clone(),
-            single_user: flags.client.single_user,
-            request: Request::RecoveryEnd {
-                last_restartpoint: flags.last_restartpoint.clone().unwrap_or_default(),
-            },
-        });
-    }
+pub(crate) fn run(global: &Global) -> Outcome {
     match finish(global) {
         Ok(leftovers) => {
             if leftovers > 0 || global.verbose {

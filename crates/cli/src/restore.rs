@@ -7,7 +7,6 @@
 //! Left to others: fetching and checking (`archive`), and asking a worker instead (`client.rs`).
 
 use crate::caller;
-use crate::client::{self, Call};
 use crate::exit::Outcome;
 use crate::file_mode;
 use crate::flags::{Global, Restore};
@@ -22,24 +21,12 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use wal::SystemIdentifier;
-use wire::Request;
 
 /// The least an attempt is given, however short its retries are: a slow archive is not a dead one.
 const ATTEMPT_WAIT_MIN: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 pub(crate) fn run(flags: &Restore, global: &Global) -> Outcome {
-    if let Some(library) = &flags.client.library {
-        return client::run(&Call {
-            library: library.clone(),
-            single_user: flags.client.single_user,
-            request: Request::Restore {
-                file: flags.name.to_string(),
-                path: flags.dest.display().to_string(),
-                last_restartpoint: flags.last_restartpoint.clone().unwrap_or_default(),
-            },
-        });
-    }
     if caller::is_servers_own(&flags.dest) {
         caller::die_with_parent();
     }

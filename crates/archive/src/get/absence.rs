@@ -22,13 +22,14 @@ use std::ops::ControlFlow;
 
 use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
+use super::lookup;
 use crate::archive::Archive;
-use crate::binding::header_of;
-use crate::check::HISTORY_BYTES_MAX;
-use crate::codec::Contents;
+use crate::archive::binding::{self, BINDING_KEY};
 use crate::error::{Error, ErrorKind};
-use crate::key::beside;
-use crate::store::Detail;
+use crate::format::check::HISTORY_BYTES_MAX;
+use crate::format::codec::Contents;
+use crate::store::key::{beside, parse_key};
+use crate::store::waist::Detail;
 
 /// How many names of later files are given, at most: enough for a message.
 const LATER_NAMES_MAX: usize = 8;
@@ -128,6 +129,40 @@ impl fmt::Display for Evidence {
 }
 
 impl Archive {
+    /// "Absent" needs more than a name that is not there: an unmounted mount point is an empty directory. Asked behind every look
+    /// that it has to cover.
+    ///
+    /// A bound archive proves itself by its binding, read again now. An unbound one proves itself by holding any WAL file at
+    /// all: nobody recovers from an archive that holds none, so nothing is lost by calling that "could not tell".
+    ///
+    /// Fails with [`crate::ErrorKind::Unavailable`] if this is not the archive.
+    pub fn prove_present(&self) -> Result<(), Error> {
+        if binding::read(self)?.is_some() {
+            return Ok(());
+        }
+        let mut holds_wal = false;
+        self.store.list("", Detail::Keys, &mut |entry| {
+            holds_wal = parse_key(&entry.key).is_some();
+            if holds_wal {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })?;
+        if holds_wal {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "archive \"{}\" holds no WAL and no \"{BINDING_KEY}\"",
+            self.place()
+        ))
+        .with_hint(if self.is_directory() {
+            "Is the archive's file system mounted? Is this the right directory?"
+        } else {
+            "Is this the right bucket or container, and the right prefix?"
+        }))
+    }
+
     /// Whether a listing of the timeline from this segment on shows nothing at all: one request, for whoever asks for the same
     /// segment again and again. False proves nothing: see [`Archive::segment_evidence`].
     ///
@@ -338,7 +373,7 @@ impl Listed {
     /// From the first sample that can be read: a damaged one says nothing, and is not what was asked for.
     fn segment_size(&self, archive: &Archive) -> Result<Option<SegmentSize>, Error> {
         for segment in &self.samples {
-            match header_of(archive, &segment.to_string()) {
+            match lookup::header_of(archive, &segment.to_string()) {
                 Ok(Some(header)) => return Ok(Some(header.segment_size)),
                 Ok(None) => {}
                 Err(error) if proves_nothing(&error) || error.is_no_file() => {}

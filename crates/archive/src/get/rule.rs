@@ -8,8 +8,8 @@ use std::fmt;
 use std::io::Read;
 
 use crate::archive::Archive;
+use crate::cancel::Cancel;
 use crate::error::Error;
-use crate::options::Cancel;
 
 /// Something to say beside an answer, as a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,20 @@ pub struct Notice {
     pub message: String,
     /// Advice, if there is any.
     pub hint: Option<String>,
+}
+
+/// The answer about a file that was wanted.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is at its destination.
+    Restored {
+        /// Its size, uncompressed.
+        bytes: u64,
+        /// It had been fetched, or begun to be, before it was asked for.
+        ahead: bool,
+    },
+    /// It is absent, by its rule; and what to say beside that.
+    Absent(Vec<Notice>),
 }
 
 /// What follows from a file's not being stored.

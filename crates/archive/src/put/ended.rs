@@ -21,12 +21,12 @@
 use wal::{LONG_PAGE_HEADER_BYTES, Lsn, SegmentEnd, SegmentSummary, WalFileName};
 
 use super::{Made, Offer, Put};
-use crate::compare::compare_wal;
 use crate::error::{Error, ErrorKind, Mark};
-use crate::key::key_of;
-use crate::store::Object;
-use crate::wal_folder::{has_wal_of, histories_in};
-use crate::workspace::Workspace;
+use crate::format::compare::compare_wal;
+use crate::format::workspace::Workspace;
+use crate::pg_wal::folder::{has_wal_of, histories_in};
+use crate::store::key::key_of;
+use crate::store::waist::Object;
 
 /// Bytes of the header of a page that is not the first.
 const SHORT_PAGE_HEADER_BYTES: u64 = 24;

@@ -9,7 +9,7 @@ use std::io::Write;
 use super::Offer;
 use crate::archive::Archive;
 use crate::error::Error;
-use crate::store::Glance;
+use crate::store::waist::Glance;
 
 /// The note's key.
 pub const ENCRYPTED_KEY: &str = "walden.encrypted";

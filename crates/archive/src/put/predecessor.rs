@@ -18,15 +18,15 @@ use wal::{LongPageHeader, Lsn, SegmentEnd, SegmentName, SegmentSummary, WalFileN
 
 use super::{ANOTHER_SERVER, Offer};
 use crate::archive::Archive;
-use crate::codec::{CHUNK_BYTES, Contents};
-use crate::compare::compare_wal;
+use crate::archive::continuity;
+use crate::base::digest::Digest;
 use crate::error::{Error, ErrorKind, Mark};
-use crate::key::{key_of, parse_key};
-use crate::neighbours;
-use crate::secret::Digest;
-use crate::source::Source;
-use crate::store::{Detail, Object};
-use crate::wal_folder::{history_in, summary_of};
+use crate::format::codec::{CHUNK_BYTES, Contents};
+use crate::format::compare::compare_wal;
+use crate::pg_wal::folder::{history_in, summary_of};
+use crate::pg_wal::source::Source;
+use crate::store::key::{key_of, parse_key};
+use crate::store::waist::{Detail, Object};
 
 /// What is known of the stored segment before.
 enum Known {
@@ -98,7 +98,7 @@ impl Offer<'_> {
         let there = self
             .source
             .directory()
-            .filter(|directory| neighbours::whole_in(directory, before, own).is_some())
+            .filter(|directory| continuity::whole_in(directory, before, own).is_some())
             .map(|directory| directory.join(before.to_string()));
         let compared = match &there {
             Some(path) => self.compared(before, object, path),

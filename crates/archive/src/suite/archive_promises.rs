@@ -6,7 +6,8 @@ use std::fs;
 
 use wal::{KeepFrom, SegmentName, WalFileName};
 
-use super::{Bench, Broken, Promise, SEALED, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
+use super::bench::{Bench, Broken, Promise, SEALED, SIZE, STRANGER, WAYS, must, name, segment_of};
+use super::forge;
 use crate::{
     Archive, Cancel, Compression, Error, ErrorKind, Evidence, Got, Put, SoughtSegment, Store,
 };
@@ -253,7 +254,7 @@ fn nobody_can_have(
     let key = &name.to_string();
     let (store, archive) = (bench.subject.open()?, bench.archive(Compression::Zstd(1))?);
     // Something sound first, so that it is known whose archive this is.
-    let history = super::name("00000002.history")?;
+    let history = super::bench::name("00000002.history")?;
     let contents = bench.contents(&history, 1);
     let _ = put(bench, &archive, &history, &contents)?;
     stage(&*store, key, stored)?;
@@ -360,7 +361,7 @@ fn damaged_sources_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> 
     let whole = bench.contents(&name, 1);
     let mut no_magic = whole.clone();
     no_magic.iter_mut().take(2).for_each(|byte| *byte = 0);
-    let misnamed = bench.contents(&super::name("000000010000000000000009")?, 1);
+    let misnamed = bench.contents(&super::bench::name("000000010000000000000009")?, 1);
     let longer = [&whole[..], b"x"].concat();
     let sources: [&[u8]; 5] = [
         b"",
@@ -389,7 +390,7 @@ fn damaged_sources_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> 
         format!("a missing source: {kind:?}"),
     )?;
     // Nothing else says whose a timeline history file is.
-    let history = super::name("00000002.history")?;
+    let history = super::bench::name("00000002.history")?;
     let contents = bench.contents(&history, 1);
     let source = bench.source(&contents)?;
     let put = archive.put_new(&history, &source, None, &Cancel::new());
@@ -433,7 +434,7 @@ fn absence_needs_an_archive(bench: &mut Bench<'_>) -> Result<String, Broken> {
     )?;
     let contents = bench.contents(&name, 1);
     let _ = put(bench, &archive, &name, &contents)?;
-    let next = super::name("000000010000000000000002")?;
+    let next = super::bench::name("000000010000000000000002")?;
     let got = archive
         .get(&next, &bench.path(), None, &Cancel::new())
         .map_err(|error| error.kind());

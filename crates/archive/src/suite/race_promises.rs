@@ -8,9 +8,10 @@ use std::thread;
 
 use wal::WalFileName;
 
-use super::{
-    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of,
+use super::bench::{
+    Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, WAYS, must, name, segment_of,
 };
+use super::forge;
 use crate::{Archive, Cancel, Compression, Error, ErrorKind, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[

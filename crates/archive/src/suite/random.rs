@@ -9,7 +9,8 @@ use std::fs;
 
 use wal::{KeepFrom, WalFileName};
 
-use super::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, forge, must, name, segment_of};
+use super::bench::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, must, name, segment_of};
+use super::forge;
 use crate::{Archive, Cancel, Cleaned, Compression, Error, ErrorKind, Faults, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[

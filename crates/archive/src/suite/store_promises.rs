@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Bench, Broken, Promise, must};
+use super::bench::{Bench, Broken, Promise, must};
 use crate::{Detail, Published, Store};
 
 /// How long an object may take to be seen as let go.

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use tempfile::{TempDir, tempdir};
 
 use super::*;
-use crate::durable::{Disk, Staging};
-use crate::{Detail, DirStore, Entry, MemoryStore, Object, Published, Staged};
+use crate::store::dir::durable::{Disk, Staging};
+use crate::{
+    Detail, DirStore, Entry, Faults, FaultyStore, MemoryStore, Object, Published, Staged, Store,
+};
 
 struct Directories {
     root: TempDir,
@@ -66,7 +68,7 @@ fn report(subject: &mut dyn Subject) -> Report {
 }
 
 fn report_with(subject: &mut dyn Subject, seed: u64) -> Report {
-    let _calm = crate::forks::none();
+    let _calm = crate::store::dir::forks::none();
     let scratch = tempdir().unwrap();
     let report = run(subject, scratch.path(), seed);
     println!("{report}");

@@ -7,12 +7,14 @@ use forge::Written;
 use tempfile::TempDir;
 use wal::{SegmentName, SystemIdentifier};
 
-use crate::archive::{Archive, Put};
-use crate::dir_store::DirStore;
+use crate::archive::Archive;
+use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
-use crate::memory_store::MemoryStore;
-use crate::options::{Cancel, Options, Verify};
-use crate::store::Store;
+use crate::options::{Options, Verify};
+use crate::put::Put;
+use crate::store::dir::store::DirStore;
+use crate::store::memory::MemoryStore;
+use crate::store::waist::Store;
 
 const SEGMENT: usize = 1024 * 1024;
 /// How much WAL there is before the timeline is left.

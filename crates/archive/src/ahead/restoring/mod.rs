@@ -1,0 +1,359 @@
+//! Restore-ahead: the segments behind the one that recovery asked for last are fetched before it asks for them.
+//!
+//! Guarantees:
+//! * A file that was fetched ahead is one that was asked for: the same bytes, checked in the same way, given its name
+//!   only when it is asked for. Until then it has none, so nothing goes stale under a name and a crash leaves nothing;
+//!   where a file system cannot do that it has one that everybody skips, see [`remove_restore_leftovers`].
+//! * Only a request is ever answered "absent", and only by asking the archive for it. A fetch ahead that failed, or
+//!   did not find its file, is forgotten; timeline history files are never fetched ahead.
+//! * What is under way is waited for, and what is not there is begun at once, before anything ahead; if it takes long,
+//!   what is ahead stands still for it. An archive that
+//!   hangs keeps a bounded number of threads, and no answer about another file.
+//! * The window is kept full, slides with the requests, and is given up when nobody asks any more.
+//!
+//! The owner asks from one thread, waits as it likes for the bell, and does nothing slow: files are fetched, checked
+//! and decompressed by a crew. Left to others: what follows from a file's being stored or not ([`Rule`]), retries, and how
+//! long an answer is waited for.
+
+mod hands;
+mod line;
+mod pace;
+mod state;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
+
+use crate::ahead::pool::Crew;
+use crate::archive::{Archive, Place};
+use crate::base::spawn::Spawn;
+use crate::error::Error;
+use crate::get::{Answer, Destination, Fetched, Rule, Ruled};
+
+use hands::Shared;
+use state::{Around, DemandId};
+use window::{Awaited, FetchId, Taken};
+
+/// The most segments that may be fetched ahead.
+pub const PREFETCH_MAX: usize = 64;
+
+/// How long a window is kept that nobody asks anything of. Its files have no names, but they take up disk space.
+const KEPT_UNUSED_MAX: Duration = Duration::from_secs(60);
+
+/// How many requests may be stuck in an archive that does not answer: each keeps a thread.
+const STUCK_MAX: usize = 4;
+
+/// The window takes at most this part of what is free where it lies: the server needs the rest for its own WAL.
+const SPACE_PART: u64 = 4;
+
+/// A file that somebody wants.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Which one.
+    pub name: WalFileName,
+    /// Where to put it. The path must not exist. A file appears there whole, and only while it is waited for.
+    pub dest: PathBuf,
+    /// Recovery asks, and goes on to the next segment. False for somebody who wants exactly this file.
+    pub in_line: bool,
+    /// From which archive. With another one than last time whatever was fetched ahead is dropped.
+    pub place: Place,
+    /// Whose WAL it must be.
+    pub system: SystemIdentifier,
+    /// How large the server's segments are.
+    pub size: SegmentSize,
+    /// What follows from its being stored, or not.
+    pub rule: Arc<dyn Rule>,
+    /// How many segments may be fetched ahead, at most [`PREFETCH_MAX`]; 0 for none.
+    pub prefetch_max: usize,
+    /// How many bytes all buffers may take, see [`Prefetch`]. One file at a time is always moved.
+    pub memory_limit: u64,
+}
+
+/// What has been done ahead so far, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    /// Segments fetched ahead.
+    pub fetched: u64,
+    /// Of those, how many were dropped because nobody asked for them.
+    pub unused: u64,
+    /// How many segments the window is to hold at present.
+    pub depth: usize,
+}
+
+/// The engine. Dropping it cancels what is under way.
+pub struct Prefetch {
+    shared: Arc<Shared>,
+    crew: Crew,
+    spawn: Spawn,
+}
+
+impl Prefetch {
+    /// Nothing is fetched, and no thread started, before the first request. `bell` is rung whenever there may be an
+    /// answer; it is called from other threads and must not wait for anything.
+    pub fn new(spawn: Spawn, bell: impl Fn() + Send + Sync + 'static) -> Prefetch {
+        let open =
+            move |place: &Place| Archive::open(&place.location, place.options.clone(), spawn);
+        Prefetch::with(spawn, bell, open, KEPT_UNUSED_MAX)
+    }
+
+    fn with(
+        spawn: Spawn,
+        bell: impl Fn() + Send + Sync + 'static,
+        open: impl Fn(&Place) -> Result<Archive, Error> + Send + Sync + 'static,
+        kept_unused_max: Duration,
+    ) -> Prefetch {
+        let shared = Arc::new(Shared::new(Box::new(bell), Box::new(open), kept_unused_max));
+        let theirs = Arc::clone(&shared);
+        let crew = Crew::new("walden restore", spawn, move |_, workspace| {
+            theirs.work(workspace)
+        });
+        Prefetch {
+            shared,
+            crew,
+            spawn,
+        }
+    }
+
+    /// Asks for a file. The answer is had from [`Asking::answer`], perhaps at once.
+    ///
+    /// Fails if too many earlier requests are stuck in the archive, or no thread can be started.
+    pub fn ask(&mut self, wanted: Wanted) -> Result<Asking<'_>, Error> {
+        let around = Around::of(&wanted)?;
+        let (waiting, forward) = match &wanted.name {
+            WalFileName::Segment(segment) if wanted.in_line => {
+                self.asked_in_line(*segment, &around, wanted.rule.examines())
+            }
+            _ => {
+                self.shared.state().arrive_at(&around, false);
+                (Waiting::NotAsked, false)
+            }
+        };
+        let mut asking = Asking {
+            prefetch: self,
+            wanted,
+            around,
+            waiting,
+            forward,
+        };
+        match asking.waiting {
+            Waiting::NotAsked => asking.demand()?,
+            _ => asking.look_ahead(),
+        }
+        Ok(asking)
+    }
+
+    /// Drops whatever was fetched ahead, and what was learnt on the way: recovery has ended.
+    pub fn forget(&mut self) {
+        self.shared.state().forget();
+    }
+
+    /// What has been done ahead so far.
+    pub fn tally(&self) -> Tally {
+        self.shared.state().tally()
+    }
+
+    fn asked_in_line(
+        &self,
+        segment: SegmentName,
+        around: &Around,
+        examines: bool,
+    ) -> (Waiting, bool) {
+        let mut state = self.shared.state();
+        state.arrive_at(around, true);
+        let forward = state.asked_for(segment, around.size, Instant::now());
+        if !forward {
+            // Redo begins before the checkpoint, or somebody walks backwards: this file and nothing else.
+            return (Waiting::NotAsked, false);
+        }
+        state.window.drop_behind(segment);
+        if examines {
+            // What it holds decides, and that has to be looked at where the archive is asked.
+            return (Waiting::NotAsked, true);
+        }
+        let waiting = match state.window.take(segment) {
+            Taken::Ready(fetched) => Waiting::Ready(Box::new(fetched)),
+            Taken::UnderWay(id) => Waiting::UnderWay(id),
+            Taken::NotThere => Waiting::NotAsked,
+        };
+        (waiting, true)
+    }
+}
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl std::fmt::Debug for Prefetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prefetch")
+            .field("tally", &self.tally())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request that may not have been answered yet. Dropping it gives it up.
+#[derive(Debug)]
+pub struct Asking<'a> {
+    prefetch: &'a mut Prefetch,
+    wanted: Wanted,
+    around: Around,
+    waiting: Waiting,
+    /// Recovery goes on from here.
+    forward: bool,
+}
+
+#[derive(Debug)]
+enum Waiting {
+    NotAsked,
+    Ready(Box<Fetched>),
+    UnderWay(FetchId),
+    Demanded(DemandId),
+    Answered,
+}
+
+impl Asking<'_> {
+    /// The answer, as soon as there is one; once.
+    pub fn answer(&mut self) -> Option<Result<Answer, Error>> {
+        let (found, ahead) = match std::mem::replace(&mut self.waiting, Waiting::Answered) {
+            Waiting::Answered | Waiting::NotAsked => return None,
+            Waiting::Ready(fetched) => (Ok(Ruled::File(fetched)), true),
+            Waiting::UnderWay(id) => {
+                let awaited = self.prefetch.shared.state().window.awaited(id);
+                match awaited {
+                    Awaited::Ready(fetched) => (Ok(Ruled::File(Box::new(fetched))), true),
+                    Awaited::UnderWay => {
+                        self.waiting = Waiting::UnderWay(id);
+                        return None;
+                    }
+                    // What it met is no answer: the archive is asked anew.
+                    Awaited::Lost => return self.demand().err().map(Err),
+                }
+            }
+            Waiting::Demanded(id) => match self.prefetch.shared.state().demanded(id) {
+                Some(found) => (found, false),
+                None => {
+                    self.waiting = Waiting::Demanded(id);
+                    return None;
+                }
+            },
+        };
+        found.and_then(|found| self.give(found, ahead)).transpose()
+    }
+
+    /// It takes long: until there is an answer, what is fetched ahead stands still and leaves the whole way to this
+    /// file, if it is on its way itself.
+    pub fn hurry(&mut self) {
+        self.prefetch.shared.state().hurry(true);
+    }
+
+    /// Whether the archive has been opened. Until then it may not be there at all, and need not be waited for as long
+    /// as for a file on its way.
+    pub fn is_connected(&self) -> bool {
+        self.prefetch.shared.state().is_connected()
+    }
+
+    /// `None` if it has to be fetched anew.
+    fn give(&mut self, found: Ruled, ahead: bool) -> Result<Option<Answer>, Error> {
+        let mut fetched = match found {
+            Ruled::File(fetched) => *fetched,
+            Ruled::Absent(notices) => return Ok(Some(Answer::Absent(notices))),
+        };
+        let (bytes, history) = (fetched.bytes, fetched.history.take());
+        let dest = self.wanted.dest.clone();
+        if let Err(error) = fetched.publish(&Destination::of(&dest)?) {
+            if !ahead {
+                return Err(error);
+            }
+            // What became of it meanwhile is no answer either.
+            return self.demand().map(|()| None);
+        }
+        let mut state = self.prefetch.shared.state();
+        if let Some(history) = history.filter(|_| self.wanted.in_line) {
+            state.line.learn(history);
+        }
+        if self.forward {
+            state.pace.gave(Instant::now());
+        }
+        drop(state);
+        if !ahead {
+            self.look_ahead();
+        }
+        Ok(Some(Answer::Restored { bytes, ahead }))
+    }
+
+    /// Fetches it now.
+    fn demand(&mut self) -> Result<(), Error> {
+        let demanded = self.prefetch.shared.state().demand(
+            self.wanted.name,
+            &self.around,
+            Arc::clone(&self.wanted.rule),
+        );
+        self.waiting = Waiting::Demanded(demanded.ok_or_else(|| {
+            Error::unavailable(format!(
+                "archive \"{}\" still has not answered {STUCK_MAX} earlier requests",
+                self.wanted.place.location
+            ))
+        })?);
+        let hands_max = self.prefetch.shared.state().hands_max();
+        self.prefetch
+            .crew
+            .call(hands_max)
+            .map_err(|cause| Error::io("could not start a thread", cause))
+    }
+
+    /// Fills the window behind the segment that was asked for.
+    fn look_ahead(&mut self) {
+        let WalFileName::Segment(segment) = self.wanted.name else {
+            return;
+        };
+        if !self.forward {
+            return;
+        }
+        let free = free_bytes(&self.around.parent);
+        let mut state = self.prefetch.shared.state();
+        state.look_ahead(segment, &self.wanted, free);
+        let (calls, hands_max) = (state.hands_wanted(), state.hands_max());
+        let needs_keeper = state.needs_keeper();
+        drop(state);
+        for _ in 0..calls {
+            // Without a thread nothing is fetched ahead: the request for it is then the first to say so.
+            if self.prefetch.crew.call(hands_max).is_err() {
+                break;
+            }
+        }
+        if needs_keeper {
+            let theirs = Arc::clone(&self.prefetch.shared);
+            let keeper = (self.prefetch.spawn)("walden window", Box::new(move || theirs.keep()));
+            if keeper.is_err() {
+                // Nobody would give an unused window up, so there is none.
+                self.prefetch.shared.state().without_keeper();
+            }
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.prefetch.shared.state().hurry(false);
+        match self.waiting {
+            Waiting::UnderWay(_) => self.prefetch.shared.state().window.give_up(),
+            Waiting::Demanded(id) => self.prefetch.shared.state().give_up(id),
+            Waiting::NotAsked | Waiting::Ready(_) | Waiting::Answered => {}
+        }
+    }
+}
+
+/// What is free in the file system of this directory, in bytes; 0 if that cannot be told.
+fn free_bytes(directory: &Path) -> u64 {
+    rustix::fs::statvfs(directory)
+        .map(|stat| stat.f_bavail.saturating_mul(stat.f_frsize))
+        .unwrap_or(0)
+}

@@ -1,0 +1,4 @@
+//! The files on the server's side: the one that is offered, and what lies beside it in `pg_wal`.
+
+pub(crate) mod folder;
+pub(crate) mod source;
