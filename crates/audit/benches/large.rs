@@ -1,4 +1,4 @@
-//! How long it takes to verify an archive of 100,000 objects, and how much memory: `cargo bench -p walden-audit`.
+//! How long it takes to look at an archive of 100,000 objects, and how much memory: `cargo bench -p walden-audit`.
 //!
 //! The segments are of 1 MB and almost empty, as those of a server that switches every minute and has nothing to do, so what
 //! is measured is what an object costs, not what its bytes cost. Another number of objects may be given as an argument.
@@ -10,12 +10,31 @@ use std::path::Path;
 use std::time::Instant;
 
 use archive::{Archive, Cancel, DirStore, Options};
+use audit::gather::Gathering;
+use audit::index::{Entries, Index, Subject};
+use audit::survey::Survey;
+use audit::targets::report;
 use audit::{Inventory, Report, Request};
 use forge::{SEGMENT, Written};
 
 const OBJECTS: u64 = 100_000;
 
-/// The highest resident memory so far, in MB.
+/// What a piece of work took, and the highest resident memory meanwhile: all of it, and what it grew by.
+fn measured<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    // The peak begins anew (proc(5), "clear_refs").
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = peak_mb();
+    let begun = Instant::now();
+    let done = work();
+    let (took, peak) = (begun.elapsed().as_secs_f64(), peak_mb());
+    println!(
+        "{what}: {took:.2} s, peak memory {peak:.1} MB, {:.1} MB more than before",
+        peak - before
+    );
+    done
+}
+
+/// The highest resident memory since it was last begun anew, in MB.
 fn peak_mb() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -36,51 +55,78 @@ fn make(place: &Path, objects: u64) {
         previous = wal.previous;
         let (name, bytes) = wal.segments(1).remove(0);
         let compressed = zstd::encode_all(bytes.as_slice(), 1).unwrap();
-        fs::write(place.join(format!("{name}.zst")), compressed).unwrap();
+        fs::write(place.join(name.to_string()), compressed).unwrap();
     }
 }
 
-fn verify(archive: &Archive, readers: usize) -> Report {
+fn verify(archive: &Archive, readers: usize, state: Option<&Path>) -> Report {
     let request = Request {
         readers,
+        state: state.map(Path::to_owned),
         ..Request::default()
     };
     audit::verify(archive, &request, &|_| (), &Cancel::new()).unwrap()
+}
+
+/// Gathers all facts, with an index, and tells what can be recovered.
+fn targets(archive: &Archive, path: &Path) -> u64 {
+    let subject = Subject {
+        place: archive.place(),
+        system: None,
+    };
+    let mut known = Entries::new();
+    let mut index = Index::open(path, &subject, &mut |name, entry| {
+        known.insert(name, entry);
+    })
+    .unwrap();
+    let gathering = Gathering {
+        archive,
+        jobs: 0,
+        listed: &|_| (),
+        read: &|_, _| (),
+        cancel: &Cancel::new(),
+    };
+    let gathered = gathering.update(known, Some(&mut index)).unwrap();
+    index.end().unwrap();
+    let survey = Survey::of(archive.place(), None, gathered.entries);
+    assert_eq!(report(&survey).timelines.len(), 1);
+    gathered.read
 }
 
 fn main() {
     let given = std::env::args().skip(1).find_map(|it| it.parse().ok());
     let objects = given.unwrap_or(OBJECTS);
     let dir = tempfile::tempdir().unwrap();
-    make(dir.path(), objects);
-    let store = DirStore::open(dir.path()).unwrap();
+    let place = dir.path().join("archive");
+    fs::create_dir(&place).unwrap();
+    make(&place, objects);
+    let store = DirStore::open(&place).unwrap();
     let archive = Archive::with_store(Box::new(store), Options::default());
-    let before = peak_mb();
+    println!("{objects} objects");
 
-    let begun = Instant::now();
-    let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();
-    let took = begun.elapsed().as_secs_f64();
+    let inventory = measured("listed", || Inventory::take(&archive, &mut |_| ()).unwrap());
     assert_eq!(inventory.total.objects, objects);
-    println!(
-        "{objects} objects listed in {took:.2} s, {:.1} MB of memory more",
-        peak_mb() - before
-    );
-    for readers in [1, 0] {
-        let begun = Instant::now();
-        let report = verify(&archive, readers);
-        let took = begun.elapsed().as_secs_f64();
+    for (what, readers) in [
+        ("verified by 1 reader", 1),
+        ("verified by as many readers as processors", 0),
+    ] {
+        let report = measured(what, || verify(&archive, readers, None));
         assert_eq!(report.segments, objects);
         // It is bound to no system, which is a note.
         assert_eq!(report.worst(), Some(audit::Severity::Note));
-        println!(
-            "verified by {} in {took:.2} s: {:.0} objects/s, {:.2} GB/s of WAL; peak memory {:.1} MB",
-            match readers {
-                0 => "as many readers as processors".to_owned(),
-                some => format!("{some} reader"),
-            },
-            objects as f64 / took,
-            report.bytes as f64 / took / 1e9,
-            peak_mb()
-        );
     }
+    let state = dir.path().join("state");
+    for (what, segments) in [
+        ("verified with --resume", objects),
+        ("verified once more", 0),
+    ] {
+        let report = measured(what, || verify(&archive, 0, Some(&state)));
+        assert_eq!(report.segments, segments);
+    }
+    println!("the index has {} bytes", state.metadata().unwrap().len());
+    let read = measured("targets with that index", || targets(&archive, &state));
+    assert_eq!(read, 0);
+    let index = dir.path().join("index");
+    let read = measured("targets without", || targets(&archive, &index));
+    assert_eq!(read, objects);
 }

@@ -6,10 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 use wal::{
-    Lsn, Meaning, Record, SegmentEnd, SegmentName, SegmentSize, SegmentSummary, SystemIdentifier,
-    TimelineId, Timestamp,
+    LongPageHeader, Lsn, Meaning, Record, SegmentEnd, SegmentName, SegmentSize, SystemIdentifier,
+    TimelineId, Timestamp, WalFileName,
 };
 
+use crate::inventory::Stamp;
 use crate::text;
 
 /// How many restore points, checkpoints, beginnings and ends of backups are kept of one segment, each.
@@ -132,16 +133,25 @@ pub enum End {
     Ended(#[serde(with = "text::plain")] Lsn),
 }
 
-/// What is known of the record that goes over the segment's end, and of the segment that follows.
+/// A file that comes behind a segment and has been looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Following {
-    /// None has been seen.
-    Unknown,
-    /// It goes on where this one ends; a record between the two is among the facts of this one.
-    Joined,
-    /// What is in its place does not.
-    Broken(String),
+pub struct Follower {
+    /// Its name.
+    #[serde(with = "text::plain")]
+    pub file: WalFileName,
+    /// Why it does not go on where the segment ends; `None` if it does. A record between the two is among the facts of the
+    /// segment.
+    pub problem: Option<Problem>,
+}
+
+/// Why a segment does not follow another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Where.
+    #[serde(with = "text::plain")]
+    pub lsn: Lsn,
+    /// In words, as a cause.
+    pub why: String,
 }
 
 /// What is known of one segment.
@@ -158,9 +168,7 @@ pub struct SegmentFacts {
     pub start: Lsn,
     /// How long it is, in bytes.
     pub segment_bytes: u64,
-    /// The key of the object that holds it.
-    pub stored_as: String,
-    /// How long that is, in bytes.
+    /// How long the object is that holds it, in bytes.
     pub stored_bytes: u64,
     /// When it was stored, by the store's clock.
     #[serde(with = "text::moment")]
@@ -176,8 +184,13 @@ pub struct SegmentFacts {
     pub last: Option<Lsn>,
     /// How it ends.
     pub end: End,
-    /// What comes behind it.
-    pub following: Following,
+    /// What comes behind it: the next segment, and those of timelines that begin there.
+    pub following: Vec<Follower>,
+    /// The place where its timeline begins in it, by the timeline history file that it was compared with.
+    #[serde(with = "text::maybe_lsn")]
+    pub switchpoint: Option<Lsn>,
+    /// Whether anything was found to be wrong with it, beside the way that others follow it.
+    pub has_findings: bool,
     /// The record that goes over its end: where it ends, and which transaction, if it ends one.
     pub over: Option<Over>,
     /// How many records begin in it.
@@ -233,9 +246,10 @@ fn of_meaning(record: &Record<'_>, meaning: &Meaning<'_>) -> Option<TransactionE
 impl Ends {
     /// One more, behind the others.
     pub fn add(&mut self, end: TransactionEnd) {
-        match end.is_commit {
-            true => self.commits += 1,
-            false => self.aborts += 1,
+        if end.is_commit {
+            self.commits += 1;
+        } else {
+            self.aborts += 1;
         }
         self.first.get_or_insert(end);
         self.last = Some(end);
@@ -251,38 +265,42 @@ impl Ends {
     }
 }
 
-impl Following {
-    /// Whether a segment behind this one was looked at.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        *self != Following::Unknown
+impl SegmentFacts {
+    /// Those of a segment of which nothing but the header has been read.
+    pub(crate) fn begin(name: SegmentName, header: &LongPageHeader) -> SegmentFacts {
+        SegmentFacts {
+            name,
+            system: header.system,
+            start: header.address,
+            segment_bytes: header.segment_size.bytes(),
+            stored_bytes: 0,
+            stored: Timestamp(0),
+            first_timeline: header.timeline,
+            first: None,
+            last: None,
+            end: End::Full,
+            following: Vec::new(),
+            switchpoint: None,
+            has_findings: false,
+            over: None,
+            records: 0,
+            ends: Ends::default(),
+            restore_points: Vec::new(),
+            checkpoints: Vec::new(),
+            beginnings: Vec::new(),
+            backup_ends: Vec::new(),
+            left_out: 0,
+        }
     }
-}
 
-/// Facts while a segment is read.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    first: Option<Lsn>,
-    last: Option<Lsn>,
-    records: u64,
-    ends: Ends,
-    restore_points: Vec<RestorePoint>,
-    checkpoints: Vec<Checkpoint>,
-    beginnings: Vec<Beginning>,
-    backup_ends: Vec<BackupEnd>,
-    left_out: u64,
-}
-
-impl Notes {
-    /// The next record.
-    pub(crate) fn record(&mut self, record: &Record<'_>) {
+    /// The next record; answers with the time that it tells.
+    pub(crate) fn record(&mut self, record: &Record<'_>) -> Option<Timestamp> {
         self.first.get_or_insert(record.lsn);
         self.last = Some(record.lsn);
         self.records += 1;
         let meaning = record.meaning();
         if let Some(end) = of_meaning(record, &meaning) {
             self.ends.add(end);
-            return;
         }
         let (lsn, end) = (record.lsn, record.end);
         match meaning {
@@ -297,11 +315,8 @@ impl Notes {
                 timelines,
                 at,
             } => {
-                push(
-                    &mut self.checkpoints,
-                    Checkpoint { lsn, redo, at },
-                    &mut self.left_out,
-                );
+                let checkpoint = Checkpoint { lsn, redo, at };
+                push(&mut self.checkpoints, checkpoint, &mut self.left_out);
                 if is_shutdown {
                     self.beginning(lsn, timelines, at);
                 }
@@ -319,6 +334,7 @@ impl Notes {
             }
             _ => {}
         }
+        time_of(&meaning)
     }
 
     fn beginning(&mut self, lsn: Lsn, timelines: wal::Timelines, at: Option<Timestamp>) {
@@ -333,56 +349,28 @@ impl Notes {
         }
     }
 
-    /// The facts, once the segment has been read to its end.
-    pub(crate) fn of_segment(
-        self,
-        summary: &SegmentSummary,
-        stored: &archive::Stored,
-    ) -> SegmentFacts {
-        let mut facts = SegmentFacts {
-            name: summary.name,
-            system: summary.header.system,
-            start: summary.header.address,
-            segment_bytes: summary.header.segment_size.bytes(),
-            stored_as: stored.key.clone(),
-            stored_bytes: stored.bytes,
-            stored: Timestamp::from_system_time(stored.modified).unwrap_or(Timestamp(0)),
-            first_timeline: summary.header.timeline,
-            first: None,
-            last: None,
-            end: match summary.end() {
-                SegmentEnd::Full => End::Full,
-                SegmentEnd::Switched(lsn) => End::Switched(lsn),
-                SegmentEnd::Ended(lsn) => End::Ended(lsn),
-            },
-            following: Following::Unknown,
-            over: None,
-            records: 0,
-            ends: Ends::default(),
-            restore_points: Vec::new(),
-            checkpoints: Vec::new(),
-            beginnings: Vec::new(),
-            backup_ends: Vec::new(),
-            left_out: 0,
+    /// How the segment ends, and how it is stored.
+    pub(crate) fn finish(&mut self, end: SegmentEnd, stamp: &Stamp) {
+        self.end = match end {
+            SegmentEnd::Full => End::Full,
+            SegmentEnd::Switched(lsn) => End::Switched(lsn),
+            SegmentEnd::Ended(lsn) => End::Ended(lsn),
         };
-        facts.take(self);
-        facts
+        self.stored_bytes = stamp.bytes;
+        self.stored = Timestamp::from_system_time(stamp.time()).unwrap_or(Timestamp(0));
     }
-}
 
-fn push<T>(list: &mut Vec<T>, item: T, left_out: &mut u64) {
-    match list.len() < NOTED_MAX {
-        true => list.push(item),
-        false => *left_out += 1,
+    /// Why a segment does not follow this one, if it was looked at and does not.
+    #[must_use]
+    pub fn problem_of(&self, next: &SegmentName) -> Option<&str> {
+        let next = WalFileName::Segment(*next);
+        let follower = self.following.iter().find(|it| it.file == next)?;
+        Some(&follower.problem.as_ref()?.why)
     }
-}
 
-impl SegmentFacts {
     /// The record that begins here and ends in a later segment.
     pub(crate) fn record_over_end(&mut self, record: &Record<'_>) {
-        let mut notes = self.give();
-        notes.record(record);
-        self.take(notes);
+        self.record(record);
         self.over = Some(Over {
             lsn: record.lsn,
             end: record.end,
@@ -390,30 +378,9 @@ impl SegmentFacts {
         });
     }
 
-    fn give(&mut self) -> Notes {
-        Notes {
-            first: self.first,
-            last: self.last,
-            records: self.records,
-            ends: self.ends,
-            restore_points: std::mem::take(&mut self.restore_points),
-            checkpoints: std::mem::take(&mut self.checkpoints),
-            beginnings: std::mem::take(&mut self.beginnings),
-            backup_ends: std::mem::take(&mut self.backup_ends),
-            left_out: self.left_out,
-        }
-    }
-
-    fn take(&mut self, notes: Notes) {
-        self.first = notes.first;
-        self.last = notes.last;
-        self.records = notes.records;
-        self.ends = notes.ends;
-        self.restore_points = notes.restore_points;
-        self.checkpoints = notes.checkpoints;
-        self.beginnings = notes.beginnings;
-        self.backup_ends = notes.backup_ends;
-        self.left_out = notes.left_out;
+    /// Whether a record goes through all of it.
+    pub(crate) fn goes_through(&self) -> bool {
+        self.first.is_none() && self.end == End::Full
     }
 
     /// The place behind the segment.
@@ -459,5 +426,26 @@ impl SegmentFacts {
             .chain(beginnings)
             .max()
             .flatten()
+    }
+}
+
+/// The time that a record tells.
+fn time_of(meaning: &Meaning<'_>) -> Option<Timestamp> {
+    match *meaning {
+        Meaning::Commit { at, .. }
+        | Meaning::Abort { at, .. }
+        | Meaning::Prepare { at, .. }
+        | Meaning::RestorePoint { at, .. }
+        | Meaning::EndOfRecovery { at, .. } => Some(at),
+        Meaning::Checkpoint { at, .. } => at,
+        _ => None,
+    }
+}
+
+fn push<T>(list: &mut Vec<T>, item: T, left_out: &mut u64) {
+    if list.len() < NOTED_MAX {
+        list.push(item);
+    } else {
+        *left_out += 1;
     }
 }

@@ -4,6 +4,7 @@ use archive::{MemoryStore, Options, Store};
 use forge::{SEGMENT, Written};
 
 use super::*;
+use crate::facts::Follower;
 
 fn name(timeline: u32, number: u64) -> String {
     format!("{timeline:08X}00000000{number:08X}")
@@ -37,7 +38,7 @@ fn stored(wal: &Written, timeline: u32) -> MemoryStore {
     store
 }
 
-fn read(store: &MemoryStore, known: &Index) -> (Index, u64) {
+fn read(store: &MemoryStore, known: &Entries) -> (Entries, u64) {
     let archive = Archive::with_store(Box::new(store.clone()), Options::default());
     let gathering = Gathering {
         archive: &archive,
@@ -46,20 +47,21 @@ fn read(store: &MemoryStore, known: &Index) -> (Index, u64) {
         read: &|_, _| (),
         cancel: &Cancel::new(),
     };
-    gathering.update(known).unwrap()
+    let gathered = gathering.update(known.clone(), None).unwrap();
+    (gathered.entries, gathered.read)
 }
 
 /// Reads what is there with what is known, which must be what is learnt without.
 #[track_caller]
-fn update(store: &MemoryStore, known: &Index) -> Index {
+fn update(store: &MemoryStore, known: &Entries) -> Entries {
     let (index, _) = read(store, known);
-    assert_eq!(index, read(store, &Index::default()).0);
+    assert_eq!(index, read(store, &Entries::new()).0);
     assert_eq!(read(store, &index).1, 0, "files were read again");
     index
 }
 
-fn facts<'a>(index: &'a Index, name: &str) -> &'a SegmentFacts {
-    match &index.entries[name].what {
+fn facts<'a>(index: &'a Entries, name: &str) -> &'a SegmentFacts {
+    match &index[&name.parse().unwrap()].what {
         What::Segment(facts) => facts,
         other => panic!("{other:?}"),
     }
@@ -68,7 +70,7 @@ fn facts<'a>(index: &'a Index, name: &str) -> &'a SegmentFacts {
 #[test]
 fn what_was_learnt_of_a_segment_that_is_gone_is_forgotten() {
     let store = stored(&wal(), 1);
-    let index = update(&store, &Index::default());
+    let index = update(&store, &Entries::new());
     assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
     // Where the record ends.
     assert!(store.remove(&name(1, 7)).unwrap());
@@ -76,20 +78,20 @@ fn what_was_learnt_of_a_segment_that_is_gone_is_forgotten() {
     assert_eq!(facts(&index, &name(1, 5)).ends.commits, 0);
     assert!(store.remove(&name(1, 6)).unwrap());
     let index = update(&store, &index);
-    assert_eq!(facts(&index, &name(1, 5)).following, Following::Unknown);
+    assert_eq!(facts(&index, &name(1, 5)).following, []);
 }
 
 #[test]
 fn a_record_over_several_segments_is_known_once_the_last_of_them_has_come() {
     let all = stored(&wal(), 1);
     let store = MemoryStore::new();
-    let mut index = Index::default();
+    let mut index = Entries::new();
     for (name, bytes) in wal().segments(1) {
         store.overwrite(&name.to_string(), &bytes);
         index = update(&store, &index);
     }
     assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
-    let whole = read(&all, &Index::default()).0;
+    let whole = read(&all, &Entries::new()).0;
     assert_eq!(
         facts(&index, &name(1, 5)).over,
         facts(&whole, &name(1, 5)).over
@@ -111,11 +113,15 @@ fn a_segment_that_cannot_be_read_is_looked_for_on_the_timeline_that_left_there()
         store.overwrite(&name.to_string(), &bytes);
     }
     store.overwrite(&name(1, 6), &[1; SEGMENT]);
-    let index = update(&store, &Index::default());
+    let index = update(&store, &Entries::new());
     assert!(matches!(
-        index.entries[&name(1, 6)].what,
+        index[&name(1, 6).parse().unwrap()].what,
         What::Unreadable(_)
     ));
     assert_eq!(facts(&index, &name(1, 5)).ends.commits, 1);
-    assert_eq!(facts(&index, &name(1, 5)).following, Following::Joined);
+    let joined = Follower {
+        file: name(2, 6).parse().unwrap(),
+        problem: None,
+    };
+    assert_eq!(facts(&index, &name(1, 5)).following, [joined]);
 }

@@ -1,44 +1,41 @@
 //! What was learnt of an archive, kept in a file so that the next call reads only what is new.
 //!
 //! Guarantees that an index is an aid and nothing more: what does not fit the archive's objects, or is damaged, or of another
-//! archive, is not used, and the file can be removed at any time. It is written beside its place and then put there, so a
-//! reader sees all of it or the one before. Never in an archive: where it lies is the caller's choice.
+//! archive, is not used, and the file can be removed at any time. Each line is added once all that it speaks of has been read,
+//! so a call that is interrupted costs what it had not finished. Never in an archive: where it lies is the caller's choice.
 //!
-//! One JSON document a line: what it is of, then an object of the archive each, at last how many there were.
+//! One JSON document a line: what it is of, then a file of the archive each, of which the last line counts; and at the end of
+//! each call how many there have been, so that a lost line is noticed. A file that changes is read again, whatever is lost.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use archive::open_regular;
+use archive::{append_regular, open_regular};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use wal::WalFileName;
 
 use crate::facts::SegmentFacts;
+use crate::inventory::Stamp;
+use crate::text;
 
 /// Changes with the form of the lines.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The longest line that is read: the facts of a segment with as much in it as is noted take less.
-const LINE_BYTES_MAX: usize = 1024 * 1024;
+const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// What is known of the files of an archive, by the server's names for them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Index {
-    /// The files.
-    pub(crate) entries: BTreeMap<String, Entry>,
-}
+/// What is known of the files of an archive.
+pub type Entries = BTreeMap<WalFileName, Entry>;
 
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    /// The key of the object that was read.
-    pub(crate) key: String,
-    /// Its size as stored.
-    pub(crate) bytes: u64,
-    /// When it was stored, in nanoseconds since 1970.
-    pub(crate) modified: u64,
+pub struct Entry {
+    /// Of the object that was read.
+    #[serde(flatten)]
+    pub(crate) stamp: Stamp,
     /// What is in it.
     pub(crate) what: What,
 }
@@ -71,16 +68,25 @@ struct Head {
     subject: Subject,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Line {
-    name: String,
+    #[serde(with = "text::plain")]
+    name: WalFileName,
     #[serde(flatten)]
     entry: Entry,
 }
 
+#[derive(Serialize)]
+struct LineToWrite<'a> {
+    #[serde(with = "text::plain")]
+    name: WalFileName,
+    #[serde(flatten)]
+    entry: &'a Entry,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Foot {
-    objects: u64,
+    lines: u64,
 }
 
 /// Why an index is not used.
@@ -100,15 +106,7 @@ pub enum Unusable {
         /// What was named.
         path: PathBuf,
     },
-    /// It is not what was written.
-    #[error("index \"{}\" is damaged at line {line}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The first line that is wrong, from 1.
-        line: u64,
-    },
-    /// It is of another archive, or another version of this program.
+    /// It is of another archive, or another version of this program, or no index.
     #[error("index \"{}\" is of another archive or version", path.display())]
     Other {
         /// The file.
@@ -131,122 +129,232 @@ impl Subject {
             .join("walden/index")
             .join(format!("{system}-{place}.jsonl"))
     }
+
+    /// The first line of its index.
+    fn head(&self) -> std::io::Result<Vec<u8>> {
+        let head = Head {
+            walden_index: VERSION,
+            subject: self.clone(),
+        };
+        in_a_line(&head)
+    }
+}
+
+/// An index, open to be added to.
+#[derive(Debug)]
+pub struct Index {
+    path: PathBuf,
+    subject: Subject,
+    /// `None` until there is something to add.
+    file: Option<File>,
+    /// How many lines there are about files.
+    lines: u64,
+    /// Whether a line is added since the last foot.
+    is_open: bool,
+    /// Whether the last line is cut off.
+    is_torn: bool,
+    damage: Option<u64>,
 }
 
 impl Index {
-    /// Reads an index; an empty one if there is no file.
+    /// Reads an index, which need not exist yet; `visit` is shown what each line says, a later one of the same file counts.
     ///
     /// # Errors
-    /// [`Unusable`], when what is there is not to be used: an empty one does as well.
-    pub fn load(path: &Path, subject: &Subject) -> Result<Index, Unusable> {
+    /// [`Unusable`], when what is there is not to be used.
+    pub fn open(
+        path: &Path,
+        subject: &Subject,
+        visit: &mut dyn FnMut(WalFileName, Entry),
+    ) -> Result<Index, Unusable> {
+        let path = path.to_owned();
         let io = |cause| Unusable::Io {
-            path: path.to_owned(),
+            path: path.clone(),
             cause,
         };
+        let mut index = Index::anew(&path, subject);
+        index.damage = None;
         match path.metadata() {
             // A pipe would be waited for.
-            Ok(metadata) if !metadata.is_file() => {
-                return Err(Unusable::NoFile {
-                    path: path.to_owned(),
-                });
-            }
+            Ok(metadata) if !metadata.is_file() => return Err(Unusable::NoFile { path }),
             Ok(_) => {}
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Index::default());
-            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(index),
             Err(cause) => return Err(io(cause)),
         }
-        let file = open_regular(path).map_err(io)?;
-        let mut lines = Lines::new(BufReader::new(file));
-        let damaged = |line| Unusable::Damaged {
-            path: path.to_owned(),
-            line,
-        };
-        let head = lines
-            .next()
-            .map_err(io)?
-            .and_then(|line| serde_json::from_slice::<Head>(line).ok());
-        let head = head.ok_or_else(|| damaged(1))?;
-        if head.walden_index != VERSION || head.subject != *subject {
-            return Err(Unusable::Other {
-                path: path.to_owned(),
-            });
+        let mut lines = Lines::new(BufReader::new(open_regular(&path).map_err(io)?));
+        let head = subject.head().map_err(io)?;
+        let first = lines.next().map_err(io)?.unwrap_or_default();
+        if first != head.as_slice() {
+            // The disk was full, say, when it was begun.
+            if head.starts_with(first) {
+                index.damage = Some(1);
+                return Ok(index);
+            }
+            return Err(Unusable::Other { path });
         }
-        let mut index = Index::default();
-        while let Some(bytes) = lines.next().map_err(io)? {
-            if let Ok(line) = serde_json::from_slice::<Line>(bytes) {
-                index.entries.insert(line.name, line.entry);
+        index.read(&mut lines, visit).map_err(io)?;
+        Ok(index)
+    }
+
+    fn read(
+        &mut self,
+        lines: &mut Lines<impl BufRead>,
+        visit: &mut dyn FnMut(WalFileName, Entry),
+    ) -> std::io::Result<()> {
+        while let Some(bytes) = lines.next()? {
+            let is_whole = bytes.ends_with(b"\n");
+            self.is_torn = !is_whole;
+            if let Some(line) = serde_json::from_slice::<Line>(bytes)
+                .ok()
+                .filter(|_| is_whole)
+            {
+                visit(line.name, line.entry);
+                self.lines += 1;
+                self.is_open = true;
                 continue;
             }
             let foot = serde_json::from_slice::<Foot>(bytes).ok();
-            let count = index.entries.len() as u64;
-            let is_whole = foot.is_some_and(|foot| foot.objects == count);
-            return match is_whole && lines.next().map_err(io)?.is_none() {
-                true => Ok(index),
-                false => Err(damaged(lines.number)),
-            };
+            self.is_open = false;
+            if !is_whole || foot.is_none_or(|foot| foot.lines != self.lines) {
+                self.damage.get_or_insert(lines.number);
+            }
         }
-        Err(damaged(lines.number + 1))
-    }
-
-    /// Writes the index, and the directories that lead to it.
-    ///
-    /// # Errors
-    /// When they cannot be written; the one that was there before stays then.
-    pub fn save(&self, path: &Path, subject: &Subject) -> std::io::Result<()> {
-        // The file that is put there would take the place of a device, as "/dev/null" is one.
-        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(std::io::Error::other("it is no regular file"));
+        if self.is_open || self.lines == 0 {
+            self.damage.get_or_insert(lines.number + 1);
         }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        let staged = tempfile::NamedTempFile::new_in(folder)?;
-        let mut to = BufWriter::new(staged);
-        let head = Head {
-            walden_index: VERSION,
-            subject: subject.clone(),
-        };
-        line(&mut to, &head)?;
-        for (name, entry) in &self.entries {
-            let (name, entry) = (name.clone(), entry.clone());
-            line(&mut to, &Line { name, entry })?;
-        }
-        let objects = self.entries.len() as u64;
-        line(&mut to, &Foot { objects })?;
-        let staged = to
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)?;
-        staged.persist(path).map_err(|failed| failed.error)?;
         Ok(())
     }
 
-    /// What is known of a file, if the object is still the same one.
-    pub(crate) fn fresh(
-        &self,
-        name: &str,
-        key: &str,
-        bytes: u64,
-        modified: SystemTime,
-    ) -> Option<&Entry> {
-        let modified = nanos(modified);
-        self.entries
-            .get(name)
-            .filter(|entry| entry.key == key && entry.bytes == bytes && entry.modified == modified)
+    /// An index that takes the place of whatever is there.
+    #[must_use]
+    pub fn anew(path: &Path, subject: &Subject) -> Index {
+        Index {
+            path: path.to_owned(),
+            subject: subject.clone(),
+            file: None,
+            lines: 0,
+            is_open: false,
+            is_torn: false,
+            damage: Some(1),
+        }
+    }
+
+    /// The first line that is not what was written, from 1, if one is: what was interrupted has ended there. What is said by
+    /// the others is true all the same.
+    #[must_use]
+    pub fn damage(&self) -> Option<u64> {
+        self.damage
+    }
+
+    /// Where it lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many lines there are about files; more than files where some have changed.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Opens the file to be added to, which is made if it has to be.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn begin(&mut self) -> std::io::Result<()> {
+        if self.file.is_some() {
+            return Ok(());
+        }
+        if self.lines == 0 && self.path.metadata().is_ok_and(|it| it.len() > 0) {
+            // Nothing of what is there is of use.
+            self.rewrite(&Entries::new())?;
+        }
+        let mut file = append_regular(&self.path)?;
+        if file.metadata()?.len() == 0 {
+            file.write_all(&self.subject.head()?)?;
+        } else if self.is_torn && self.lines > 0 {
+            file.write_all(b"\n")?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// Adds what is known of a file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn add(&mut self, name: WalFileName, entry: &Entry) -> std::io::Result<()> {
+        self.write(&LineToWrite { name, entry })?;
+        self.lines += 1;
+        self.is_open = true;
+        Ok(())
+    }
+
+    /// Ends what was added, so that nothing of it is lost unnoticed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn end(&mut self) -> std::io::Result<()> {
+        if self.is_open || self.damage.is_some() {
+            let lines = self.lines;
+            self.write(&Foot { lines })?;
+            self.is_open = false;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, value: &impl Serialize) -> std::io::Result<()> {
+        let bytes = in_a_line(value)?;
+        self.begin()?;
+        match &mut self.file {
+            Some(file) => file.write_all(&bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a file in the place of this one that says nothing twice, and makes the directories that lead to it.
+    ///
+    /// # Errors
+    /// When it cannot be written; the one that was there before stays then.
+    pub fn rewrite(&self, entries: &Entries) -> std::io::Result<()> {
+        // The file that is put there would take the place of a device, as "/dev/null" is one.
+        if self.path.metadata().is_ok_and(|it| !it.is_file()) {
+            return Err(std::io::Error::other("it is no regular file"));
+        }
+        let folder = self.folder()?;
+        let staged = tempfile::NamedTempFile::new_in(folder)?;
+        let mut to = BufWriter::new(staged);
+        to.write_all(&self.subject.head()?)?;
+        for (name, entry) in entries {
+            let name = *name;
+            to.write_all(&in_a_line(&LineToWrite { name, entry })?)?;
+        }
+        let lines = entries.len() as u64;
+        to.write_all(&in_a_line(&Foot { lines })?)?;
+        let staged = to
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)?;
+        staged.persist(&self.path).map_err(|failed| failed.error)?;
+        Ok(())
+    }
+
+    /// Makes the directories that lead to it.
+    ///
+    /// # Errors
+    /// When that cannot be.
+    pub fn folder(&self) -> std::io::Result<&Path> {
+        let folder = self.path.parent();
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)?;
+        Ok(folder)
     }
 }
 
-/// Since 1970; a time that cannot be told that way is 0.
-pub(crate) fn nanos(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    u64::try_from(since.unwrap_or(Duration::ZERO).as_nanos()).unwrap_or_default()
-}
-
-fn line(to: &mut impl Write, value: &impl Serialize) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *to, value)?;
-    to.write_all(b"\n")
+fn in_a_line(value: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
 }
 
 /// Lines of bounded length.
@@ -279,96 +387,5 @@ impl<R: BufRead> Lines<R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn subject() -> Subject {
-        Subject {
-            place: "/archive".to_owned(),
-            system: Some("7".to_owned()),
-        }
-    }
-
-    fn index() -> Index {
-        let facts = crate::made::segment("000000010000000000000003")
-            .with_end(10, 700)
-            .facts;
-        let entry = |what| Entry {
-            key: "x.zst".to_owned(),
-            bytes: 5,
-            modified: 1,
-            what,
-        };
-        let entries = [
-            ("a", entry(What::Segment(Box::new(facts)))),
-            (
-                "b",
-                entry(What::Text("1\t0/3000000\tno \"reason\"\n".to_owned())),
-            ),
-            ("c", entry(What::Unreadable("rotten".to_owned()))),
-        ];
-        Index {
-            entries: entries.map(|(name, entry)| (name.to_owned(), entry)).into(),
-        }
-    }
-
-    #[test]
-    fn an_index_is_read_as_it_was_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("new/folder/index.jsonl");
-        assert_eq!(Index::load(&path, &subject()).unwrap(), Index::default());
-        index().save(&path, &subject()).unwrap();
-        assert_eq!(Index::load(&path, &subject()).unwrap(), index());
-        Index::default().save(&path, &subject()).unwrap();
-        assert_eq!(Index::load(&path, &subject()).unwrap(), Index::default());
-    }
-
-    #[test]
-    fn an_index_of_another_archive_is_not_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.jsonl");
-        index().save(&path, &subject()).unwrap();
-        let mut other = subject();
-        other.system = Some("8".to_owned());
-        let unusable = Index::load(&path, &other).unwrap_err();
-        assert!(matches!(unusable, Unusable::Other { .. }), "{unusable}");
-        assert_ne!(
-            subject().default_path(dir.path()),
-            other.default_path(dir.path())
-        );
-    }
-
-    #[test]
-    fn what_is_no_regular_file_is_neither_read_nor_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("socket");
-        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        for path in [socket.as_path(), dir.path(), Path::new("/dev/null")] {
-            let unusable = Index::load(path, &subject()).unwrap_err();
-            assert!(matches!(unusable, Unusable::NoFile { .. }), "{unusable}");
-        }
-        index().save(&socket, &subject()).unwrap_err();
-        assert!(!socket.metadata().unwrap().is_file());
-    }
-
-    #[test]
-    fn no_cut_and_no_lost_line_passes_for_a_whole_index() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("index.jsonl");
-        index().save(&path, &subject()).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        for length in 0..whole.len() - 1 {
-            std::fs::write(&path, &whole[..length]).unwrap();
-            let loaded = Index::load(&path, &subject());
-            assert!(loaded.is_err(), "of {length} bytes {loaded:?}");
-        }
-        let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
-        for lost in 0..lines.len() {
-            let mut rest = lines.clone();
-            rest.remove(lost);
-            std::fs::write(&path, rest.concat()).unwrap();
-            let unusable = Index::load(&path, &subject()).unwrap_err();
-            assert!(matches!(unusable, Unusable::Damaged { .. }), "{unusable}");
-        }
-    }
-}
+#[path = "index_tests.rs"]
+mod tests;

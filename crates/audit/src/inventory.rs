@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::time::{Duration, SystemTime};
 
 use archive::{Archive, Error, Found, Stored};
+use serde::{Deserialize, Serialize};
 use wal::{SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use crate::positions::Positions;
@@ -67,6 +69,44 @@ pub struct Foreign {
     pub names: Vec<String>,
 }
 
+/// How an object is stored: another one under the same name has another stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Its size as stored.
+    pub bytes: u64,
+    /// When it was stored, in nanoseconds since 1970; a time that cannot be told that way is 0.
+    pub modified: u64,
+}
+
+/// The stamps of files.
+pub(crate) type Stamps = BTreeMap<WalFileName, Stamp>;
+
+impl Stamp {
+    fn of(stored: &Stored) -> Stamp {
+        let since = stored.modified.duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = since.unwrap_or(Duration::ZERO).as_nanos();
+        Stamp {
+            bytes: stored.bytes,
+            modified: u64::try_from(nanos).unwrap_or_default(),
+        }
+    }
+
+    /// When it was stored.
+    pub(crate) fn time(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.modified)
+    }
+}
+
+/// Whether an object that stands beside this name, as `NAME.gz` does, stops a recovery: it asks for the file, and that is not
+/// stored under its own name.
+pub fn stops_recovery(name: &WalFileName, is_stored: impl FnOnce() -> bool) -> bool {
+    let is_asked_for = matches!(
+        name,
+        WalFileName::Segment(_) | WalFileName::TimelineHistory(_)
+    );
+    is_asked_for && !is_stored()
+}
+
 /// What an archive holds.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -80,6 +120,8 @@ pub struct Inventory {
     pub unreadable: Foreign,
     /// Segments that no segment size allows.
     pub impossible: Foreign,
+    /// How each file is stored, if that is asked for.
+    pub(crate) stamps: Option<Stamps>,
 }
 
 impl Inventory {
@@ -88,7 +130,23 @@ impl Inventory {
     /// # Errors
     /// When the archive cannot be listed to its end.
     pub fn take(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Inventory, Error> {
-        let mut inventory = Inventory::default();
+        Inventory::default().taken(archive, told)
+    }
+
+    /// The same, with how each file is stored.
+    pub(crate) fn take_with_stamps(
+        archive: &Archive,
+        told: &mut dyn FnMut(u64),
+    ) -> Result<Inventory, Error> {
+        let inventory = Inventory {
+            stamps: Some(Stamps::new()),
+            ..Inventory::default()
+        };
+        inventory.taken(archive, told)
+    }
+
+    fn taken(self, archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Inventory, Error> {
+        let mut inventory = self;
         let mut seen = 0_u64;
         archive.each(&mut |found| {
             match found {
@@ -136,6 +194,9 @@ impl Inventory {
 
     fn file(&mut self, stored: &Stored) {
         self.total.add(stored.bytes);
+        if let Some(stamps) = &mut self.stamps {
+            stamps.insert(stored.name, Stamp::of(stored));
+        }
         let files = self.timelines.entry(stored.name.timeline()).or_default();
         match stored.name {
             WalFileName::Segment(name) => {
@@ -225,9 +286,23 @@ impl Inventory {
     }
 
     /// Whether a segment is there.
-    pub(crate) fn has(&self, timeline: TimelineId, number: u64, size: SegmentSize) -> bool {
+    pub(crate) fn has_segment(&self, name: &SegmentName) -> bool {
+        let files = self.timelines.get(&name.timeline());
+        files.is_some_and(|files| files.segments.has(name))
+    }
+
+    /// Whether a segment or timeline history file is there under its own name.
+    pub(crate) fn has_file(&self, name: &WalFileName) -> bool {
+        match name {
+            WalFileName::Segment(name) => self.has_segment(name),
+            _ => self.has_history(name.timeline()),
+        }
+    }
+
+    /// Whether a timeline history file is there.
+    pub(crate) fn has_history(&self, timeline: TimelineId) -> bool {
         let files = self.timelines.get(&timeline);
-        files.is_some_and(|files| files.segments.contains(number, size))
+        files.is_some_and(|files| files.has_history)
     }
 }
 
@@ -296,8 +371,9 @@ mod tests {
         assert_eq!(first.segments.runs(SegmentSize::DEFAULT), [1..=3]);
         assert_eq!((first.partials.len(), first.backups.len()), (1, 1));
         assert_eq!(first.stored.objects, 3);
-        assert!(inventory.has(TimelineId::FIRST, 2, SegmentSize::DEFAULT));
-        assert!(!inventory.has(TimelineId::FIRST, 4, SegmentSize::DEFAULT));
+        let has = |name: &str| inventory.has_segment(&name.parse().unwrap());
+        assert!(has("000000010000000000000002"));
+        assert!(!has("000000010000000000000004"));
         let second = &inventory.timelines[&TimelineId::new(2).unwrap()];
         assert!(!second.has_wal() && second.has_history);
     }

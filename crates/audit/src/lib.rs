@@ -14,10 +14,12 @@ mod lineage;
 #[cfg(test)]
 mod made;
 pub mod map;
+mod measure;
 pub mod moment;
 mod positions;
 mod ranges;
 pub mod records;
+mod scan;
 mod sizes;
 pub mod stop;
 #[cfg(test)]
@@ -28,9 +30,11 @@ mod text;
 mod verify;
 
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};
-pub use inventory::{Foreign, Inventory, Tally, TimelineFiles};
+pub use inventory::{Foreign, Inventory, Stamp, Tally, TimelineFiles, stops_recovery};
 pub use lineage::{Gap, Lineage, Runs, Stretch};
+pub use measure::Measure;
 pub use positions::{Positions, Run};
 pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};
+pub use scan::READERS_MAX;
 pub use text::size;
-pub use verify::{Edge, Measure, READERS_MAX, Report, Request, Scope, Told, verify};
+pub use verify::{Edge, Report, Request, Scope, Told, verify};

@@ -7,7 +7,7 @@
 use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{End, Following, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::facts::{End, RestorePoint, SegmentFacts, TransactionEnd};
 use crate::survey::Survey;
 
 /// The WAL along a timeline.
@@ -228,17 +228,11 @@ impl<'a> Line<'a> {
             .filter(|run| run.ended == Ended::Archive)
             .filter(is_of_size)
         {
-            let why = match run.segments.last() {
-                Some(SegmentFacts {
-                    end: End::Ended(lsn),
-                    ..
-                }) => Some(format!("WAL ends at {lsn} before it")),
-                Some(SegmentFacts {
-                    following: Following::Broken(why),
-                    ..
-                }) => Some(why.clone()),
-                _ => None,
-            };
+            let last = run.segments.last();
+            let why = last.and_then(|last| match last.end {
+                End::Ended(lsn) => Some(format!("WAL ends at {lsn} before it")),
+                End::Full | End::Switched(_) => last.problem_of(&name).map(str::to_owned),
+            });
             match why {
                 None => return run.segments.push(facts),
                 Some(why) => self.end(Ended::Broken { name, why }),

@@ -10,7 +10,7 @@ use wal::{
 };
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{BackupEnd, End, Ends, Following, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::facts::{BackupEnd, End, Ends, RestorePoint, SegmentFacts, TransactionEnd};
 use crate::records::{Records, Seen, SeenKind};
 use crate::survey::{Backup, Survey};
 
@@ -31,14 +31,15 @@ pub(crate) fn segment(name: &str) -> Made {
             system: SystemIdentifier(7),
             start,
             segment_bytes: SegmentSize::SMALLEST.bytes(),
-            stored_as: name.to_string(),
             stored_bytes: 1000,
             stored: Timestamp(0),
             first_timeline: name.timeline(),
             first: None,
             last: None,
             end: End::Full,
-            following: Following::Joined,
+            following: Vec::new(),
+            switchpoint: None,
+            has_findings: false,
             over: None,
             records: 0,
             ends: Ends::default(),

@@ -31,6 +31,17 @@ impl Positions {
         true
     }
 
+    /// Whether a segment of this name is there.
+    pub(crate) fn has(&self, name: &SegmentName) -> bool {
+        let (high, low) = name.position();
+        low < LOW_MAX && self.is_set(u64::from(high) * u64::from(LOW_MAX) + u64::from(low))
+    }
+
+    fn is_set(&self, at: u64) -> bool {
+        let bits = self.blocks.get(&(at / 64));
+        bits.is_some_and(|bits| bits & (1 << (at % 64)) != 0)
+    }
+
     fn set(&mut self, at: u64) {
         *self.blocks.entry(at / 64).or_default() |= 1 << (at % 64);
     }
@@ -51,10 +62,7 @@ impl Positions {
     /// Whether this segment is there.
     pub fn contains(&self, number: u64, size: SegmentSize) -> bool {
         let per_log_id = size.segments_per_log_id();
-        let at = number / per_log_id * u64::from(LOW_MAX) + number % per_log_id;
-        self.blocks
-            .get(&(at / 64))
-            .is_some_and(|bits| bits & (1 << (at % 64)) != 0)
+        self.is_set(number / per_log_id * u64::from(LOW_MAX) + number % per_log_id)
     }
 
     /// The two numbers in the names of all of them, in order.

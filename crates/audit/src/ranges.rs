@@ -5,20 +5,19 @@
 //! read is left out, and told. Whether the WAL is right is left to `verify`.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use archive::{Archive, Cancel, Error, ErrorKind};
-use wal::{
-    Lsn, Meaning, Record, SegmentName, SegmentReader, SegmentSize, TimelineId, Timestamp,
-    WalFileName,
-};
+use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, Timestamp, WalFileName};
 
 use crate::backup_history::BackupHistory;
 use crate::inventory::{Inventory, TimelineFiles};
-use crate::lineage::{Gap, Runs};
+use crate::lineage::{Gap, Lineage, Runs};
+use crate::measure::{Measure, Voters, measure};
 use crate::positions::{Run, gaps, name_of};
+use crate::scan::small::{Files, Small, names};
+use crate::scan::{Expected, Reader};
 use crate::sizes::{changes, differ, take_apart};
-use crate::verify::{Measure, Voters, histories_of, measure, runs};
+use crate::verify::runs;
 
 /// How much is to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +65,8 @@ pub struct Ranges {
     pub measure: Option<Measure>,
     /// By timeline.
     pub timelines: BTreeMap<TimelineId, TimelineRanges>,
-    /// What could not be read.
-    pub trouble: Vec<Error>,
+    /// What could not be read, in words.
+    pub trouble: Vec<String>,
     /// Where the size of segments changes, in words.
     pub notes: Vec<String>,
 }
@@ -82,9 +81,18 @@ pub fn ranges(
     depth: Depth,
     cancel: &Cancel,
 ) -> Result<Ranges, Error> {
+    // Each segment is taken for what it says.
+    let lineage = Lineage::default();
+    let expected = Expected {
+        archive,
+        measure: None,
+        lineage: &lineage,
+        cancel,
+    };
     let mut looker = Looker {
         archive,
         cancel,
+        reader: Reader::new(&expected, true),
         size: inventory.likely_size(),
         ranges: Ranges::default(),
     };
@@ -100,14 +108,14 @@ pub fn ranges(
             Err(error) => looker.tell(error)?,
         }
     }
-    let lineage = match depth {
-        Depth::Names => None,
-        Depth::Contents => Some(histories_of(archive, inventory, cancel).0),
-    };
     for (timeline, files) in &inventory.timelines {
-        let found = looker.timeline(files, depth)?;
+        let found = looker.timeline(files);
         looker.ranges.timelines.insert(*timeline, found);
     }
+    let lineage = match depth {
+        Depth::Names => None,
+        Depth::Contents => Some(looker.small(inventory)?),
+    };
     for (size, of) in looker.parts(inventory)? {
         looker.size = size;
         for (timeline, runs) in &of {
@@ -148,32 +156,23 @@ fn within_timelines(of: &Runs) -> Vec<Gap> {
 struct Looker<'a> {
     archive: &'a Archive,
     cancel: &'a Cancel,
+    reader: Reader<'a>,
     size: SegmentSize,
     ranges: Ranges,
 }
 
-/// What a segment tells of its time and its end.
-#[derive(Default)]
-struct Told {
-    first: Option<Timestamp>,
-    last: Option<Timestamp>,
-    end: Option<Lsn>,
-}
+/// The first and last time that a segment tells, and where its WAL ends.
+type Told = (Option<(Timestamp, Timestamp)>, Option<Lsn>);
 
 impl Looker<'_> {
     /// Takes note of something that could not be read, unless nothing can be.
     fn tell(&mut self, error: Error) -> Result<(), Error> {
-        match error.kind() {
-            _ if error.is_no_file() => {
-                self.ranges.trouble.push(error);
-                Ok(())
-            }
-            ErrorKind::Unavailable | ErrorKind::Cancelled => Err(error),
-            _ => {
-                self.ranges.trouble.push(error);
-                Ok(())
-            }
+        let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled);
+        if is_away && !error.is_no_file() {
+            return Err(error);
         }
+        self.ranges.trouble.push(error.to_string());
+        Ok(())
     }
 
     fn span(&self, timeline: TimelineId, run: &Run) -> Span {
@@ -217,20 +216,48 @@ impl Looker<'_> {
     }
 
     /// What a timeline has beside segments.
-    fn timeline(&mut self, files: &TimelineFiles, depth: Depth) -> Result<TimelineRanges, Error> {
-        let mut found = TimelineRanges::default();
-        for (segment, offset) in &files.backups {
+    fn timeline(&self, files: &TimelineFiles) -> TimelineRanges {
+        let backups = files.backups.iter().map(|(segment, offset)| {
             let (segment, offset) = (*segment, *offset);
             let name = WalFileName::BackupHistory { segment, offset };
-            let label = match depth {
-                Depth::Contents => self.label(&name.to_string())?,
-                Depth::Names => None,
-            };
-            found.backups.insert(name.to_string(), label);
+            (name.to_string(), None)
+        });
+        TimelineRanges {
+            backups: backups.collect(),
+            wal_bytes: self.ranges.measure.map(|_| 0),
+            stored_bytes: files.stored.bytes,
+            ..TimelineRanges::default()
         }
-        found.wal_bytes = self.ranges.measure.map(|_| 0);
-        found.stored_bytes = files.stored.bytes;
-        Ok(found)
+    }
+
+    /// Reads timeline history files and backup history files.
+    fn small(&mut self, inventory: &Inventory) -> Result<Lineage, Error> {
+        let files = Files {
+            archive: self.archive,
+            cancel: self.cancel,
+            readers: 0,
+        };
+        let mut lineage = Lineage::default();
+        for (name, small) in files.read(&names(inventory), &|| ()) {
+            let contents = match small {
+                Small::Contents(contents) => contents,
+                Small::Failed(error) => {
+                    self.tell(error)?;
+                    continue;
+                }
+                Small::TooLong | Small::Gone => continue,
+            };
+            let timeline = name.timeline();
+            if let WalFileName::TimelineHistory(_) = name {
+                if let Ok(history) = TimelineHistory::parse(timeline, &contents) {
+                    lineage.add(history);
+                }
+            } else if let Some(of) = self.ranges.timelines.get_mut(&timeline) {
+                let backup = BackupHistory::parse(&contents).ok();
+                of.backups.insert(name.to_string(), backup);
+            }
+        }
+        Ok(lineage)
     }
 
     /// Adds segments of one size to what is known of a timeline.
@@ -246,13 +273,13 @@ impl Looker<'_> {
             let mut span = self.span(timeline, run);
             if depth == Depth::Contents {
                 let first = self.read(files, span.first)?;
-                let last = match span.first == span.last {
-                    true => None,
-                    false => Some(self.read(files, span.last)?),
+                let last = if span.first == span.last {
+                    first
+                } else {
+                    self.read(files, span.last)?
                 };
-                let last = last.as_ref().unwrap_or(&first);
-                span.times = (first.first, last.last);
-                if let (Some((_, end)), Some(read)) = (&mut span.places, last.end) {
+                span.times = (first.0.map(|it| it.0), last.0.map(|it| it.1));
+                if let (Some((_, end)), Some(read)) = (&mut span.places, last.1) {
                     *end = read;
                 }
             }
@@ -266,75 +293,20 @@ impl Looker<'_> {
         Ok(())
     }
 
-    fn label(&mut self, key: &str) -> Result<Option<BackupHistory>, Error> {
-        let mut contents = Vec::new();
-        let read = self.archive.reading().read(key, self.cancel, &mut |piece| {
-            contents.extend_from_slice(piece);
-            // Real ones have some hundred bytes.
-            ControlFlow::Break(())
-        });
-        match read {
-            Ok(_) => Ok(BackupHistory::parse(&contents).ok()),
-            Err(error) => self.tell(error).map(|()| None),
-        }
-    }
-
-    /// Reads a segment, as far as it can be read.
+    /// What a segment tells of its times and its end, as far as it can be read.
     fn read(&mut self, files: &TimelineFiles, name: SegmentName) -> Result<Told, Error> {
-        let mut told = Told::default();
         let number = name.number(self.size);
         if !number.is_some_and(|number| files.segments.contains(number.0, self.size)) {
-            return Ok(told);
+            return Ok(Told::default());
         }
-        let mut reader = SegmentReader::new(name);
-        let mut see = |record: &Record<'_>| {
-            told.end = Some(record.end);
-            if let Some(at) = time_of(record) {
-                told.first.get_or_insert(at);
-                told.last = Some(at);
-            }
-        };
-        let key = name.to_string();
-        let mut why = None;
-        let read = self
-            .archive
-            .reading()
-            .read(
-                &key,
-                self.cancel,
-                &mut |piece| match reader.feed(piece, &mut see) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(cause) => {
-                        why = Some(cause);
-                        ControlFlow::Break(())
-                    }
-                },
-            );
-        let failed = match (read, why) {
-            (Err(error), _) => Some(error),
-            (_, Some(cause)) => {
-                let what = format!("archive file \"{key}\" is not valid: {cause}");
-                Some(Error::new(ErrorKind::Damaged, what))
-            }
-            _ => None,
-        };
-        if let Some(error) = failed {
+        let seen = self.reader.segment(name, &WalFileName::Segment(name));
+        if let Some(error) = seen.error {
             self.tell(error)?;
+        } else if seen.why.is_some() {
+            let messages = seen.findings.into_iter().map(|finding| finding.message);
+            self.ranges.trouble.extend(messages);
         }
-        Ok(told)
-    }
-}
-
-/// The time that a record tells.
-fn time_of(record: &Record<'_>) -> Option<Timestamp> {
-    match record.meaning() {
-        Meaning::Commit { at, .. }
-        | Meaning::Abort { at, .. }
-        | Meaning::Prepare { at, .. }
-        | Meaning::RestorePoint { at, .. }
-        | Meaning::EndOfRecovery { at, .. } => Some(at),
-        Meaning::Checkpoint { at, .. } => at,
-        _ => None,
+        Ok((seen.times, seen.until))
     }
 }
 

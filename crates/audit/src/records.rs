@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 use archive::{Cancel, Error, ErrorKind, Reading};
-use wal::{Lsn, Meaning, SegmentReader};
+use wal::{Lsn, Meaning, SegmentName, SegmentReader};
 
 use crate::facts::{SegmentFacts, TransactionEnd, transaction_end};
 
@@ -60,32 +60,28 @@ impl Records for FromArchive<'_> {
     fn of(&mut self, segment: &SegmentFacts) -> Result<Vec<Seen>, Error> {
         let mut seen = Vec::new();
         let mut reader = SegmentReader::new(segment.name);
-        let read = self
-            .reading
-            .read(&segment.stored_as, self.cancel, &mut |piece| {
-                let fed = reader.feed(piece, |record| {
-                    let kind = match record.meaning() {
-                        Meaning::RestorePoint { name, .. } => {
-                            SeenKind::RestorePoint(String::from_utf8_lossy(name).into_owned())
-                        }
-                        _ => transaction_end(record).map_or(SeenKind::Other, SeenKind::Transaction),
-                    };
-                    seen.push(Seen {
-                        lsn: record.lsn,
-                        end: record.end,
-                        kind,
-                    });
+        let key = segment.name.to_string();
+        let read = self.reading.read(&key, self.cancel, &mut |piece| {
+            let fed = reader.feed(piece, |record| {
+                let kind = match record.meaning() {
+                    Meaning::RestorePoint { name, .. } => {
+                        SeenKind::RestorePoint(String::from_utf8_lossy(name).into_owned())
+                    }
+                    _ => transaction_end(record).map_or(SeenKind::Other, SeenKind::Transaction),
+                };
+                seen.push(Seen {
+                    lsn: record.lsn,
+                    end: record.end,
+                    kind,
                 });
-                match fed {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            })?;
+            });
+            match fed {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        })?;
         let changed = |why: String| {
-            let what = format!(
-                "\"{}\" is not what it was a moment ago: {why}",
-                segment.stored_as
-            );
+            let what = format!("\"{key}\" is not what it was a moment ago: {why}");
             Error::new(ErrorKind::Unavailable, what)
         };
         if read.is_none() {
@@ -114,7 +110,7 @@ impl Records for FromArchive<'_> {
 /// The segments that were looked at last, so that several backups cost one reading.
 pub(crate) struct Kept<'r> {
     records: &'r mut dyn Records,
-    last: VecDeque<(String, Vec<Seen>)>,
+    last: VecDeque<(SegmentName, Vec<Seen>)>,
 }
 
 /// How many segments' records are kept: those of a stop, and of what is behind it.
@@ -129,13 +125,10 @@ impl<'r> Kept<'r> {
     }
 
     pub(crate) fn of(&mut self, segment: &SegmentFacts) -> Result<&[Seen], Error> {
-        let at = self
-            .last
-            .iter()
-            .position(|(key, _)| *key == segment.stored_as);
+        let at = self.last.iter().position(|(name, _)| *name == segment.name);
         let kept = match at.and_then(|at| self.last.remove(at)) {
             Some(kept) => kept,
-            None => (segment.stored_as.clone(), self.records.of(segment)?),
+            None => (segment.name, self.records.of(segment)?),
         };
         self.last.truncate(KEPT_MAX - 1);
         self.last.push_front(kept);

@@ -12,7 +12,7 @@ use archive::{Archive, Cancel, Error, ErrorKind};
 use wal::{Lsn, SegmentName, SegmentNumber, SegmentReader, SegmentSize, WalFileName};
 
 use crate::inventory::Inventory;
-use crate::verify::{Measure, header, is_of_object, segment};
+use crate::measure::{Measure, header, is_of_object, segment};
 
 /// How many runs of names, on each timeline, are looked at for another size; behind them the last one.
 const RUNS_LOOKED_AT: usize = 16;

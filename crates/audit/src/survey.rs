@@ -9,7 +9,7 @@ use wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineI
 
 use crate::backup_history::BackupHistory;
 use crate::facts::SegmentFacts;
-use crate::index::{Index, What};
+use crate::index::{Entries, What};
 
 /// What is in an archive.
 #[derive(Debug, Clone, Default)]
@@ -42,18 +42,16 @@ pub struct Backup {
 }
 
 impl Survey {
-    /// What an index says. `system` is whose WAL the archive is bound to; without that it is the first segment's.
+    /// What is known of an archive's files. `system` is whose WAL the archive is bound to; without that it is the first
+    /// segment's.
     #[must_use]
-    pub fn of(place: String, system: Option<SystemIdentifier>, index: Index) -> Survey {
+    pub fn of(place: String, system: Option<SystemIdentifier>, entries: Entries) -> Survey {
         let mut survey = Survey {
             place,
             system,
             ..Survey::default()
         };
-        for (name, entry) in index.entries {
-            let Ok(name) = name.parse::<WalFileName>() else {
-                continue;
-            };
+        for (name, entry) in entries {
             match (name, entry.what) {
                 (WalFileName::Segment(name), What::Segment(facts)) => survey.segment(name, *facts),
                 (WalFileName::Segment(name), What::Unreadable(why)) => {
@@ -144,20 +142,24 @@ impl Survey {
 mod tests {
     use super::*;
     use crate::index::Entry;
+    use crate::inventory::Stamp;
+
+    fn made(what: What) -> Entry {
+        let stamp = Stamp {
+            bytes: 5,
+            modified: 1,
+        };
+        Entry { stamp, what }
+    }
 
     #[test]
     fn a_backup_history_file_under_another_ones_name_is_noted_and_not_believed() {
         let text = "START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n\
             STOP WAL LOCATION: 0/2000100 (file 000000010000000000000002)\nSTART TIMELINE: 1\n";
         let survey = |name: &str| {
-            let entry = Entry {
-                key: name.to_owned(),
-                bytes: 5,
-                modified: 1,
-                what: What::Text(text.to_owned()),
-            };
-            let entries = [(name.to_owned(), entry)].into();
-            Survey::of("made".to_owned(), None, Index { entries })
+            let entry = made(What::Text(text.to_owned()));
+            let entries = [(name.parse().unwrap(), entry)].into();
+            Survey::of("made".to_owned(), None, entries)
         };
         let right = survey("000000010000000000000002.00000028.backup");
         assert_eq!((right.backups.len(), right.notes.len()), (1, 0));
@@ -178,16 +180,9 @@ mod tests {
                 true => What::Unreadable("rotten".to_owned()),
                 false => What::Segment(Box::new(facts)),
             };
-            let (key, bytes, modified) = (name.clone(), 5, 1);
-            let entry = Entry {
-                key,
-                bytes,
-                modified,
-                what,
-            };
-            entries.insert(name, entry);
+            entries.insert(name.parse().unwrap(), made(what));
         }
-        Survey::of("made".to_owned(), None, Index { entries })
+        Survey::of("made".to_owned(), None, entries)
     }
 
     fn backup(megabytes: u64) -> BackupHistory {

@@ -10,6 +10,7 @@ use archive::{
     Archive, BINDING_KEY, Compression, Error, ErrorKind, Form, Found, Options, Stored, beside,
     rename_hint,
 };
+use audit::stops_recovery;
 use wal::{SegmentSize, WalFileName};
 
 use crate::check_line::{Line, are, some_of};
@@ -162,17 +163,9 @@ pub(crate) fn check(archive: &Archive, names: &Names, options: &Options, lines: 
 
 /// Whether an object stands in the place of a file that a recovery asks for.
 fn is_needed(names: &Names, key: &str) -> bool {
-    let asked_for = beside(key).filter(|name| {
-        matches!(
-            name,
-            WalFileName::Segment(_) | WalFileName::TimelineHistory(_)
-        )
-    });
-    asked_for.is_some_and(|name| {
-        let place = names
-            .files
-            .binary_search_by_key(&name, |stored| stored.name);
-        place.is_err()
+    beside(key).is_some_and(|name| {
+        let find = || names.files.binary_search_by_key(&name, |it| it.name);
+        stops_recovery(&name, || find().is_ok())
     })
 }
 

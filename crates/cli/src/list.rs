@@ -68,8 +68,8 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
         say::note(note);
     }
     // Who has asked for names alone has not asked whether anything can be read.
-    for error in ranges.trouble.iter().filter(|_| flags.wal) {
-        say::warning(&error.to_string());
+    for trouble in ranges.trouble.iter().filter(|_| flags.wal) {
+        say::warning(trouble);
     }
     Ok(Read {
         place: archive.place(),

@@ -8,8 +8,8 @@ use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Archive, Cancel, Error, ErrorKind, Location};
-use audit::gather::Gathering;
-use audit::index::{Index, Subject, Unusable};
+use audit::gather::{Gathered, Gathering};
+use audit::index::{Entries, Index, Subject, Unusable};
 use audit::survey::Survey;
 use std::path::{Path, PathBuf};
 
@@ -27,20 +27,9 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         place: archive.place(),
         system: system.map(|system| system.to_string()),
     };
-    let mut path = place_of_index(flags, &subject, &chosen.settings.location)?;
-    let known = match path.as_deref().map(|path| Index::load(path, &subject)) {
-        Some(Ok(index)) => index,
-        Some(Err(unusable @ Unusable::NoFile { .. })) => {
-            say::warning(&format!("{unusable}; nothing is kept"));
-            path = None;
-            Index::default()
-        }
-        Some(Err(unusable)) => {
-            say::warning(&format!("{unusable}; it is rebuilt"));
-            Index::default()
-        }
-        None => Index::default(),
-    };
+    let path = place_of_index(flags, &subject, &chosen.settings.location)?;
+    let mut known = Entries::new();
+    let mut index = path.and_then(|path| open(&path, &subject, &mut known));
     progress.doing("listing");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let gathering = Gathering {
@@ -55,19 +44,58 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         },
         cancel: &Cancel::new(),
     };
-    let (index, read) = gathering.update(&known)?;
+    let gathered = gathering.update(known, index.as_mut())?;
     if global.verbose {
-        say::note(&format!("read {read} files"));
+        say::note(&format!("read {} files", gathered.read));
     }
-    if let Some(path) = path.filter(|_| index != known)
-        && let Err(cause) = index.save(&path, &subject)
-    {
-        let what = format!("could not write index \"{}\"", path.display());
-        say::warning(&Error::io(what, cause).to_string());
+    if let Some(index) = &mut index {
+        keep(index, &gathered);
     }
-    let survey = Survey::of(archive.place(), system, index);
+    let survey = Survey::of(archive.place(), system, gathered.entries);
     drop(progress);
     Ok((archive, survey))
+}
+
+/// Opens an index and reads what it says; `None` if nothing can be kept there.
+fn open(path: &Path, subject: &Subject, known: &mut Entries) -> Option<Index> {
+    let opened = Index::open(path, subject, &mut |name, entry| {
+        known.insert(name, entry);
+    });
+    match opened {
+        Ok(index) => {
+            if let Some(line) = index.damage() {
+                let path = path.display();
+                say::warning(&format!(
+                    "index \"{path}\" is damaged at line {line}, or was not written to its end; the rest of it is used"
+                ));
+            }
+            Some(index)
+        }
+        Err(unusable @ Unusable::NoFile { .. }) => {
+            say::warning(&format!("{unusable}; nothing is kept"));
+            None
+        }
+        Err(unusable) => {
+            say::warning(&format!("{unusable}; it is rebuilt"));
+            known.clear();
+            Some(Index::anew(path, subject))
+        }
+    }
+}
+
+/// Sees to it that the index says all that is known, and little else.
+fn keep(index: &mut Index, gathered: &Gathered) {
+    let lines_max = gathered.entries.len() as u64 * 2;
+    let is_worn = index.damage().is_some() || index.lines() > lines_max;
+    let kept = if is_worn || gathered.not_kept.is_some() {
+        index.rewrite(&gathered.entries)
+    } else {
+        index.end()
+    };
+    if let Err(cause) = kept {
+        let what = format!("could not write index \"{}\"", index.path().display());
+        say::warning(&Error::io(what, cause).to_string());
+    }
 }
 
 /// Where the index lies; nowhere, if there is no directory for caches.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use wal::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 
-use super::plan::Scope;
+use super::scope::Scope;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
 use crate::lineage::{Gap, Lineage, Runs};

@@ -7,14 +7,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use archive::{Archive, Cancel, Error};
+use archive::Error;
 use wal::{SegmentSize, TimelineId, WalFileName};
 
-use super::{histories, small};
+use super::histories;
 use crate::finding::Finding;
 use crate::inventory::Inventory;
 use crate::lineage::Lineage;
 use crate::positions::Run;
+use crate::scan::small::Files;
 
 /// How long uploads that go on side by side may take longer than one another.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
@@ -35,22 +36,20 @@ struct Missing {
 /// # Errors
 /// When the archive cannot be listed to its end.
 pub(crate) fn look(
-    archive: &Archive,
+    small: Files<'_>,
     inventory: &mut Inventory,
-    read: (Lineage, Vec<Finding>),
     size: SegmentSize,
-    cancel: &Cancel,
 ) -> Result<(Lineage, Vec<Finding>), Error> {
-    let mut read = read;
+    let mut read = small.check(inventory);
     for _ in 0..LOOKS_MAX {
         let missing = Missing::of(inventory, &read.0, size);
-        if missing.is_nothing() || cancel.wait(SETTLED_AFTER) {
+        if missing.is_nothing() || small.cancel.wait(SETTLED_AFTER) {
             break;
         }
-        if !inventory.add_missed(archive, &|name| missing.has(name, size))? {
+        if !inventory.add_missed(small.archive, &|name| missing.has(name, size))? {
             break;
         }
-        read = small::read(archive, inventory, cancel);
+        read = small.check(inventory);
     }
     Ok(read)
 }

@@ -5,44 +5,31 @@
 //! own kind, never passed over. Memory does not grow with the number of objects but for the inventory, and for findings up to
 //! [`crate::LISTED_MAX`] of a kind. Not looked at is whether replaying the records would work: that takes a server.
 
-mod beginning;
-mod desk;
+mod before;
 mod histories;
-mod joints;
-mod journal;
-mod measure;
 mod missed;
-mod object;
-mod piece;
-mod plan;
-mod small;
+mod scope;
 #[cfg(test)]
 mod tests;
 
-pub use measure::Measure;
-pub(crate) use measure::{Voters, header, is_of_object, measure, segment};
-pub use plan::{Edge, Scope};
-pub(crate) use small::read as histories_of;
+pub use scope::{Edge, Scope};
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::path::PathBuf;
-use std::thread;
 
 use archive::{Archive, Binding, Cancel, Error, ErrorKind};
-use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
+use wal::{Lsn, SegmentSize, WalFileName};
 
 use crate::finding::{Finding, Findings, Kind, Severity};
-use crate::inventory::Inventory;
+use crate::index::Index;
+use crate::inventory::{Inventory, stops_recovery};
 use crate::lineage::{Lineage, Runs};
+use crate::measure::{self, Measure, Voters, measure};
+use crate::positions::name_of;
+use crate::scan::small::Files;
+use crate::scan::{Expected, GONE_AFTER, Order, Scan, Scanned, plan};
 use crate::sizes::{self, Part};
-use desk::{Office, Tally};
-use journal::{Journal, Past};
-use object::{Eyes, Known};
-use piece::Reader;
-
-/// The most readers: more are of no use to any archive, and each takes some megabytes.
-pub const READERS_MAX: usize = 256;
+use before::Before;
 
 /// What is to be verified, and how.
 #[derive(Clone, Debug, Default)]
@@ -108,7 +95,11 @@ pub fn verify(
     cancel: &Cancel,
 ) -> Result<Report, Error> {
     let binding = archive.binding()?;
-    let mut inventory = Inventory::take(archive, &mut |objects| told(Told::Listed(objects)))?;
+    let mut listed = |objects| told(Told::Listed(objects));
+    let mut inventory = match request.state {
+        Some(_) => Inventory::take_with_stamps(archive, &mut listed)?,
+        None => Inventory::take(archive, &mut listed)?,
+    };
     if binding.is_none() && inventory.is_empty() {
         return Err(nothing_there(archive));
     }
@@ -158,24 +149,27 @@ impl Audit<'_> {
             cancel,
             ..
         } = *self;
-        let read_first = small::read(archive, inventory, cancel);
-        let (mut lineage, small) =
-            missed::look(archive, inventory, read_first, measure.size, cancel)?;
+        let small = Files {
+            archive,
+            cancel,
+            readers: request.readers,
+        };
+        let (mut lineage, of_small) = missed::look(small, inventory, measure.size)?;
         let all = runs(inventory, measure.size);
         if let Some(place) = up_to {
             lineage = lineage.up_to(place, &all);
         }
         let within = cut(request.scope, &all, &lineage, measure.size)?;
-        let (journal, mut past) = match state {
+        let (index, before) = match state {
             Some(path) => {
-                let (journal, past) = Journal::open(path, &archive.place(), measure)?;
-                (Some(journal), past)
+                let (index, before) = before::open(path, self, inventory, measure, &lineage)?;
+                (Some(index), before)
             }
-            None => (None, Past::default()),
+            None => (None, Before::default()),
         };
         let mut findings = Findings::default();
         let by_name = [
-            small,
+            of_small,
             names(inventory, self.binding, measure.size),
             histories::check(
                 inventory,
@@ -188,30 +182,74 @@ impl Audit<'_> {
         for finding in by_name.into_iter().flatten() {
             findings.add(finding);
         }
-        findings.merge(mem::take(&mut past.findings));
-        let known = Known {
+        let files = files(inventory, &within, request.scope, &lineage, measure.size);
+        let expected = Expected {
             archive,
-            measure,
+            measure: Some(measure),
             lineage: &lineage,
             cancel,
         };
-        let read_before = past.segments;
-        let done = (journal, &past);
-        let tally = read(&known, inventory, &within, request, done, self.told);
-        findings.merge(tally.findings);
-        findings.sort();
-        Ok(Report {
+        let read_before = before.count(&files);
+        let mut report = Report {
             place: archive.place(),
             measure,
             findings,
             objects: inventory.total.objects,
             stored_bytes: inventory.total.bytes,
-            segments: tally.segments,
-            bytes: tally.bytes,
-            records: tally.records,
+            segments: 0,
+            bytes: 0,
+            records: 0,
             read_before,
-            stopped: tally.stopped,
-        })
+            stopped: None,
+        };
+        self.read(&expected, inventory, files, (index, before), &mut report);
+        report.findings.sort();
+        Ok(report)
+    }
+
+    /// Reads everything that was asked for and is not known.
+    fn read(
+        &self,
+        expected: &Expected<'_>,
+        inventory: &Inventory,
+        files: Vec<WalFileName>,
+        (index, before): (Option<Index>, Before),
+        report: &mut Report,
+    ) {
+        let order = Order::of(inventory, expected.lineage, report.measure.size);
+        let known = |file: &WalFileName| before.known(file);
+        let plan = plan(&order, &files, index.is_some().then_some(&known as _));
+        drop(files);
+        let planned = plan.to_read.len() as u64;
+        let scan = Scan {
+            expected,
+            order: &order,
+            readers: self.request.readers,
+            stamps: inventory.stamps.as_ref().filter(|_| index.is_some()),
+            gone_after: GONE_AFTER,
+            told: &|segments| (self.told)(Told::Read(segments, planned)),
+        };
+        let mut noting = Noting {
+            inventory,
+            index,
+            findings: &mut report.findings,
+        };
+        let tally = scan.run(&plan.to_read, &mut |scanned| noting.take(scanned));
+        noting.end();
+        (report.segments, report.bytes, report.records) =
+            (tally.segments, tally.bytes, tally.records);
+        if self.cancel.is_cancelled() {
+            report.stopped = Some("it was cancelled".to_owned());
+        } else if tally.is_gone {
+            report.stopped = Some(format!("{GONE_AFTER} objects in a row could not be read"));
+        }
+        if let Some(why) = &report.stopped {
+            let left = planned.saturating_sub(tally.segments);
+            let message = format!("{left} of {planned} segments were not read: {why}");
+            let kind = Kind::NotRead;
+            let finding = Finding::new(Severity::CouldNotTell, kind, "", message);
+            report.findings.add(finding);
+        }
     }
 
     /// Audits WAL in segments of several sizes, each as WAL of its own. What was read for the whole is read again: it was
@@ -317,10 +355,10 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
         };
         let message =
             format!("\"{key}\" is not \"{name}\", which it is named like, to anybody who restores");
-        // A recovery that asks for a file which is stored in this way alone stops.
-        let severity = match is_wanted(inventory, &name, size) {
-            true => Severity::Error,
-            false => Severity::Warning,
+        let severity = if stops_recovery(&name, || inventory.has_file(&name)) {
+            Severity::Error
+        } else {
+            Severity::Warning
         };
         let finding = Finding::new(severity, Kind::Unreadable, key, message);
         findings.push(finding.hint(archive::rename_hint(key, &name)));
@@ -348,74 +386,75 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
     findings
 }
 
-/// Whether recovery may ask for a file, and it is not there under its own name.
-fn is_wanted(inventory: &Inventory, name: &WalFileName, size: SegmentSize) -> bool {
-    let timeline = name.timeline();
-    match name {
-        WalFileName::Segment(segment) => !segment
-            .number(size)
-            .is_some_and(|number| inventory.has(timeline, number.0, size)),
-        WalFileName::TimelineHistory(_) => !inventory
-            .timelines
-            .get(&timeline)
-            .is_some_and(|files| files.has_history),
-        WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => false,
+/// Takes down what is found.
+struct Noting<'a> {
+    inventory: &'a Inventory,
+    index: Option<Index>,
+    findings: &'a mut Findings,
+}
+
+impl Noting<'_> {
+    fn take(&mut self, scanned: Scanned) {
+        for finding in &scanned.findings {
+            // What is read again has been told, but for what cannot be read now.
+            if !scanned.again || finding.kind == Kind::NotRead {
+                self.findings.add(finding.clone());
+            }
+        }
+        if scanned.again {
+            return;
+        }
+        for finding in scanned.at_its_end() {
+            self.findings.add(finding);
+        }
+        if let Some(index) = &mut self.index {
+            let added = before::add(index, self.inventory, scanned);
+            self.noted(added);
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(index) = &mut self.index {
+            let ended = index.end();
+            self.noted(ended);
+        }
+    }
+
+    /// What cannot be written down has been verified all the same.
+    fn noted(&mut self, written: std::io::Result<()>) {
+        if let (Err(cause), Some(index)) = (written, &self.index) {
+            let what = format!("could not write file \"{}\"", index.path().display());
+            let why = Error::io(what, cause).to_string();
+            let finding = Finding::new(Severity::Warning, Kind::State, "", why);
+            self.findings
+                .add(finding.hint("An interrupted run will begin anew from there."));
+            self.index = None;
+        }
     }
 }
 
-/// Reads everything, with several readers.
-fn read(
-    known: &Known<'_>,
+/// The segments and partial segments that were asked for, in order. A partial one without a number is no segment of this
+/// archive's, and will be told.
+fn files(
     inventory: &Inventory,
     within: &Runs,
-    request: &Request,
-    (journal, past): (Option<Journal>, &Past),
-    told: &(dyn Fn(Told) + Sync),
-) -> Tally {
-    let readers = match request.readers {
-        0 => thread::available_parallelism().map_or(1, usize::from),
-        some => some,
-    };
-    let readers = readers.clamp(1, READERS_MAX);
-    let size = known.measure.size;
-    let partials = partials(inventory, request.scope, known.lineage, size);
-    let plan = plan::plan(&partials, known.lineage, within, size, past, readers as u64);
-    let office = Office::new(plan, journal, known.cancel, told);
-    thread::scope(|scope| {
-        let work = || {
-            let mut reader = Reader {
-                eyes: Eyes::new(known),
-                known,
-                inventory,
-                desk: &office,
-            };
-            office.work(&mut reader);
-        };
-        let helpers: Vec<_> = (1..readers)
-            .map(|_| thread::Builder::new().spawn_scoped(scope, work))
-            .collect();
-        work();
-        // Fewer readers only take longer.
-        drop(helpers);
-    });
-    office.tally()
-}
-
-/// The partial segments that were asked for. One without a number is no segment of this archive's, and will be told.
-fn partials(
-    inventory: &Inventory,
     scope: Scope,
     lineage: &Lineage,
     size: SegmentSize,
-) -> Vec<SegmentName> {
-    let is_wanted = |name: &SegmentName| {
+) -> Vec<WalFileName> {
+    let mut files: Vec<WalFileName> = Vec::new();
+    for (timeline, runs) in within {
+        let numbers = runs.iter().flat_map(|run| run.clone());
+        files.extend(numbers.map(|number| WalFileName::Segment(name_of(*timeline, number, size))));
+    }
+    let partials = inventory.partials().into_iter().filter(|name| {
         let allowed = scope.allowed(name.timeline(), lineage, size);
         match name.number(size) {
             Some(number) => allowed.is_some_and(|allowed| allowed.contains(&number.0)),
             None => scope == Scope::default(),
         }
-    };
-    let mut partials = inventory.partials();
-    partials.retain(is_wanted);
-    partials
+    });
+    files.extend(partials.map(WalFileName::Partial));
+    files.sort();
+    files
 }

@@ -222,13 +222,13 @@ fn an_archive_that_goes_away_is_given_up_soon() {
     };
     let report = verify(&archive, &readers(1), &told, &Cancel::new()).unwrap();
     assert!(report.stopped.is_some());
-    assert_eq!(report.segments, 3 + u64::from(piece::GONE_AFTER));
+    assert_eq!(report.segments, 3 + u64::from(GONE_AFTER));
     assert!(
         !found(&report)
             .iter()
             .any(|(kind, _)| *kind == Kind::Damaged)
     );
-    assert!(report.findings.count(Severity::CouldNotTell) > u64::from(piece::GONE_AFTER));
+    assert!(report.findings.count(Severity::CouldNotTell) > u64::from(GONE_AFTER));
 }
 
 #[test]

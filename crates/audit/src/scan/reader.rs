@@ -1,21 +1,24 @@
 //! One segment: read to its end, record by record.
 //!
-//! Guarantees that a segment it has a summary of decodes, has the right length, system and name, and that all of its records
-//! are right; anything else is a finding. How it fits its neighbours is left to `piece` and `joints`.
+//! Guarantees that a segment it has a summary of decodes, has the right length and name, the system and size that were
+//! expected, and that all of its records are right; anything else is a finding. What is in the records is noted where that is
+//! wanted. How it fits its neighbors is left to `boundaries`.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use archive::{Archive, Backoff, Cancel, Error, ErrorKind, Reading};
 use wal::{
-    HeaderErrorKind, LongPageHeader, ReadError, Record, SegmentName, SegmentReader, SegmentSize,
-    SegmentSummary,
+    HeaderErrorKind, LongPageHeader, Lsn, ReadError, SegmentName, SegmentReader, SegmentSize,
+    SegmentSummary, Timestamp, WalFileName,
 };
 
-use super::measure::Measure;
+use super::beginning::Beginning;
 use super::small::{BRING_IT_BACK, removed, unreadable};
+use crate::facts::SegmentFacts;
 use crate::finding::{Finding, Kind, Severity};
 use crate::lineage::Lineage;
+use crate::measure::{Measure, is_of_object};
 
 /// How often an object is tried that the store does not deliver.
 const TRIES_MAX: u32 = 3;
@@ -24,17 +27,20 @@ const TRIES_MAX: u32 = 3;
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// What is known before anything is read.
-pub(crate) struct Known<'a> {
+pub(crate) struct Expected<'a> {
     pub(crate) archive: &'a Archive,
-    pub(crate) measure: Measure,
+    /// Whose the segments are and how long; `None` if each may say so itself.
+    pub(crate) measure: Option<Measure>,
     pub(crate) lineage: &'a Lineage,
     pub(crate) cancel: &'a Cancel,
 }
 
 /// Reads segments, one after the other.
-pub(crate) struct Eyes<'a> {
-    known: &'a Known<'a>,
+pub(crate) struct Reader<'a> {
+    expected: &'a Expected<'a>,
     reading: Reading<'a>,
+    /// Whether facts are wanted.
+    with_facts: bool,
     /// Whether the last object was out of the store's reach: then the next one is not waited for.
     is_out_of_reach: bool,
 }
@@ -44,60 +50,72 @@ pub(crate) struct Eyes<'a> {
 pub(crate) struct Seen {
     /// What is known of it, if all of it is right.
     pub(crate) summary: Option<SegmentSummary>,
+    /// Its facts, up to where it can be read.
+    pub(crate) facts: Option<Box<SegmentFacts>>,
+    /// The first and the last time that a record tells, likewise.
+    pub(crate) times: Option<(Timestamp, Timestamp)>,
+    /// Where the last record ends, likewise.
+    pub(crate) until: Option<Lsn>,
     /// What was found.
     pub(crate) findings: Vec<Finding>,
+    /// Why it is of no use, in a few words.
+    pub(crate) why: Option<String>,
     /// How many bytes of WAL were read.
     pub(crate) bytes: u64,
+    /// Why it could not be had, where that is not its own fault.
+    pub(crate) error: Option<Error>,
     /// Whether the store could not deliver it.
     pub(crate) is_unavailable: bool,
 }
 
 /// A segment while it is read.
-struct Walk<'a, 'v> {
-    known: &'a Known<'a>,
+struct Walk<'a> {
+    expected: &'a Expected<'a>,
     name: SegmentName,
+    is_partial: bool,
     key: &'a str,
     reader: Option<SegmentReader>,
     header: Option<LongPageHeader>,
-    bytes: u64,
     finding: Option<Finding>,
-    visit: Option<&'v mut dyn FnMut(&Record<'_>)>,
+    with_facts: bool,
+    seen: Seen,
+    beginning: Option<Beginning>,
 }
 
-impl<'a> Eyes<'a> {
-    pub(crate) fn new(known: &'a Known<'a>) -> Eyes<'a> {
-        Eyes {
-            known,
-            reading: known.archive.reading(),
+impl<'a> Reader<'a> {
+    pub(crate) fn new(expected: &'a Expected<'a>, with_facts: bool) -> Reader<'a> {
+        Reader {
+            expected,
+            reading: expected.archive.reading(),
+            with_facts,
             is_out_of_reach: false,
         }
     }
 
-    /// Reads a segment, or partial segment, under this key. `visit` is shown its records.
-    pub(crate) fn segment(
-        &mut self,
-        name: SegmentName,
-        key: &str,
-        mut visit: Option<&mut dyn FnMut(&Record<'_>)>,
-    ) -> Seen {
+    /// Reads a segment, or partial segment.
+    pub(crate) fn segment(&mut self, name: SegmentName, file: &WalFileName) -> Seen {
+        let key = &file.to_string();
         let mut backoff = Backoff::at_most(PAUSE_MAX);
         loop {
             let mut walk = Walk {
-                known: self.known,
+                expected: self.expected,
                 name,
+                is_partial: matches!(file, WalFileName::Partial(_)),
                 key,
                 reader: None,
                 header: None,
-                bytes: 0,
                 finding: None,
-                visit: visit.as_mut().map(|visit| &mut **visit as _),
+                with_facts: self.with_facts,
+                seen: Seen::default(),
+                beginning: None,
             };
+            let cancel = self.expected.cancel;
             let read = self
                 .reading
-                .read(key, self.known.cancel, &mut |piece| walk.piece(piece));
+                .read(key, cancel, &mut |piece| walk.piece(piece));
             let failed = read.as_ref().is_err_and(is_unavailable);
             let again = failed && !self.is_out_of_reach && backoff.tries() + 1 < TRIES_MAX;
-            if !again || self.known.cancel.wait(backoff.pause()) {
+            if !again || cancel.wait(backoff.pause()) {
                 self.is_out_of_reach = failed;
                 return walk.end(read);
             }
@@ -110,24 +128,24 @@ fn is_unavailable(why: &Error) -> bool {
     why.kind() == ErrorKind::Unavailable && !why.is_no_file()
 }
 
-impl Walk<'_, '_> {
+impl Walk<'_> {
     fn piece(&mut self, piece: &[u8]) -> ControlFlow<()> {
-        let is_first = self.bytes == 0;
-        self.bytes += piece.len() as u64;
+        let is_first = self.seen.bytes == 0;
+        self.seen.bytes += piece.len() as u64;
         if is_first {
             self.header(piece);
         }
-        if self.finding.is_none() && self.bytes > self.known.measure.size.bytes() {
+        if self.finding.is_none() && self.seen.bytes > self.length_expected() {
             self.length();
         }
         if self.finding.is_none() {
             self.records(piece);
         }
         // Also what is wrong is decoded to its end: whether the object is as it was stored makes the difference.
-        match self.bytes > SegmentSize::LARGEST.bytes() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if self.seen.bytes > SegmentSize::LARGEST.bytes() {
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 
     fn header(&mut self, piece: &[u8]) {
@@ -139,7 +157,8 @@ impl Walk<'_, '_> {
             }
         };
         self.header = Some(header);
-        let Measure { system, size } = self.known.measure;
+        let measure = self.expected.measure;
+        let system = measure.and_then(|measure| measure.system);
         if let Some(system) = system.filter(|system| *system != header.system) {
             let why = format!(
                 "it is from system identifier {}, not from {system}",
@@ -150,7 +169,8 @@ impl Walk<'_, '_> {
                 finding.hint("Move it away: every database cluster needs an archive of its own."),
             );
         }
-        if header.segment_size != size {
+        let size = measure.map(|measure| measure.size);
+        if let Some(size) = size.filter(|size| header.segment_size != *size) {
             let why = format!(
                 "it is a segment of {}, and the others are of {size}",
                 header.segment_size
@@ -185,13 +205,22 @@ impl Walk<'_, '_> {
         }
         if header.magic.major().is_some() {
             self.reader = Some(SegmentReader::new(self.name));
+            let facts = self
+                .with_facts
+                .then(|| SegmentFacts::begin(self.name, &header));
+            self.seen.facts = facts.map(Box::new);
         }
+        let begins = self.expected.lineage.beginning(self.name.timeline());
+        let number = self.name.number(header.segment_size);
+        self.beginning = begins
+            .filter(|(lsn, _)| !self.is_partial && Some(lsn.segment(header.segment_size)) == number)
+            .map(|(lsn, _)| Beginning::new(self.name.timeline(), lsn));
     }
 
     /// On which timeline the segment's first page has to be, if that is known.
     fn timeline_at(&self, header: &LongPageHeader) -> Option<wal::TimelineId> {
         let timeline = self.name.timeline();
-        match self.known.lineage.history(timeline) {
+        match self.expected.lineage.history(timeline) {
             Some(history) => Some(history.timeline_at(header.address)),
             None if timeline == wal::TimelineId::FIRST => Some(timeline),
             None => None,
@@ -202,10 +231,18 @@ impl Walk<'_, '_> {
         let Some(reader) = &mut self.reader else {
             return;
         };
-        let fed = match &mut self.visit {
-            Some(visit) => reader.feed(piece, visit),
-            None => reader.feed(piece, |_| ()),
-        };
+        let (seen, beginning) = (&mut self.seen, &mut self.beginning);
+        let fed = reader.feed(piece, |record| {
+            if let Some(facts) = &mut seen.facts {
+                seen.until = Some(record.end);
+                if let Some(at) = facts.record(record) {
+                    seen.times = Some((seen.times.map_or(at, |(first, _)| first), at));
+                }
+            }
+            if let Some(beginning) = beginning {
+                beginning.see(record);
+            }
+        });
         if let Err(why) = fed {
             self.read_error(&why);
         }
@@ -220,11 +257,19 @@ impl Walk<'_, '_> {
         self.found(finding.hint(BRING_IT_BACK));
     }
 
+    /// How many bytes it should have.
+    fn length_expected(&self) -> u64 {
+        let own = self.header.map(|header| header.segment_size);
+        own.unwrap_or(SegmentSize::LARGEST).bytes()
+    }
+
     fn length(&mut self) {
-        let expected = self.known.measure.size.bytes();
-        let why = match self.bytes > expected {
-            true => format!("it is longer than {expected} bytes"),
-            false => format!("it has {} bytes instead of {expected}", self.bytes),
+        let expected = self.length_expected();
+        let bytes = self.seen.bytes;
+        let why = if bytes > expected {
+            format!("it is longer than {expected} bytes")
+        } else {
+            format!("it has {bytes} bytes instead of {expected}")
         };
         let finding = self.wrong(Kind::Damaged, &why);
         self.found(finding.hint(format!(
@@ -232,8 +277,9 @@ impl Walk<'_, '_> {
         )));
     }
 
-    fn wrong(&self, kind: Kind, why: &str) -> Finding {
+    fn wrong(&mut self, kind: Kind, why: &str) -> Finding {
         let message = format!("archive file \"{}\" is not valid: {why}", self.key);
+        self.seen.why.get_or_insert_with(|| why.to_owned());
         Finding::error(kind, self.key, message)
     }
 
@@ -242,43 +288,58 @@ impl Walk<'_, '_> {
     }
 
     fn end(mut self, read: Result<Option<u64>, Error>) -> Seen {
-        let mut seen = Seen::default();
         match read {
-            Ok(None) => self.found(removed(self.key)),
-            Err(why) => {
-                seen.is_unavailable = is_unavailable(&why);
-                if why.kind() == ErrorKind::Damaged {
-                    self.finding = None;
-                }
-                if why.kind() != ErrorKind::Cancelled {
-                    let finding = unreadable(self.key, &why);
-                    self.found(finding);
-                }
+            Ok(None) => {
+                self.seen.why = None;
+                self.found(removed(self.key));
             }
-            Ok(Some(_)) if self.finding.is_none() => self.whole(&mut seen),
+            Err(why) => self.failed(why),
+            Ok(Some(_)) if self.finding.is_none() => self.whole(),
             Ok(Some(_)) => {}
         }
-        seen.bytes = self.bytes;
-        seen.findings.extend(self.finding);
-        seen
+        self.seen.findings.extend(self.finding);
+        self.seen
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.seen.is_unavailable = is_unavailable(&error);
+        self.seen.why = None;
+        if error.kind() == ErrorKind::Damaged {
+            self.finding = None;
+        }
+        if error.kind() != ErrorKind::Cancelled {
+            let finding = unreadable(self.key, &error);
+            self.found(finding);
+        }
+        if is_of_object(&error) {
+            self.seen.why = Some(error.to_string());
+        } else {
+            self.seen.error = Some(error);
+        }
     }
 
     /// All of it was read, and nothing was wrong so far.
-    fn whole(&mut self, seen: &mut Seen) {
-        if self.bytes != self.known.measure.size.bytes() {
+    fn whole(&mut self) {
+        if self.seen.bytes != self.length_expected() {
             return self.length();
         }
         match (self.reader.take(), self.header) {
             (Some(reader), _) => match reader.finish() {
-                Ok(summary) => seen.summary = Some(summary),
+                Ok(summary) => {
+                    self.seen.summary = Some(summary);
+                    let beginning = self.beginning.as_ref();
+                    self.finding = beginning.and_then(|beginning| beginning.finding(self.key));
+                }
                 Err(why) => self.read_error(&why),
             },
             (None, Some(header)) => {
-                let message = format!(
-                    "archive file \"{}\" was written by a version of PostgreSQL that this version of Walden does not know, \
-                     its pages have magic number {}",
-                    self.key, header.magic
+                let why = format!(
+                    "was written by a version of PostgreSQL that this version of Walden does not know, its pages have magic \
+                     number {}",
+                    header.magic
                 );
+                let message = format!("archive file \"{}\" {why}", self.key);
+                self.seen.why = Some(format!("it {why}"));
                 let kind = Kind::UnknownVersion;
                 let finding = Finding::new(Severity::CouldNotTell, kind, self.key, message);
                 self.found(finding.hint("A later version of Walden may know it."));

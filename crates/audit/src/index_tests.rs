@@ -1,0 +1,151 @@
+//! An index that is cut off, lost in part, or another archive's never changes what is learnt.
+
+use super::*;
+
+fn subject() -> Subject {
+    Subject {
+        place: "/archive".to_owned(),
+        system: Some("7".to_owned()),
+    }
+}
+
+fn entries() -> Entries {
+    let facts = crate::made::segment("000000010000000000000003")
+        .with_end(10, 700)
+        .facts;
+    let stamp = Stamp {
+        bytes: 5,
+        modified: 1,
+    };
+    let history = "1\t0/3000000\tno \"reason\"\n".to_owned();
+    let entries = [
+        ("000000010000000000000003", What::Segment(Box::new(facts))),
+        ("00000002.history", What::Text(history)),
+        (
+            "000000020000000000000003",
+            What::Unreadable("rotten".to_owned()),
+        ),
+    ];
+    let entries = entries.map(|(name, what)| (name.parse().unwrap(), Entry { stamp, what }));
+    entries.into()
+}
+
+/// Writes an index of these.
+fn save(path: &Path, entries: &Entries) {
+    let mut index = Index::anew(path, &subject());
+    index.folder().unwrap();
+    for (name, entry) in entries {
+        index.add(*name, entry).unwrap();
+    }
+    index.end().unwrap();
+}
+
+fn load(path: &Path, subject: &Subject) -> Result<(Entries, Index), Unusable> {
+    let mut entries = Entries::new();
+    let index = Index::open(path, subject, &mut |name, entry| {
+        entries.insert(name, entry);
+    })?;
+    Ok((entries, index))
+}
+
+#[test]
+fn an_index_is_read_as_it_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new/folder/index.jsonl");
+    assert_eq!(load(&path, &subject()).unwrap().0, Entries::new());
+    save(&path, &entries());
+    let (loaded, mut index) = load(&path, &subject()).unwrap();
+    assert_eq!((loaded, index.damage()), (entries(), None));
+    // What is said later counts, and once it is put in order it is said once.
+    let name = "00000002.history".parse().unwrap();
+    let mut later = entries();
+    later.get_mut(&name).unwrap().what = What::Text(String::new());
+    index.add(name, &later[&name]).unwrap();
+    index.end().unwrap();
+    let (loaded, index) = load(&path, &subject()).unwrap();
+    assert_eq!((loaded, index.damage()), (later.clone(), None));
+    assert_eq!(index.lines(), 4);
+    index.rewrite(&later).unwrap();
+    let (loaded, index) = load(&path, &subject()).unwrap();
+    assert_eq!((loaded, index.lines()), (later, 3));
+    Index::anew(&path, &subject()).end().unwrap();
+    assert_eq!(load(&path, &subject()).unwrap().0, Entries::new());
+}
+
+#[test]
+fn an_index_of_another_archive_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.jsonl");
+    save(&path, &entries());
+    let mut other = subject();
+    other.system = Some("8".to_owned());
+    let unusable = load(&path, &other).unwrap_err();
+    assert!(matches!(unusable, Unusable::Other { .. }), "{unusable}");
+    assert_ne!(
+        subject().default_path(dir.path()),
+        other.default_path(dir.path())
+    );
+}
+
+#[test]
+fn what_is_no_regular_file_is_neither_read_nor_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [socket.as_path(), dir.path(), Path::new("/dev/null")] {
+        let unusable = load(path, &subject()).unwrap_err();
+        assert!(matches!(unusable, Unusable::NoFile { .. }), "{unusable}");
+    }
+    let index = Index::anew(&socket, &subject());
+    index.rewrite(&entries()).unwrap_err();
+    assert!(!socket.metadata().unwrap().is_file());
+}
+
+#[test]
+fn no_cut_and_no_lost_line_passes_for_a_whole_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.jsonl");
+    save(&path, &entries());
+    let whole = std::fs::read(&path).unwrap();
+    let damaged = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        match load(&path, &subject()) {
+            Ok((loaded, index)) => {
+                // What is left of it is true.
+                let all = entries();
+                assert!(loaded.iter().all(|(name, entry)| all[name] == *entry));
+                index.damage().is_some()
+            }
+            Err(unusable) => matches!(unusable, Unusable::Other { .. }),
+        }
+    };
+    for length in 0..whole.len() - 1 {
+        assert!(damaged(&whole[..length]), "of {length} bytes");
+    }
+    let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    for lost in 0..lines.len() {
+        let mut rest = lines.clone();
+        rest.remove(lost);
+        assert!(damaged(&rest.concat()), "without line {lost}");
+    }
+}
+
+#[test]
+fn what_was_interrupted_goes_on_behind_what_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.jsonl");
+    save(&path, &entries());
+    let whole = std::fs::read(&path).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let (known, mut index) = load(&path, &subject()).unwrap();
+        for (name, entry) in entries() {
+            if !known.contains_key(&name) {
+                index.add(name, &entry).unwrap();
+            }
+        }
+        index.end().unwrap();
+        let (loaded, _) = load(&path, &subject()).unwrap();
+        assert_eq!(loaded, entries(), "after {length} bytes");
+    }
+}

@@ -1,0 +1,121 @@
+//! What earlier audits have read, in an index.
+//!
+//! Guarantees that what was wrong is looked at again, because it may have been brought back; and that what was said of
+//! segments is not believed if they do not fit the archive any more. A part of each segment's facts is kept in memory, the
+//! index has them all.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use archive::{Error, ErrorKind};
+use wal::WalFileName;
+
+use super::Audit;
+use crate::facts::SegmentFacts;
+use crate::index::{Entry, Index, Subject, Unusable, What};
+use crate::inventory::Inventory;
+use crate::lineage::Lineage;
+use crate::measure::Measure;
+use crate::scan::{Known, Outline, Scanned};
+
+/// What is known of segments in which nothing was wrong.
+#[derive(Default)]
+pub(super) struct Before {
+    /// With whether what follows each of them follows as it should.
+    known: BTreeMap<WalFileName, (Outline, bool)>,
+}
+
+impl Before {
+    /// How many of these are known.
+    pub(super) fn count(&self, files: &[WalFileName]) -> u64 {
+        let known = files.iter().filter(|file| self.known.contains_key(file));
+        known.count() as u64
+    }
+
+    pub(super) fn known(&self, file: &WalFileName) -> Known {
+        match self.known.get(file) {
+            Some((outline, true)) => Known::Read(outline.clone()),
+            _ => Known::New,
+        }
+    }
+}
+
+/// Opens the index, which need not exist yet.
+///
+/// Fails if it cannot be read or written, or is another archive's.
+pub(super) fn open(
+    path: &Path,
+    audit: &Audit<'_>,
+    inventory: &Inventory,
+    measure: Measure,
+    lineage: &Lineage,
+) -> Result<(Index, Before), Error> {
+    let subject = Subject {
+        place: audit.archive.place(),
+        system: audit.binding.map(|binding| binding.system.to_string()),
+    };
+    let mut before = Before::default();
+    let fits = |name: &WalFileName, entry: &Entry| {
+        let stamps = inventory.stamps.as_ref();
+        stamps.and_then(|all| all.get(name)) == Some(&entry.stamp)
+    };
+    let opened = Index::open(path, &subject, &mut |name, entry| match &entry.what {
+        What::Segment(facts) if fits(&name, &entry) && is_sound(facts, measure, lineage) => {
+            let follows = facts.following.iter().all(|it| it.problem.is_none());
+            if let Known::Read(outline) = entry.known() {
+                before.known.insert(name, (outline, follows));
+            }
+        }
+        _ => drop(before.known.remove(&name)),
+    });
+    let could_not = |what: &str, cause| {
+        let what = format!("could not {what} file \"{}\"", path.display());
+        Error::io(what, cause)
+    };
+    let mut index = opened.map_err(|unusable| match unusable {
+        Unusable::Io { cause, .. } => could_not("read", cause),
+        Unusable::NoFile { path } => {
+            let shown = path.display();
+            let what = format!("could not open file \"{shown}\": it is not a regular file");
+            Error::new(ErrorKind::Unusable, what)
+        }
+        Unusable::Other { path } => {
+            let what = format!(
+                "file \"{}\" is not the state of an audit of archive \"{}\"",
+                path.display(),
+                subject.place
+            );
+            Error::new(ErrorKind::Unusable, what)
+                .with_hint("Give each archive a file of its own, or remove it to begin anew.")
+        }
+    })?;
+    index.begin().map_err(|cause| could_not("open", cause))?;
+    Ok((index, before))
+}
+
+/// Whether a segment is what a segment of this archive has to be, as far as its own facts tell.
+fn is_sound(facts: &SegmentFacts, measure: Measure, lineage: &Lineage) -> bool {
+    let history = lineage.history(facts.name.timeline());
+    let timeline = history.map(|history| history.timeline_at(facts.start));
+    !facts.has_findings
+        && measure.system.is_none_or(|system| system == facts.system)
+        && facts.size() == Some(measure.size)
+        && timeline.is_none_or(|timeline| timeline == facts.first_timeline)
+}
+
+/// Adds what was learnt of a segment.
+pub(super) fn add(
+    index: &mut Index,
+    inventory: &Inventory,
+    scanned: Scanned,
+) -> std::io::Result<()> {
+    let file = scanned.file;
+    let stamps = inventory.stamps.as_ref();
+    let Some(stamp) = stamps.and_then(|all| all.get(&file)).copied() else {
+        return Ok(());
+    };
+    match scanned.known() {
+        Some(what) => index.add(file, &Entry { stamp, what }),
+        None => Ok(()),
+    }
+}
