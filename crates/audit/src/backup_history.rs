@@ -93,9 +93,10 @@ impl BackupHistory {
         let (high, _) = segment.position();
         // Segments of the smallest size leave 20 bits to the offset.
         let differs = (self.start.0 ^ u64::from(*offset)) & 0xF_FFFF != 0;
-        match differs || self.start.0 >> 32 != u64::from(high) {
-            true => Err(InvalidBackupHistory::OtherName { start: self.start }),
-            false => Ok(()),
+        if differs || self.start.0 >> 32 != u64::from(high) {
+            Err(InvalidBackupHistory::OtherName { start: self.start })
+        } else {
+            Ok(())
         }
     }
 }

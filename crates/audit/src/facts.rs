@@ -26,7 +26,7 @@ pub struct TransactionEnd {
     #[serde(with = "text::plain")]
     pub end: Lsn,
     /// When, by the server's clock, which need not run forward.
-    #[serde(with = "text::moment")]
+    #[serde(with = "text::timestamp")]
     pub at: Timestamp,
     /// Which transaction, where the record tells it.
     pub xid: Option<u32>,
@@ -46,7 +46,7 @@ pub struct RestorePoint {
     #[serde(with = "text::plain")]
     pub end: Lsn,
     /// When, by the server's clock.
-    #[serde(with = "text::moment")]
+    #[serde(with = "text::timestamp")]
     pub at: Timestamp,
 }
 
@@ -60,7 +60,7 @@ pub struct Checkpoint {
     #[serde(with = "text::plain")]
     pub redo: Lsn,
     /// When, by the server's clock; to the second.
-    #[serde(with = "text::maybe_moment")]
+    #[serde(with = "text::maybe_timestamp")]
     pub at: Option<Timestamp>,
 }
 
@@ -77,7 +77,7 @@ pub struct Beginning {
     #[serde(with = "text::timeline")]
     pub previous: TimelineId,
     /// When, by the server's clock, where the record tells it.
-    #[serde(with = "text::maybe_moment")]
+    #[serde(with = "text::maybe_timestamp")]
     pub at: Option<Timestamp>,
 }
 
@@ -94,7 +94,7 @@ pub struct BackupEnd {
     #[serde(with = "text::plain")]
     pub start: Lsn,
     /// The latest end of a transaction in this segment up to here.
-    #[serde(with = "text::maybe_moment")]
+    #[serde(with = "text::maybe_timestamp")]
     pub latest: Option<Timestamp>,
 }
 
@@ -112,10 +112,10 @@ pub struct Ends {
     /// The last one in WAL that is a commit.
     pub last_commit: Option<TransactionEnd>,
     /// The earliest time; with [`Ends::latest`], because times do not follow the order in WAL.
-    #[serde(with = "text::maybe_moment")]
+    #[serde(with = "text::maybe_timestamp")]
     pub earliest: Option<Timestamp>,
     /// The latest time.
-    #[serde(with = "text::maybe_moment")]
+    #[serde(with = "text::maybe_timestamp")]
     pub latest: Option<Timestamp>,
     /// The lowest and the highest transaction that is told, as plain numbers.
     pub xids: Option<(u32, u32)>,
@@ -171,7 +171,7 @@ pub struct SegmentFacts {
     /// How long the object is that holds it, in bytes.
     pub stored_bytes: u64,
     /// When it was stored, by the store's clock.
-    #[serde(with = "text::moment")]
+    #[serde(with = "text::timestamp")]
     pub stored: Timestamp,
     /// The timeline of its first page.
     #[serde(with = "text::timeline")]

@@ -10,7 +10,7 @@ fn subject() -> Subject {
 }
 
 fn entries() -> Entries {
-    let facts = crate::made::segment("000000010000000000000003")
+    let facts = crate::fixtures::segment("000000010000000000000003")
         .with_end(10, 700)
         .facts;
     let stamp = Stamp {

@@ -274,9 +274,10 @@ impl Inventory {
         let per_log_id = (last + 1).next_power_of_two();
         let bytes = (1_u64 << 32) / per_log_id.max(4);
         let likely = SegmentSize::new(bytes).unwrap_or(SegmentSize::DEFAULT);
-        match has_changed {
-            true => likely,
-            false => likely.min(SegmentSize::DEFAULT),
+        if has_changed {
+            likely
+        } else {
+            likely.min(SegmentSize::DEFAULT)
         }
     }
 

@@ -6,16 +6,15 @@
 pub mod backup_history;
 pub mod facts;
 mod finding;
+#[cfg(test)]
+mod fixtures;
 pub mod gather;
 pub mod index;
 mod inventory;
 pub mod line;
 mod lineage;
-#[cfg(test)]
-mod made;
 pub mod map;
 mod measure;
-pub mod moment;
 mod positions;
 mod ranges;
 pub mod records;
@@ -27,6 +26,7 @@ mod stop_tests;
 pub mod survey;
 pub mod targets;
 mod text;
+pub mod timestamp;
 mod verify;
 
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};

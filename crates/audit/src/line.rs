@@ -8,6 +8,7 @@ use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, Timelin
 
 use crate::backup_history::BackupHistory;
 use crate::facts::{End, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::lineage::Lineage;
 use crate::survey::Survey;
 
 /// The WAL along a timeline.
@@ -90,28 +91,22 @@ impl Survey {
     /// The WAL along a timeline.
     #[must_use]
     pub fn line(&self, timeline: TimelineId) -> Line<'_> {
-        let history = self.histories.get(&timeline);
         let mut line = Line {
             timeline,
-            history,
+            history: self.lineage.history(timeline),
             runs: Vec::new(),
             holes: Vec::new(),
         };
-        for era in self.eras(timeline, history) {
-            era.join(&mut line);
+        for era in self.eras(timeline) {
+            era.join(&mut line, &self.lineage);
         }
         line
     }
 
     /// The WAL on a line, era by era.
-    fn eras<'a>(
-        &'a self,
-        timeline: TimelineId,
-        history: Option<&'a TimelineHistory>,
-    ) -> Vec<Era<'a>> {
-        let is_on_line = |name: &SegmentName, number: SegmentNumber, size| match history {
-            Some(history) => history.first_asked_for(number, size) == name.timeline(),
-            None => name.timeline() == timeline,
+    fn eras(&self, timeline: TimelineId) -> Vec<Era<'_>> {
+        let is_on_line = |name: &SegmentName, number: SegmentNumber, size| {
+            self.lineage.asked_for(timeline, number.0, size) == name.timeline()
         };
         let mut good: Vec<(SegmentSize, SegmentNumber, &SegmentFacts)> = self
             .segments
@@ -123,7 +118,7 @@ impl Survey {
             })
             .collect();
         good.sort_by_key(|(_, _, facts)| (facts.start, facts.name));
-        let mut eras: Vec<Era<'a>> = Vec::new();
+        let mut eras: Vec<Era<'_>> = Vec::new();
         for (size, number, facts) in good {
             let place = (number, facts.name, Ok(facts));
             match eras.last_mut().filter(|era| era.size == size) {
@@ -184,13 +179,12 @@ impl<'a> Era<'a> {
     }
 
     /// Puts it behind what a line has already.
-    fn join(mut self, line: &mut Line<'a>) {
+    fn join(mut self, line: &mut Line<'a>, lineage: &Lineage) {
         self.places
             .sort_by_key(|(number, name, _)| (*number, *name));
-        let (size, timeline, history) = (self.size, line.timeline, line.history);
+        let (size, timeline) = (self.size, line.timeline);
         let name_of = |number: SegmentNumber| {
-            let timeline =
-                history.map_or(timeline, |history| history.first_asked_for(number, size));
+            let timeline = lineage.asked_for(timeline, number.0, size);
             SegmentName::new(timeline, number, size)
         };
         let mut before: Option<SegmentNumber> = None;
@@ -382,9 +376,12 @@ impl<'a> Reach<'_, 'a> {
     pub(crate) fn end_before(&self, at: usize, commits_only: bool) -> Option<TransactionEnd> {
         let replayed = self.segments.get(..at)?;
         let mut before = self.before.iter().chain(replayed).rev();
-        before.find_map(|facts| match commits_only {
-            true => facts.ends.last_commit,
-            false => facts.ends.last,
+        before.find_map(|facts| {
+            if commits_only {
+                facts.ends.last_commit
+            } else {
+                facts.ends.last
+            }
         })
     }
 }

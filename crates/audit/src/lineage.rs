@@ -157,9 +157,10 @@ impl Lineage {
         let missing = line.iter().flat_map(|stretch| {
             let from = oldest.max(*stretch.segments.start());
             let to = last.min(*stretch.segments.end());
-            let found = match from <= to {
-                true => gaps(runs_of(stretch), from..=to),
-                false => Vec::new(),
+            let found = if from <= to {
+                gaps(runs_of(stretch), from..=to)
+            } else {
+                Vec::new()
             };
             found.into_iter().map(|segments| Gap {
                 timeline: stretch.timeline,

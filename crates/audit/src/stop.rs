@@ -89,10 +89,7 @@ pub(crate) fn outcome(
             continue;
         };
         let is_replayed = is_replayed(goal);
-        let place = match is_replayed {
-            true => record.end,
-            false => record.lsn,
-        };
+        let place = if is_replayed { record.end } else { record.lsn };
         let ends = |seen: &Seen| match seen.kind {
             SeenKind::Transaction(end) => Some(end),
             _ => None,
@@ -116,9 +113,10 @@ pub(crate) fn outcome(
             last_commit,
             next: next.or_else(|| later.iter().find_map(|facts| facts.ends.first)),
         };
-        return Ok(match place < consistent {
-            true => Outcome::TooEarly { stop, consistent },
-            false => Outcome::Stops(stop),
+        return Ok(if place < consistent {
+            Outcome::TooEarly { stop, consistent }
+        } else {
+            Outcome::Stops(stop)
         });
     }
     Ok(Outcome::NotReached)

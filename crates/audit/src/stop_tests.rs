@@ -5,8 +5,8 @@
 
 use wal::{Lsn, TimelineId, Timestamp};
 
+use crate::fixtures::{World, segment};
 use crate::line::NoReach;
-use crate::made::{World, segment};
 use crate::stop::{Goal, Target};
 use crate::targets::{Answers, Kind, answers, report};
 

@@ -10,6 +10,7 @@ use wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineI
 use crate::backup_history::BackupHistory;
 use crate::facts::SegmentFacts;
 use crate::index::{Entries, What};
+use crate::lineage::Lineage;
 
 /// What is in an archive.
 #[derive(Debug, Clone, Default)]
@@ -24,8 +25,8 @@ pub struct Survey {
     pub segments: BTreeMap<SegmentName, SegmentFacts>,
     /// Those that cannot, and why.
     pub unreadable: BTreeMap<SegmentName, String>,
-    /// Timelines' ancestors.
-    pub histories: BTreeMap<TimelineId, TimelineHistory>,
+    /// Which timeline came from which.
+    pub lineage: Lineage,
     /// Base backups that left a backup history file, by where they begin.
     pub backups: Vec<Backup>,
     /// What is wrong with other files, for people.
@@ -59,7 +60,7 @@ impl Survey {
                 }
                 (WalFileName::TimelineHistory(timeline), What::Text(text)) => {
                     match TimelineHistory::parse(timeline, text.as_bytes()) {
-                        Ok(history) => drop(survey.histories.insert(timeline, history)),
+                        Ok(history) => survey.lineage.add(history),
                         Err(invalid) => survey.notes.push(invalid.to_string()),
                     }
                 }
@@ -128,12 +129,10 @@ impl Survey {
         let names = self.segments.keys().chain(self.unreadable.keys());
         names
             .map(SegmentName::timeline)
-            .chain(self.histories.keys().copied())
-            .chain(
-                self.histories
-                    .values()
-                    .flat_map(|history| history.entries().iter().map(|ancestor| ancestor.timeline)),
-            )
+            .chain(self.lineage.histories().flat_map(|history| {
+                let ancestors = history.entries().iter().map(|it| it.timeline);
+                ancestors.chain([history.timeline()])
+            }))
             .collect()
     }
 }
@@ -173,12 +172,13 @@ mod tests {
         for (number, megabytes) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 4)] {
             let name = format!("0000000100000000{number:08X}");
             let size = SegmentSize::new(megabytes << 20).unwrap();
-            let mut facts = crate::made::segment(&name).facts;
+            let mut facts = crate::fixtures::segment(&name).facts;
             facts.start = facts.name.start(size).unwrap();
             facts.segment_bytes = size.bytes();
-            let what = match unreadable.contains(&name.as_str()) {
-                true => What::Unreadable("rotten".to_owned()),
-                false => What::Segment(Box::new(facts)),
+            let what = if unreadable.contains(&name.as_str()) {
+                What::Unreadable("rotten".to_owned())
+            } else {
+                What::Segment(Box::new(facts))
             };
             entries.insert(name.parse().unwrap(), made(what));
         }

@@ -1,7 +1,7 @@
-//! The vocabulary of WAL in JSON: places and names as the server writes them, moments in microseconds since 2000.
+//! The vocabulary of WAL in JSON: places and names as the server writes them, timestamps in microseconds since 2000.
 //!
 //! Guarantees that what is written can be read again, exactly; a text that is none is refused. For programs of our own;
-//! documents for others show moments as texts.
+//! documents for others show them as texts.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -61,7 +61,7 @@ pub(crate) mod timeline {
 }
 
 /// Microseconds since 2000.
-pub(crate) mod moment {
+pub(crate) mod timestamp {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(value: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
@@ -74,7 +74,7 @@ pub(crate) mod moment {
 }
 
 /// Microseconds since 2000, or null.
-pub(crate) mod maybe_moment {
+pub(crate) mod maybe_timestamp {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(
@@ -91,16 +91,16 @@ pub(crate) mod maybe_moment {
     }
 }
 
-/// Moments as texts, for documents that others read.
+/// Timestamps as texts, for documents that others read.
 pub(crate) mod shown {
     use super::*;
 
     pub(crate) fn serialize<S: Serializer>(value: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&crate::moment::rfc3339(*value))
+        to.serialize_str(&crate::timestamp::rfc3339(*value))
     }
 }
 
-/// A moment as text, or null.
+/// A timestamp as text, or null.
 pub(crate) mod maybe_shown {
     use super::*;
 
@@ -108,7 +108,7 @@ pub(crate) mod maybe_shown {
         value: &Option<Timestamp>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        value.map(crate::moment::rfc3339).serialize(to)
+        value.map(crate::timestamp::rfc3339).serialize(to)
     }
 }
 

@@ -213,7 +213,7 @@ pub(crate) struct Verify {
 #[derive(Debug, Args)]
 pub(crate) struct Targets {
     /// A time: "2026-11-21 10:00", in UTC or with an offset such as +02
-    #[arg(long, value_name = "TIME", value_parser = moment, group = "target")]
+    #[arg(long, value_name = "TIME", value_parser = timestamp, group = "target")]
     pub(crate) near: Option<Timestamp>,
 
     /// A transaction id
@@ -368,8 +368,8 @@ fn timeline(text: &str) -> Result<TimelineId, String> {
     number.ok_or_else(|| "not a number from 1".to_owned())
 }
 
-fn moment(text: &str) -> Result<Timestamp, audit::moment::InvalidMoment> {
-    audit::moment::parse(text)
+fn timestamp(text: &str) -> Result<Timestamp, audit::timestamp::InvalidTimestamp> {
+    audit::timestamp::parse(text)
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::flags::{Global, Targets};
 use crate::say;
 use crate::survey;
 use archive::{Cancel, Error};
-use audit::moment::readable;
 use audit::records::FromArchive;
 use audit::size;
 use audit::stop::{Goal, Target};
@@ -16,6 +15,7 @@ use audit::targets::{
     Answer, Answers, BackupReport, EndReport, Hole, Kind, Place, PointReport, Range, ReachReport,
     Report, TimelineAnswers, TimelineReport, answers, report,
 };
+use audit::timestamp::readable;
 use std::fmt::Write;
 
 /// Prints what can be recovered, or what becomes of one target.

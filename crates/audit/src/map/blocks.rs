@@ -7,8 +7,8 @@ use std::fmt::Write;
 use wal::Timestamp;
 
 use super::{Chart, Division, Lane, Mark};
-use crate::moment::readable;
 use crate::survey::Survey;
+use crate::timestamp::readable;
 
 /// How the chart is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,9 +33,10 @@ impl<'a> Clock<'a> {
         let mut before = None;
         let mut segments = Vec::new();
         for (facts, run) in own {
-            let begins = match before == Some(run) {
-                true => now,
-                false => began(facts, line.timeline).unwrap_or(now).max(now),
+            let begins = if before == Some(run) {
+                now
+            } else {
+                began(facts, line.timeline).unwrap_or(now).max(now)
             };
             now = facts.time().unwrap_or(begins).max(begins);
             segments.push((facts, begins, now, run));
@@ -198,7 +199,7 @@ fn points(clock: &Clock<'_>) -> Vec<Mark> {
         text: format!(
             "restore point \"{}\" at {}, {}",
             point.name.escape_debug(),
-            crate::moment::readable(point.at),
+            crate::timestamp::readable(point.at),
             point.lsn
         ),
     })

@@ -12,9 +12,9 @@ use wal::Timestamp;
 
 use super::{Chart, Lane, Mark, Switch};
 use crate::map::tables::tables;
-use crate::moment::readable;
 use crate::targets::Report;
 use crate::text::size;
+use crate::timestamp::readable;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -70,13 +70,14 @@ fn head(text: &mut String, chart: &Chart, report: &Report) {
     );
     let system = chart.system.as_deref().unwrap_or("that is not known");
     let (from, until) = (range(chart, true), range(chart, false));
-    let _ = match chart.lanes.is_empty() {
-        true => writeln!(text, "<p>It holds no WAL.</p>"),
-        false => writeln!(
+    let _ = if chart.lanes.is_empty() {
+        writeln!(text, "<p>It holds no WAL.</p>")
+    } else {
+        writeln!(
             text,
             "<p>WAL of system {}, {from} to {until}.</p>",
             escaped(system)
-        ),
+        )
     };
     let timelines = report.timelines.iter();
     let holes: usize = timelines.map(|timeline| timeline.holes.len()).sum();
@@ -99,9 +100,10 @@ fn head(text: &mut String, chart: &Chart, report: &Report) {
 /// The first or the last moment that any WAL tells.
 fn range(chart: &Chart, first: bool) -> String {
     let spans = chart.lanes.iter().flat_map(|lane| &lane.spans);
-    let at = match first {
-        true => spans.map(|span| span.from).min(),
-        false => spans.map(|span| span.until).max(),
+    let at = if first {
+        spans.map(|span| span.from).min()
+    } else {
+        spans.map(|span| span.until).max()
     };
     at.map(time).unwrap_or_default()
 }
@@ -400,7 +402,7 @@ fn legend(text: &mut String, chart: &Chart, highest: u64) {
 pub(super) fn time(at: Timestamp) -> String {
     format!(
         "<time datetime=\"{}\">{}</time>",
-        crate::moment::rfc3339(at),
+        crate::timestamp::rfc3339(at),
         readable(at)
     )
 }

@@ -48,9 +48,10 @@ fn begin(
     (shown, all): (usize, usize),
 ) {
     let _ = writeln!(text, "<h2>{heading}</h2>\n<div class=\"table\">\n<table>");
-    let cut = match shown < all {
-        true => format!(" The newest {shown} of {all}."),
-        false => String::new(),
+    let cut = if shown < all {
+        format!(" The newest {shown} of {all}.")
+    } else {
+        String::new()
     };
     let _ = write!(text, "<caption>{caption}{cut}</caption>\n<thead><tr>");
     for column in columns {
@@ -226,9 +227,10 @@ fn reach(reach: &ReachReport) -> String {
         (None, Some(before)) => format!("times before {}", time(before)),
         (_, None) => "no target time".to_owned(),
     };
-    let why = match why.is_empty() {
-        true => why,
-        false => format!(" <span class=\"alarm\">and no further: {why}</span>"),
+    let why = if why.is_empty() {
+        why
+    } else {
+        format!(" <span class=\"alarm\">and no further: {why}</span>")
     };
     format!(
         "timeline {}: to <span class=\"place\">{until}</span>, {times}{why}",
@@ -262,9 +264,10 @@ fn points(text: &mut String, all: &[PointReport]) {
                 )
             })
             .collect();
-        let reaches = match reaches.is_empty() {
-            true => "<span class=\"alarm\">no base backup</span>".to_owned(),
-            false => reaches.join("<br>"),
+        let reaches = if reaches.is_empty() {
+            "<span class=\"alarm\">no base backup</span>".to_owned()
+        } else {
+            reaches.join("<br>")
         };
         let _ = writeln!(
             text,

@@ -1,7 +1,7 @@
 //! What is drawn, and that it stays small and harmless.
 
 use super::{Blocks, Chart, Division, blocks, page};
-use crate::made::{World, segment};
+use crate::fixtures::{World, segment};
 use crate::targets::report;
 
 const MB: u64 = 1 << 20;

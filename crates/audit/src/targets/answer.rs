@@ -133,7 +133,7 @@ impl From<Stop> for Place {
 impl Target {
     fn parameter(&self) -> (&'static str, String) {
         match self {
-            Target::Time(time) => ("recovery_target_time", crate::moment::readable(*time)),
+            Target::Time(time) => ("recovery_target_time", crate::timestamp::readable(*time)),
             Target::Xid(xid) => ("recovery_target_xid", xid.to_string()),
             Target::Lsn(lsn) => ("recovery_target_lsn", lsn.to_string()),
             Target::Name(name) => ("recovery_target_name", name.clone()),

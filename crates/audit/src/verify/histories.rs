@@ -271,13 +271,15 @@ fn unreached(lineage: &Lineage, runs: &Runs, size: SegmentSize, holes: &[Gap]) -
 fn hole(gap: &Gap, size: SegmentSize, severity: Severity) -> Finding {
     let first = name_of(gap.timeline, *gap.segments.start(), size);
     let names = names(gap.timeline, &gap.segments, size);
-    let is = match gap.segments.start() == gap.segments.end() {
-        true => "is",
-        false => "are",
+    let is = if gap.segments.start() == gap.segments.end() {
+        "is"
+    } else {
+        "are"
     };
-    let leads = match gap.line == gap.timeline {
-        true => "there is WAL behind".to_owned(),
-        false => format!("timeline {} goes on behind", gap.line),
+    let leads = if gap.line == gap.timeline {
+        "there is WAL behind".to_owned()
+    } else {
+        format!("timeline {} goes on behind", gap.line)
     };
     let message = format!("{names} {is} missing, and {leads}");
     let mut finding = Finding::new(severity, Kind::Missing, first.to_string(), message);

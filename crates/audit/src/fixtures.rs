@@ -1,4 +1,4 @@
-//! Facts made up, for tests.
+//! Fixtures: facts made up, for tests.
 //!
 //! Guarantees segments of 1 MB whose facts fit together, with a record every kilobyte.
 
@@ -156,7 +156,7 @@ impl World {
     pub(crate) fn with_history(mut self, timeline: u32, text: &str) -> World {
         let timeline = TimelineId::new(timeline).unwrap();
         let history = TimelineHistory::parse(timeline, text.as_bytes()).unwrap();
-        self.survey.histories.insert(timeline, history);
+        self.survey.lineage.add(history);
         self
     }
 

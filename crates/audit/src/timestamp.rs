@@ -1,4 +1,4 @@
-//! Moments as people write and read them.
+//! Timestamps as people write and read them.
 //!
 //! Guarantees times to the microsecond, as `timestamp with time zone` has them, written in UTC and read with any offset.
 //! Names of time zones are left to the server.
@@ -33,13 +33,13 @@ pub fn readable(at: Timestamp) -> String {
     format!("{}+00", text.trim_end_matches('.'))
 }
 
-/// A text that is no moment.
+/// A text that is no timestamp.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "\"{}\" is not a time such as \"2026-11-21 10:00\", \"2026-11-21 10:00:00.5 UTC\" or \"2026-11-21T12:00:00+02\"",
     text.escape_debug()
 )]
-pub struct InvalidMoment {
+pub struct InvalidTimestamp {
     /// The text, as it was given.
     pub text: String,
 }
@@ -48,14 +48,14 @@ pub struct InvalidMoment {
 /// `2026-11-21 12:00 +02:00`. Without an offset it is UTC.
 ///
 /// # Errors
-/// [`InvalidMoment`], with the text.
-pub fn parse(text: &str) -> Result<Timestamp, InvalidMoment> {
-    moment(text.trim()).ok_or_else(|| InvalidMoment {
+/// [`InvalidTimestamp`], with the text.
+pub fn parse(text: &str) -> Result<Timestamp, InvalidTimestamp> {
+    parsed(text.trim()).ok_or_else(|| InvalidTimestamp {
         text: text.to_owned(),
     })
 }
 
-fn moment(text: &str) -> Option<Timestamp> {
+fn parsed(text: &str) -> Option<Timestamp> {
     let (date, rest) = match text.find(['T', ' ']) {
         Some(end) => (text.get(..end)?, text.get(end + 1..)?.trim()),
         None => (text, "00:00"),
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_read_with_its_offset_and_without_one_as_utc() {
+    fn a_timestamp_is_read_with_its_offset_and_without_one_as_utc() {
         let ten = parse("2026-11-21T10:00:00Z").unwrap();
         for text in [
             "2026-11-21 10:00",
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_moment_is_refused_and_quoted() {
+    fn what_is_no_timestamp_is_refused_and_quoted() {
         for text in [
             "",
             "yesterday",
