@@ -349,13 +349,17 @@ impl SegmentFacts {
         }
     }
 
-    /// How the segment ends, and how it is stored.
+    /// How the segment ends, and how it is stored; gives back memory that is not needed, for there may be a million of these.
     pub(crate) fn finish(&mut self, end: SegmentEnd, stamp: &Stamp) {
         self.end = match end {
             SegmentEnd::Full => End::Full,
             SegmentEnd::Switched(lsn) => End::Switched(lsn),
             SegmentEnd::Ended(lsn) => End::Ended(lsn),
         };
+        self.restore_points.shrink_to_fit();
+        self.checkpoints.shrink_to_fit();
+        self.beginnings.shrink_to_fit();
+        self.backup_ends.shrink_to_fit();
         self.stored_bytes = stamp.bytes;
         self.stored = Timestamp::from_system_time(stamp.time()).unwrap_or(Timestamp(0));
     }

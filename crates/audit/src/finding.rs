@@ -10,6 +10,8 @@ use archive::Error;
 use serde::{Deserialize, Serialize};
 use wal::Lsn;
 
+use crate::text;
+
 /// How many findings of one kind are kept.
 pub const LISTED_MAX: u64 = 1000;
 
@@ -90,7 +92,11 @@ pub struct Finding {
     /// The object, or the name that none has.
     pub object: String,
     /// Where in WAL, if that is known.
-    #[serde(with = "place", default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        with = "text::maybe_lsn",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub lsn: Option<Lsn>,
     /// One line in the server's style.
     pub message: String,
@@ -144,25 +150,6 @@ impl Finding {
         );
         finding.hint = why.hint().map(str::to_owned);
         finding
-    }
-}
-
-/// An LSN as text.
-mod place {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-    use wal::Lsn;
-
-    pub(super) fn serialize<S: Serializer>(lsn: &Option<Lsn>, to: S) -> Result<S::Ok, S::Error> {
-        match lsn {
-            Some(lsn) => to.collect_str(lsn),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'d, D: Deserializer<'d>>(from: D) -> Result<Option<Lsn>, D::Error> {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| text.parse().map_err(D::Error::custom))
-            .transpose()
     }
 }
 

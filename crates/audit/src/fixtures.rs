@@ -133,7 +133,8 @@ impl World {
         world.survey.size = Some(SegmentSize::SMALLEST);
         for made in segments {
             world.records.insert(made.facts.name, made.records);
-            world.survey.segments.insert(made.facts.name, made.facts);
+            let facts = Box::new(made.facts);
+            world.survey.segments.insert(facts.name, facts);
         }
         world
     }

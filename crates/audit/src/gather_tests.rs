@@ -1,10 +1,14 @@
 //! What is learnt of an archive is the same with an index as without, whatever has come and gone meanwhile.
 
+use std::path::Path;
+
 use archive::{MemoryStore, Options, Store};
 use forge::{SEGMENT, Written};
 
 use super::*;
 use crate::facts::Follower;
+use crate::index::Subject;
+use crate::verify::{Request, verify};
 
 fn name(timeline: u32, number: u64) -> String {
     format!("{timeline:08X}00000000{number:08X}")
@@ -39,7 +43,7 @@ fn stored(wal: &Written, timeline: u32) -> MemoryStore {
 }
 
 fn read(store: &MemoryStore, known: &Entries) -> (Entries, u64) {
-    let archive = Archive::with_store(Box::new(store.clone()), Options::default());
+    let archive = archive(store);
     let gathering = Gathering {
         archive: &archive,
         jobs: 2,
@@ -124,4 +128,72 @@ fn a_segment_that_cannot_be_read_is_looked_for_on_the_timeline_that_left_there()
         problem: None,
     };
     assert_eq!(facts(&index, &name(1, 5)).following, [joined]);
+}
+
+fn archive(store: &MemoryStore) -> Archive {
+    Archive::with_store(Box::new(store.clone()), Options::default())
+}
+
+/// Reads what an index does not say, until so many files have been read.
+fn with_index(store: &MemoryStore, path: &Path, stop_after: u64) -> Result<Gathered, Error> {
+    let (archive, cancel) = (archive(store), Cancel::new());
+    let subject = Subject {
+        place: archive.place(),
+        system: None,
+    };
+    let mut known = Entries::new();
+    let mut index = Index::open(path, &subject, &mut |name, entry| {
+        known.insert(name, entry);
+    })
+    .unwrap();
+    let gathering = Gathering {
+        archive: &archive,
+        jobs: 1,
+        listed: &|_| (),
+        read: &|count, _| {
+            if count == stop_after {
+                cancel.cancel();
+            }
+        },
+        cancel: &cancel,
+    };
+    let gathered = gathering.update(known, Some(&mut index))?;
+    index.end().unwrap();
+    Ok(gathered)
+}
+
+#[test]
+fn what_was_interrupted_is_not_read_again() {
+    let store = stored(&wal(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index");
+    let cancelled = with_index(&store, &path, 3).unwrap_err();
+    assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
+    let gathered = with_index(&store, &path, u64::MAX).unwrap();
+    // The last one, and the one that it follows.
+    assert_eq!(gathered.read, 2);
+    assert_eq!(gathered.entries, read(&store, &Entries::new()).0);
+    assert_eq!(with_index(&store, &path, u64::MAX).unwrap().read, 0);
+}
+
+#[test]
+fn what_an_audit_has_read_is_not_read_again_nor_the_other_way_round() {
+    let store = stored(&wal(), 1);
+    let dir = tempfile::tempdir().unwrap();
+    let verified = |path: &Path| {
+        let request = Request {
+            state: Some(path.to_owned()),
+            ..Request::default()
+        };
+        verify(&archive(&store), &request, &|_| (), &Cancel::new()).unwrap()
+    };
+    let path = dir.path().join("of an audit");
+    assert_eq!(verified(&path).segments, 4);
+    let gathered = with_index(&store, &path, u64::MAX).unwrap();
+    assert_eq!(gathered.read, 0);
+    assert_eq!(gathered.entries, read(&store, &Entries::new()).0);
+    let path = dir.path().join("of a gathering");
+    assert_eq!(with_index(&store, &path, u64::MAX).unwrap().read, 4);
+    let report = verified(&path);
+    assert_eq!((report.segments, report.read_before), (0, 4));
 }

@@ -114,7 +114,7 @@ impl Survey {
             .filter_map(|facts| {
                 let size = facts.size()?;
                 let number = facts.name.number(size)?;
-                is_on_line(&facts.name, number, size).then_some((size, number, facts))
+                is_on_line(&facts.name, number, size).then_some((size, number, &**facts))
             })
             .collect();
         good.sort_by_key(|(_, _, facts)| (facts.start, facts.name));

@@ -11,9 +11,9 @@ use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, Timestamp,
 
 use crate::backup_history::BackupHistory;
 use crate::inventory::{Inventory, TimelineFiles};
-use crate::lineage::{Gap, Lineage, Runs};
+use crate::lineage::{Lineage, Runs};
 use crate::measure::{Measure, Voters, measure};
-use crate::positions::{Run, gaps, name_of};
+use crate::positions::{Run, name_of};
 use crate::scan::small::{Files, Small, names};
 use crate::scan::{Expected, Reader};
 use crate::sizes::{changes, differ, take_apart};
@@ -112,9 +112,10 @@ pub fn ranges(
         let found = looker.timeline(files);
         looker.ranges.timelines.insert(*timeline, found);
     }
+    // Without histories each timeline is a line of its own.
     let lineage = match depth {
-        Depth::Names => None,
-        Depth::Contents => Some(looker.small(inventory)?),
+        Depth::Names => Lineage::default(),
+        Depth::Contents => looker.small(inventory)?,
     };
     for (size, of) in looker.parts(inventory)? {
         looker.size = size;
@@ -124,33 +125,13 @@ pub fn ranges(
             };
             looker.add(*timeline, files, runs, depth)?;
         }
-        let holes = match &lineage {
-            None => within_timelines(&of),
-            Some(lineage) => lineage.holes(&of, size),
-        };
-        for hole in holes {
+        for hole in lineage.holes(&of, size) {
             let span = looker.span(hole.timeline, &hole.segments);
             let timeline = looker.ranges.timelines.entry(hole.timeline).or_default();
             timeline.holes.push(span);
         }
     }
     Ok(looker.ranges)
-}
-
-fn within_timelines(of: &Runs) -> Vec<Gap> {
-    let mut holes = Vec::new();
-    for (timeline, runs) in of {
-        let Some((first, last)) = runs.first().zip(runs.last()) else {
-            continue;
-        };
-        let between = gaps(runs, *first.start()..=*last.end());
-        holes.extend(between.into_iter().map(|segments| Gap {
-            timeline: *timeline,
-            segments,
-            line: *timeline,
-        }));
-    }
-    holes
 }
 
 struct Looker<'a> {

@@ -22,7 +22,7 @@ pub struct Survey {
     /// How long its segments are, the latest ones if `pg_resetwal --wal-segsize` has changed it; `None` if it has none.
     pub size: Option<SegmentSize>,
     /// The segments that can be read.
-    pub segments: BTreeMap<SegmentName, SegmentFacts>,
+    pub segments: BTreeMap<SegmentName, Box<SegmentFacts>>,
     /// Those that cannot, and why.
     pub unreadable: BTreeMap<SegmentName, String>,
     /// Which timeline came from which.
@@ -54,7 +54,7 @@ impl Survey {
         };
         for (name, entry) in entries {
             match (name, entry.what) {
-                (WalFileName::Segment(name), What::Segment(facts)) => survey.segment(name, *facts),
+                (WalFileName::Segment(name), What::Segment(facts)) => survey.segment(name, facts),
                 (WalFileName::Segment(name), What::Unreadable(why)) => {
                     survey.unreadable.entry(name).or_insert(why);
                 }
@@ -92,7 +92,7 @@ impl Survey {
         survey
     }
 
-    fn segment(&mut self, name: SegmentName, facts: SegmentFacts) {
+    fn segment(&mut self, name: SegmentName, facts: Box<SegmentFacts>) {
         let system = *self.system.get_or_insert(facts.system);
         self.size = self.size.or(facts.size());
         if facts.system == system {
@@ -105,7 +105,7 @@ impl Survey {
 
     /// Notes where the size of segments changes, and takes the latest one.
     fn sizes(&mut self) {
-        let mut segments: Vec<&SegmentFacts> = self.segments.values().collect();
+        let mut segments: Vec<&SegmentFacts> = self.segments.values().map(|it| &**it).collect();
         segments.sort_by_key(|facts| (facts.start, facts.name));
         let changes = segments.windows(2).filter_map(|two| match two {
             [before, next] if before.segment_bytes != next.segment_bytes => {

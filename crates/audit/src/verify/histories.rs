@@ -87,10 +87,6 @@ pub(crate) fn missing(
     inventory: &Inventory,
     lineage: &Lineage,
 ) -> (Option<TimelineId>, Vec<TimelineId>) {
-    let with_history = |timeline: &TimelineId| {
-        let files = inventory.timelines.get(timeline);
-        files.is_some_and(|files| files.has_history)
-    };
     let mut needed: BTreeSet<TimelineId> = inventory
         .timelines
         .iter()
@@ -104,7 +100,7 @@ pub(crate) fn missing(
     }
     let wanted = needed
         .into_iter()
-        .filter(|timeline| *timeline != TimelineId::FIRST && !with_history(timeline));
+        .filter(|timeline| *timeline != TimelineId::FIRST && !inventory.has_history(*timeline));
     (oldest, wanted.collect())
 }
 
@@ -140,10 +136,7 @@ fn gaps_in_numbers(
     oldest: Option<TimelineId>,
     wanted: &[TimelineId],
 ) -> Vec<Finding> {
-    let has_history = |timeline: TimelineId| {
-        let files = inventory.timelines.get(&timeline);
-        files.is_some_and(|files| files.has_history)
-    };
+    let has_history = |timeline| inventory.has_history(timeline);
     let stored = inventory.timelines.keys().filter(|it| has_history(**it));
     let before = stored.filter_map(|it| Some((TimelineId::new(it.get().checked_sub(1)?)?, *it)));
     let gaps = before.filter(|(gap, _)| {
