@@ -178,7 +178,7 @@ impl Lab {
         self.installation.server_command(program)
     }
 
-    /// One of PostgreSQL's programs, or any other on PATH (`walden` is), run as whoever runs the tests.
+    /// One of PostgreSQL's programs, or any other on PATH (`walden` is), run as the user who runs the tests.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
         self.installation.command(program)

@@ -7,7 +7,7 @@
 //! where the server's programs and the libraries are looked for.
 //!
 //! Run by root, servers and their tools run as the operating system's user `postgres`, because a
-//! server refuses to run as root; run by anybody else, everything runs as that user.
+//! server refuses to run as root; run by another user, everything runs as that user.
 
 mod archive_dir;
 mod cluster;

@@ -189,7 +189,7 @@ pub(crate) fn stall_at_next(
     Ok((segment, stall))
 }
 
-/// Holds whoever opens this segment of the server, and, if wanted, reads it.
+/// Holds a process that opens this segment of the server and, if wanted, one that reads it.
 pub(crate) fn stall_at(cluster: &Cluster, segment: &str, also_reads: bool) -> Result<Stall> {
     let path = cluster.data().join("pg_wal").join(segment);
     if also_reads {
@@ -258,7 +258,7 @@ pub(crate) fn stored_bytes(archive: &ArchiveDir, name: &str) -> Result<Option<Ve
     }
 }
 
-/// The contents of a file that is nobody's WAL.
+/// The contents of a file that is not WAL.
 pub(crate) const PLANTED: &[u8] = b"somebody else's";
 
 /// Makes a file that holds [`PLANTED`], and which servers may do with as they like.
