@@ -96,7 +96,7 @@ check: prerequisites everything ## a verdict in minutes: lints, tests without a 
 test: prerequisites everything ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
-test-all: ## the same with 15, 16, 17, 18 and 19
+test-all: ## the same at full length, with 15, 16, 17, 18 and 19
 	@WALDEN_TEST_WHOLE=1 $(MAKE) --no-print-directory test SERVERS="$(ALL_SERVERS)"
 
 demo: prerequisites ## lose a server and get it back, told step by step

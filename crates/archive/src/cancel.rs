@@ -47,7 +47,7 @@ impl Default for Shared {
 }
 
 impl Cancel {
-    /// One that nobody has asked yet.
+    /// One that has not been asked for.
     pub fn new() -> Cancel {
         Cancel::default()
     }
@@ -64,12 +64,12 @@ impl Cancel {
         self.shared.bell.notify_all();
     }
 
-    /// True once somebody has asked.
+    /// True once it has been asked for.
     pub fn is_cancelled(&self) -> bool {
         self.state().asked
     }
 
-    /// Pauses for so long, or until somebody asks; true if somebody has asked.
+    /// Pauses for so long, or until it is asked for; true if it has been.
     pub fn wait(&self, pause: Duration) -> bool {
         let (state, _) = self
             .shared
@@ -84,7 +84,7 @@ impl Cancel {
         self.state().alive
     }
 
-    /// An [`ErrorKind::Cancelled`] once somebody has asked; `what` names the work that is given up.
+    /// An [`ErrorKind::Cancelled`] once it has been asked for; `what` names the work that is given up.
     pub(crate) fn check(&self, what: &str) -> Result<(), Error> {
         let mut state = self.state();
         if state.held {

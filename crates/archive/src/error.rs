@@ -1,7 +1,7 @@
 //! The one error type of this crate: what the caller must do (`ErrorKind`), and the text to show a person.
 //!
 //! Guarantees: a message is one line in the server's style (lower case, no full stop, objects named and
-//! quoted, cause last), and nothing in it is obeyed by a terminal, whoever wrote it (`base/printable.rs`); advice is in the hint.
+//! quoted, cause last), and nothing in it is obeyed by a terminal (`base/printable.rs`); advice is in the hint.
 //! Absence is never an error here: see [`crate::Got::Absent`].
 //! Leaves logging to the caller: errors are returned, never printed.
 
@@ -25,14 +25,14 @@ pub enum ErrorKind {
     Damaged,
     /// It could not be done now and may work next time.
     Unavailable,
-    /// A setting or an argument is wrong; it will not work until somebody changes it.
+    /// A setting or an argument is wrong; it will not work until that is changed.
     Unusable,
     /// The caller asked to stop.
     Cancelled,
 }
 
 impl ErrorKind {
-    /// True if the same call may succeed later without anybody's help.
+    /// True if the same call may succeed later by itself.
     pub fn may_work_later(self) -> bool {
         matches!(self, ErrorKind::Unavailable | ErrorKind::Cancelled)
     }
@@ -49,7 +49,7 @@ pub(crate) enum Mark {
     NotReady,
     /// It is encrypted, and no identity at hand opens it; with the digest that its header holds.
     Locked(Option<Digest>),
-    /// It is packed as nobody here unpacks it.
+    /// It is packed in a form that is not unpacked here.
     Packed,
     /// What is stored under the name cannot be opened, nor can its digest be compared.
     CannotCompare,
@@ -135,8 +135,8 @@ impl Error {
         self.hint.as_deref()
     }
 
-    /// Whether what is stored is packed in a way that Walden does not read: not damaged, as far as anybody can tell, and not
-    /// to be had before somebody unpacks it.
+    /// Whether what is stored is packed in a way that Walden does not read: not damaged, as far as is known, and not
+    /// to be had before it is unpacked.
     pub fn is_packed(&self) -> bool {
         self.mark == Some(Mark::Packed)
     }

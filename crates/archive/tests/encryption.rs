@@ -233,7 +233,7 @@ fn an_archiver_without_identity_knows_its_own_file_again_and_refuses_another() {
 
     // Whoever does not know the cluster's secret, or knows another one, says so and does not guess.
     for (secret, said) in [
-        (None, "to compare digests takes the cluster's secret"),
+        (None, "comparing digests needs the cluster's secret"),
         (
             ClusterSecret::new([2; CLUSTER_SECRET_BYTES]),
             "its digest was made by another cluster",

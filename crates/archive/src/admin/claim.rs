@@ -6,7 +6,7 @@
 //! holds segments (made by `cp` or `basic_archive`) is bound only to the system and the size of those segments. One whose
 //! binding does not say the size takes it from its segments.
 //!
-//! That the store creates only what is absent is tried before the binding is written, and by whoever finds one: see [`Trial`].
+//! That the store creates only what is absent is tried before the binding is written, and by archivers that find one: [`Trial`].
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -23,10 +23,10 @@ use crate::options::Verify;
 use crate::store::key::parse_key;
 use crate::store::waist::{Detail, Trial};
 
-/// Who offers a file.
+/// The cluster that a file is from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Owner {
-    /// Whose WAL it is.
+    /// System identifier of the cluster.
     pub(crate) system: SystemIdentifier,
     /// How long its segments are, where that is known.
     pub(crate) segment_size: Option<SegmentSize>,
@@ -41,10 +41,10 @@ fn check_size(archive: &Archive, size: SegmentSize, own: SegmentSize) -> Result<
         "archive \"{}\" holds segments of {size}, and this server's are of {own}",
         archive.place()
     ))
-    .with_hint("WAL from after pg_resetwal --wal-segsize belongs into an archive of its own, with a new base backup."))
+    .with_hint("WAL from after pg_resetwal --wal-segsize needs an archive of its own, with a new base backup."))
 }
 
-/// Makes sure that the archive is this system's, and binds it if it is nobody's yet.
+/// Makes sure that the archive is this system's, and binds it if it is not bound yet.
 pub(crate) fn claim(archive: &Archive, owner: Owner) -> Result<(), Error> {
     if let Some(Stored { binding, bytes }) = known_as_stored(archive)? {
         must_be_of(archive, &binding, owner)?;
@@ -80,7 +80,7 @@ pub(crate) fn claim(archive: &Archive, owner: Owner) -> Result<(), Error> {
         )
     })?;
     staged.publish()?;
-    // Ours or that of somebody who came first at the same time: what is there now decides.
+    // Ours, or that of another that came first at the same time: what is there now decides.
     match read(archive)? {
         Some(binding) => {
             seen(archive).is_tried = true;
@@ -147,7 +147,7 @@ pub(crate) fn must_not_be_foreign(
 
 /// What an archive holds that may be of another system.
 enum Evidence {
-    /// No segments.
+    /// There are no segments.
     None,
     /// Segments that say nothing.
     Wal,
@@ -198,7 +198,7 @@ fn check_evidence(archive: &Archive, owner: Owner) -> Result<Evidence, Error> {
     }
     match unread {
         Some(error) if archive.options.verify != Verify::Off => {
-            Err(error.with_hint("Whose WAL this archive holds cannot be told."))
+            Err(error.with_hint("It is not known whose WAL this archive holds."))
         }
         _ if holds_wal => Ok(Evidence::Wal),
         _ => Ok(Evidence::None),

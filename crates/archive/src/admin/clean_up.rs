@@ -1,4 +1,4 @@
-//! Removing WAL that nobody needs any more: what `pg_archivecleanup` would, and nothing else; less where a person asks.
+//! Removing WAL that is no longer needed: what `pg_archivecleanup` would, and nothing else; less where a person asks.
 //!
 //! Guarantees: only names that parse as segments or partial segments and lie before the oldest to keep are
 //! removed; which ones those are is decided by [`KeepFrom::may_remove`] alone. An oldest to keep that lies behind everything
@@ -24,12 +24,12 @@ const BATCH_KEYS_MAX: usize = 1024;
 /// After this many objects that cannot be removed, something is wrong with all of them.
 const FAILURES_MAX: usize = 256;
 
-/// What [`Archive::clean_up`] did.
+/// Result of [`Archive::clean_up`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cleaned {
-    /// Objects removed.
+    /// Number of removed objects.
     pub files: u64,
-    /// Their size as stored.
+    /// Their size as stored, in bytes.
     pub bytes: u64,
     /// The first and the last segment among them, by name; `None` if nothing was removed.
     pub range: Option<(SegmentName, SegmentName)>,
@@ -47,7 +47,7 @@ pub struct ByHand {
 /// What [`Archive::clean_up_by_hand`] did, or would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CleanedByHand {
-    /// What was removed.
+    /// The removed files.
     pub cleaned: Cleaned,
     /// The backup history file of the base backup for which more was kept than had been asked for.
     pub kept_for: Option<WalFileName>,
@@ -57,7 +57,7 @@ impl Archive {
     /// Removes what `pg_archivecleanup` would: segments and partial segments before `keep`; but nothing if `keep` is behind
     /// all that is stored, as it is on a standby that streams.
     ///
-    /// `system` is the system identifier of whoever asks, when it is known: an archive of another system is
+    /// `system` is the system identifier of the caller's cluster, if it is known: an archive of another system is
     /// refused with [`crate::ErrorKind::Foreign`] before anything is removed.
     ///
     /// A file that cannot be removed does not stop the others; the error then counts the failures and gives

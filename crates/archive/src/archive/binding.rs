@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::format::codec::Contents;
 use crate::store::waist::{Glance, Object};
 
-/// The binding's key.
+/// Key of the object that binds an archive to a system.
 pub const BINDING_KEY: &str = "walden.json";
 
 /// The only format there is so far. Fields may be added to it; readers skip those they do not know.
@@ -114,7 +114,7 @@ fn take(archive: &Archive, found: Option<Object>) -> Result<Option<Stored>, Erro
         .with_hint(if archive.is_directory() {
             "Is the archive's file system still mounted?"
         } else {
-            "Has somebody emptied the bucket or container, or is it another one now?"
+            "Has the bucket or container been emptied, or is it another one now?"
         })),
     }
 }

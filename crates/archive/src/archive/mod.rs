@@ -52,7 +52,7 @@ pub struct Archive {
 /// Which archive, and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Where it is.
+    /// Directory or URL of the archive.
     pub location: Location,
     /// How it is read and written.
     pub options: Options,

@@ -6,13 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use wal::{SegmentName, TimelineId, WalFileName};
 
-/// How many warnings are kept that nobody has taken: one for each timeline, and a few.
+/// How many warnings are kept that have not been taken: one for each timeline, and a few.
 const WARNINGS_MAX: usize = 16;
 
 /// How many segments are remembered: more than are on their way at any time, so that the one before the next is among them.
 const OFFERED_MAX: usize = 1024;
 
-/// See the file's header.
+/// What this process knows of its archiving; see the file's header.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     state: Mutex<State>,

@@ -1,7 +1,7 @@
 //! Opening a file that ought to be a regular one.
 //!
-//! Guarantees: a fifo, a socket or a device in its place is an error and hangs nobody. Leaves what the contents mean, and how
-//! much of them is read, to the caller. A file system that does not answer hangs whoever opens a file on it.
+//! Guarantees: a fifo, a socket or a device in its place is an error and never waited for. Leaves what the contents mean, and how
+//! much of them is read, to the caller. A file system that does not answer holds up any process that opens a file on it.
 
 use std::fs::File;
 use std::io;
@@ -39,7 +39,7 @@ fn must_be_regular(file: File) -> io::Result<File> {
     ))
 }
 
-/// Opens whatever it is for reading: a fifo without waiting for somebody to write into it.
+/// Opens whatever it is for reading: a fifo without waiting for a writer.
 pub(crate) fn open_without_waiting(path: &Path) -> io::Result<File> {
     let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     File::options()

@@ -1,6 +1,6 @@
 //! Small files that a person names: identities, credentials, certificates.
 //!
-//! Guarantees: a fifo, a device or a directory is refused and hangs nobody; no more is read than such a file may have;
+//! Guarantees: a fifo, a device or a directory is refused and never waited for; no more is read than such a file may have;
 //! what was read is overwritten in memory when it is dropped, and stands in no error. Leaves what it means to the caller.
 
 use std::io::Read;

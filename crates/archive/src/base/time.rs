@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 /// The last second of the year 9999, from 1970 on.
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
-/// `2026-02-03T04:05:06Z`.  A time before 1970 or after 9999, which only a broken clock gives, is shown as the
+/// `2026-02-03T04:05:06Z`. A time before 1970 or after 9999, which only a broken clock gives, is shown as the
 /// nearest that the form can express.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {

@@ -40,7 +40,7 @@ pub(crate) struct Check<'a> {
 
 /// What was checked, and found right.
 pub(crate) struct Checked {
-    /// The file's size.
+    /// Size of the file in bytes.
     pub(crate) bytes: u64,
     /// What its records say of it, where they were read.
     pub(crate) summary: Option<SegmentSummary>,
@@ -182,7 +182,7 @@ impl<'a> Check<'a> {
                 && self.verify == Verify::Off
                 && SegmentSize::new(bytes).is_err() =>
             {
-                let why = format!("it has {bytes} bytes, which is no segment's size");
+                let why = format!("it has {bytes} bytes, which is not a segment size");
                 Err(self.damaged(&why).with_hint(cut))
             }
             _ => Ok(()),

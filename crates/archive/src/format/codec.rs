@@ -4,7 +4,7 @@
 //! Guarantees: every frame written carries a checksum of its contents and its size. What is read is unpacked as its first
 //! bytes say (`store/form.rs`): age, then zstd or lz4 inside, else it is plain. [`Decoded`] tells apart what a failed read can
 //! mean: the store did not deliver ([`crate::ErrorKind::Unavailable`]); what is stored is damaged
-//! ([`crate::ErrorKind::Damaged`]); it is encrypted and cannot be opened; or it is packed as nobody here unpacks it, twice for
+//! ([`crate::ErrorKind::Damaged`]); it is encrypted and cannot be opened; or it is packed in a form not unpacked here, twice for
 //! example ([`crate::ErrorKind::Unusable`]).
 //!
 //! This file is long because half of it is tests of every cut and flip.
@@ -41,7 +41,7 @@ pub(crate) enum Encoder<'a, W: Write> {
 }
 
 impl<'a, W: Write> Encoder<'a, W> {
-    /// `bytes` is how many bytes will be written; the frame says so to whoever decodes it. `context` is made when
+    /// `bytes` is how many bytes will be written; the frame says so to decoders. `context` is made when
     /// there is none, and can be used for the next file.
     pub(crate) fn new(
         compression: Compression,
@@ -116,7 +116,7 @@ enum Decoder<'a> {
 /// A reader whose first bytes have been looked at, and come again.
 type Looked<R> = Chain<Cursor<Vec<u8>>, R>;
 
-/// The form of what a reader gives, and the reader as if nobody had looked.
+/// The form of what a reader gives, and the reader as it was before.
 fn look<R: Read>(mut reader: R) -> io::Result<(Form, Looked<R>)> {
     let mut head = Vec::with_capacity(HEAD_BYTES);
     (&mut reader)
@@ -267,7 +267,7 @@ fn failure(delivery: &Delivery, cause: io::Error, shown: &str) -> Error {
     let too_large = zstd_safe::get_error_name(0_usize.wrapping_sub(WINDOW_TOO_LARGE));
     if delivery.is_sound() && cause.to_string() == too_large {
         return Error::unusable(format!(
-            "archive file \"{shown}\" requires more memory to decompress than Walden takes"
+            "archive file \"{shown}\" requires more memory to decompress than Walden allows"
         ))
         .with_hint(
             "Its window is larger than 128 MB (zstd --long or --ultra): compress it again without.",
@@ -280,10 +280,10 @@ fn failure(delivery: &Delivery, cause: io::Error, shown: &str) -> Error {
 /// `ZSTD_error_frameParameter_windowTooLarge` (zstd_errors.h, 1.5).
 const WINDOW_TOO_LARGE: usize = 16;
 
-/// For contents that are packed once more, or by something else: whether they are damaged nobody here can tell.
+/// For contents that are packed once more, or by something else: whether they are damaged is not known.
 fn packed(shown: &str, form: Form) -> Error {
     Error::unusable(format!(
-        "archive file \"{shown}\" is packed as Walden does not read it: its contents are {form}"
+        "archive file \"{shown}\" is packed in a form that Walden does not read: its contents are {form}"
     ))
     .with_hint(
         "Unpack it by hand, and give the contents the same name. What is read is plain, zstd or lz4, and each of them \
@@ -292,7 +292,7 @@ fn packed(shown: &str, form: Form) -> Error {
     .marked(Mark::Packed)
 }
 
-/// Why an encrypted object cannot be read. Never that it is damaged because nobody has its key.
+/// Why an encrypted object cannot be read. Never that it is damaged because its key is missing.
 fn not_opened(why: NotOpened, shown: &str, delivery: &Delivery) -> Error {
     match why {
         NotOpened::Unsound(cause) => failure(delivery, cause, shown),

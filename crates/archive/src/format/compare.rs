@@ -1,8 +1,8 @@
 //! Are two files' contents equal, byte for byte to their ends? And if not, in words: where, and whose is
 //! which.
 //!
-//! Whole files are compared. Of a segment in which WAL ends the rest is stale bytes, each server's own: whoever asks where WAL
-//! ends ([`compare_wal`]) may find that the records are the same.
+//! Whole files are compared. Of a segment in which WAL ends the rest is stale bytes, each server's own: callers that ask where
+//! WAL ends ([`compare_wal`]) may find that the records are the same.
 
 use std::time::SystemTime;
 
@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::format::codec::{CHUNK_BYTES, Contents};
 
-/// What a comparison found.
+/// Result of a comparison.
 pub(crate) enum Comparison {
     Equal,
     /// They differ from this byte on. The first bytes of both are kept to tell whose they are.

@@ -55,8 +55,8 @@ impl<W: Write> Sealing<W> {
             recipients: keys,
             digest,
         };
-        let everybody = keys.iter().map(|key| key as &dyn age::Recipient);
-        let with_notes = everybody.chain(std::iter::once(&notes as &dyn age::Recipient));
+        let recipients = keys.iter().map(|key| key as &dyn age::Recipient);
+        let with_notes = recipients.chain(std::iter::once(&notes as &dyn age::Recipient));
         let encryptor = Encryptor::with_recipients(with_notes)
             .map_err(|_| io::Error::other("age refused the recipients"))?;
         let buffered = BufWriter::new(into);
@@ -91,7 +91,7 @@ impl<W: Write> Write for Sealing<W> {
     }
 }
 
-/// Walden's own stanzas, as somebody to encrypt for: who is given the key of the file and does nothing with it.
+/// Walden's own stanzas, as a recipient that is given the key of the file and does nothing with it.
 struct Notes<'a> {
     recipients: &'a [Recipient],
     digest: Option<Digest>,
@@ -115,7 +115,7 @@ impl age::Recipient for Notes<'_> {
     }
 }
 
-/// What an object's header tells to everybody.
+/// What an object's header tells without a key.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Noted {
     /// The public keys that it is said to be encrypted for.
@@ -123,7 +123,7 @@ pub(crate) struct Noted {
     pub(crate) digest: Option<Digest>,
 }
 
-/// Looks at the stanzas, as somebody who has no key.
+/// Looks at the stanzas, as a reader without a key.
 #[derive(Default)]
 struct Onlooker(RefCell<Noted>);
 
@@ -409,7 +409,7 @@ mod tests {
             assert!(opened(&object[..at], &file).is_err(), "cut at {at}");
             let mut flipped = object.clone();
             flipped[at] ^= 1;
-            // In the stanza that holds the key itself it makes a file for somebody else.
+            // In the stanza that holds the key itself it makes a file for another recipient.
             match open(flipped.as_slice(), Some(&file)) {
                 Ok(mut opened) => assert!(
                     opened.read_to_end(&mut Vec::new()).is_err(),

@@ -1,7 +1,7 @@
 //! What the servers of one cluster know and the archive does not, and the digests made with it.
 //!
 //! An archiver that encrypts cannot read its own files, and must yet tell whether the file that it finds under a name
-//! is the one it was given. So an encrypted file carries a digest of its contents. A plain digest would let anybody
+//! is the one it was given. So an encrypted file carries a digest of its contents. A plain digest would let anyone
 //! who holds the archive test guesses of those contents; one that is keyed with [`ClusterSecret`] does not.
 //!
 //! Guarantees: the secret is overwritten in memory when it is dropped, and debug output does not show it. Left to

@@ -46,7 +46,7 @@ const SEGMENT_DIGITS: usize = 24;
 /// A segment that is not stored, and what whoever looks for it knows.
 #[derive(Debug)]
 pub struct SoughtSegment<'a> {
-    /// Which segment.
+    /// Name of the segment.
     pub segment: SegmentName,
     /// The server's segment size, if it is known; else a stored segment tells it.
     pub size: Option<SegmentSize>,
@@ -76,14 +76,14 @@ pub enum Evidence {
     Later {
         /// The first of their keys, at most eight, in order.
         keys: Vec<String>,
-        /// How many there are.
+        /// Number of segments.
         count: u64,
     },
     /// The timeline was left behind the segment.
     Left {
         /// The timeline whose history says so.
         by: TimelineId,
-        /// Where it was left.
+        /// LSN at which the timeline was left.
         at: Lsn,
     },
     /// A segment of the timeline is stored, and one of a lower timeline.

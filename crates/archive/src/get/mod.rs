@@ -38,12 +38,12 @@ const STAGED_PREFIX: &str = "pgsql_tmp_walden_get_";
 /// How often a file is looked for that a listing shows and that cannot be opened.
 const LOOKS_MAX: u32 = 3;
 
-/// What [`Archive::get`] found.
+/// Result of [`Archive::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Got {
     /// The file is at its destination, whole and checked.
     Restored {
-        /// Its size, uncompressed.
+        /// Size of the restored file in bytes.
         bytes: u64,
     },
     /// The archive was there to be asked, and does not have the file.
@@ -57,7 +57,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) parent: &'a Path,
     /// Whose WAL it must be, if that is known.
     pub(crate) system: Option<SystemIdentifier>,
-    /// Nobody waits for it yet: it is synced early.
+    /// No request waits for it yet: it is synced early.
     pub(crate) ahead: bool,
 }
 
@@ -96,7 +96,7 @@ impl Archive {
         }
     }
 
-    /// The same for whoever has a rule for what follows from a file's being stored, or not.
+    /// The same for a caller that has a rule for what follows from a file's being stored, or not.
     ///
     /// Fails as [`Archive::get`] and as the rule do.
     pub fn get_ruled(

@@ -25,16 +25,16 @@ pub struct Stored {
     pub name: WalFileName,
     /// The object's key, which is the name.
     pub key: String,
-    /// Size as stored.
+    /// Size as stored, in bytes.
     pub bytes: u64,
     /// When it was stored, by the store's clock.
     pub modified: SystemTime,
 }
 
-/// Something in an archive.
+/// An object in an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// A WAL file.
+    /// A WAL file, by its name.
     File(Stored),
     /// Anything else, Walden's own files included.
     Other(Entry),

@@ -2,7 +2,7 @@
 //! archive.
 //!
 //! Guarantees that a file which the rule withholds is never given its name, and that "absent" is said by a rule only, after
-//! it could look at the archive. The rule of recovery is the crate `recovery`; [`AsStored`] is everybody else's.
+//! it could look at the archive. The rule of recovery is the crate `recovery`; [`AsStored`] is for all others.
 
 use std::fmt;
 use std::io::Read;
@@ -25,7 +25,7 @@ pub struct Notice {
 pub enum Answer {
     /// It is at its destination.
     Restored {
-        /// Its size, uncompressed.
+        /// Size of the restored file in bytes.
         bytes: u64,
         /// It had been fetched, or begun to be, before it was asked for.
         ahead: bool,
@@ -37,7 +37,7 @@ pub enum Answer {
 /// What follows from a file's not being stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotStored {
-    /// It is absent.
+    /// The file is absent; and what to say beside that.
     Absent(Vec<Notice>),
     /// It may have been stored meanwhile: fetch it once more.
     LookAgain,
@@ -51,7 +51,7 @@ pub trait Rule: Send + Sync + fmt::Debug {
     }
 
     /// The file is stored, whole and checked, and these are its contents. `None`: it may be handed over; else it is withheld, and
-    /// to whoever asks it is absent.
+    /// to the caller it is absent.
     ///
     /// Fails when it must not be handed over, nor called absent.
     fn stored(

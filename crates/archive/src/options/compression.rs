@@ -19,7 +19,7 @@ pub enum Compression {
     None,
     /// zstd with this level, 1 to [`ZSTD_LEVEL_MAX`].
     Zstd(i32),
-    /// lz4 frames.
+    /// lz4, in the frame format.
     Lz4,
 }
 

@@ -56,7 +56,7 @@ impl fmt::Display for IdentityFile {
 }
 
 impl IdentityFile {
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -98,7 +98,7 @@ impl IdentityFile {
                 "identity file \"{self}\" is protected by a passphrase"
             ))
             .with_hint(
-                "Nobody can be asked for it: give a file without one that only its owner can read.",
+                "A server cannot ask for it: give a file without a passphrase that only its owner can read.",
             ));
         }
         let mut keys = Vec::new();

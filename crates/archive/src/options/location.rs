@@ -34,7 +34,7 @@ pub enum Overlap {
     Around,
 }
 
-/// Where an archive is.
+/// Location of an archive: a directory or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
     /// A directory, named by an absolute path.
@@ -104,7 +104,7 @@ impl Location {
         }
     }
 
-    /// What whoever archives there should be told each time it begins, if there is anything.
+    /// What an archiver should be told each time it begins, if there is anything.
     pub fn warning(&self) -> Option<String> {
         let Location::Cloud(address) = self else {
             return None;

@@ -62,7 +62,7 @@ pub struct Options {
     pub compression: Compression,
     /// Whom new files are encrypted for.
     pub recipients: Recipients,
-    /// What opens encrypted files.
+    /// File with the identities that open encrypted files; `None` if there is none.
     pub identity_file: Option<IdentityFile>,
     /// How segments are checked, on the way in and on the way out.
     pub verify: Verify,

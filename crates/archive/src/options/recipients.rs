@@ -69,8 +69,8 @@ impl FromStr for Recipients {
 fn not_a_recipient(part: &str) -> Error {
     if looks_secret(part) {
         return Error::unusable("a secret key was given as a recipient").with_hint(
-            "Give the public key, which begins with \"age1\": age-keygen -y prints it. Consider the secret key \
-             known to whoever could read this value.",
+            "Give the public key, which begins with \"age1\": age-keygen -y prints it. \
+             Consider the secret key known to all who could read this value.",
         );
     }
     // What does not look like a public key is not repeated: it may be half of a secret one.

@@ -1,6 +1,6 @@
 //! What lies in a folder of WAL, as a server's `pg_wal` is one: segments, by their records, and timeline history files.
 //!
-//! Guarantees that what is there is what can be read and understood: any other file counts as none, hangs nobody, and is not
+//! Guarantees that what is there is what can be read and understood: any other file counts as none, is not waited for, and is not
 //! read further than such a file may be long. Whose WAL it is, is left to the caller.
 
 use std::io::Read;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::format::codec::Contents;
 use crate::pg_wal::folder::header_in;
 
-/// A file being read.
+/// The offered file, open for reading.
 pub(crate) struct Source {
     file: File,
     path: PathBuf,
@@ -102,7 +102,7 @@ impl Source {
             .map_err(|cause| Error::io(format!("could not read {shown}"), cause))
     }
 
-    /// Which file this is.
+    /// Device, inode, size and time of the file.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }

@@ -11,7 +11,8 @@
 //!
 //! A folder shows that by a timeline history file that leaves the timeline in the segment and not before its WAL ends, which a
 //! walreceiver writes before it hands the segment over; or by one that leaves it anywhere before the next segment, with WAL
-//! of the later timeline beside it. A history alone may be one that recovery has rejected.
+//! of the later timeline beside it. A history alone may be one that recovery has rejected. Whether the server is in recovery
+//! does not matter: on a standby everything of the next timeline waits behind this name.
 //!
 //! Partial segments are compared by their records: behind the end of WAL each server has stale bytes of its own.
 //!
@@ -73,7 +74,7 @@ impl Offer<'_> {
     ) -> Result<Put, Error> {
         match self.must_be_stored(object) {
             Ok(()) => Ok(Put::AlreadyStored),
-            // What is there cannot be read: the partial segment is beside it, and in nobody's way.
+            // What is there cannot be read: the partial segment is beside it, and not in the way.
             Err(error) if error.mark() == Some(Mark::CannotCompare) => {
                 match self.ends_inside(None)? {
                     Some(summary) if self.was_left(&summary) => {

@@ -3,7 +3,7 @@
 //! Guarantees that "equal" is said only of the same bytes, or, of segments in which WAL ends, the same records; anything else is
 //! a conflict that says what both sides are, and nothing is changed.
 //!
-//! Whoever encrypts needs no key to decrypt, and must still know the same bytes from others. What an identity at hand
+//! An archiver that encrypts needs no key to decrypt, and must still tell the same bytes from others. What an identity at hand
 //! opens is compared byte by byte. Else the digest that the writer has put into the header decides, which only a server
 //! of the same cluster can make (`secret.rs`); it is made in a pass of its own before the header is written. What a
 //! digest does not show is damage of the stored bytes.
@@ -101,7 +101,7 @@ impl Offer<'_> {
             }
             Some(_) => Err(could_not("and its digest was made by another cluster").with_hint(hint)),
             None => Err(
-                could_not("and to compare digests takes the cluster's secret").with_hint(format!(
+                could_not("and comparing digests needs the cluster's secret").with_hint(format!(
                     "Name the data directory that the file is from (-D), or give the identity. {hint}"
                 )),
             ),

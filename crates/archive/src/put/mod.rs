@@ -45,7 +45,7 @@ const ANOTHER_SERVER: &str = "Another server has archived under the same system 
 pub enum Put {
     /// It is there by our doing.
     Stored {
-        /// Size of the file.
+        /// Size of the file in bytes.
         bytes_in: u64,
         /// Size of the object it became.
         bytes_out: u64,
@@ -58,11 +58,11 @@ pub enum Put {
     AsPartial,
 }
 
-/// A file that somebody wants archived.
+/// A file that is to be archived.
 pub(crate) struct Offered<'a> {
     pub(crate) name: &'a WalFileName,
     pub(crate) path: &'a Path,
-    /// The server's note that it still has to be archived, for files that nobody has asked for yet: without it
+    /// The server's note that it still has to be archived, for files that the server has not asked for yet: without it
     /// the server may be doing something else with the file by now.
     pub(crate) ready: Option<&'a Path>,
     pub(crate) system: Option<SystemIdentifier>,
@@ -103,7 +103,7 @@ impl Archive {
         Ok(put)
     }
 
-    /// What whoever archives should be told beside the outcome, each once: where it could not be told whether a server goes on
+    /// What the caller should be told beside the outcome, each once: where it could not be told whether a server goes on
     /// where the archive ends.
     pub fn take_warnings(&self) -> Vec<String> {
         self.run.take_warnings()
@@ -172,7 +172,7 @@ fn must_not_be_itself(
         return Ok(());
     }
     Err(Error::unusable(format!(
-        "archive file \"{}\" is {} itself, and no copy of it",
+        "archive file \"{}\" is {} itself, and not a copy of it",
         archive.shown(key),
         source.shown
     ))
@@ -220,7 +220,7 @@ struct Encoded {
 
 /// What came of storing a file.
 enum Made {
-    /// It is stored.
+    /// The file is stored; sizes in bytes.
     Stored { bytes_in: u64, bytes_out: u64 },
     /// Nothing: there is a file of its name.
     Exists,

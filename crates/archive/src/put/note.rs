@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::error::Error;
 use crate::store::waist::Glance;
 
-/// The note's key.
+/// Key of the object that notes that an archive holds encrypted files.
 pub const ENCRYPTED_KEY: &str = "walden.encrypted";
 
 const TEXT: &[u8] =
@@ -46,7 +46,7 @@ impl Offer<'_> {
     }
 }
 
-/// Whether the note is there; `None` where whoever means to write it need not look.
+/// Whether the note is there; `None` if a caller that means to write it need not look.
 fn is_there(archive: &Archive) -> Result<Option<bool>, Error> {
     Ok(match archive.store.glance(ENCRYPTED_KEY)? {
         Glance::Object(_) => Some(true),

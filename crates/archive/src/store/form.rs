@@ -20,7 +20,7 @@ const LZ4: [u8; 4] = [0x04, 0x22, 0x4D, 0x18];
 /// begin with one (`pzstd`, seekable formats).
 const SKIPPABLE: [u8; 3] = [0x2A, 0x4D, 0x18];
 
-/// Packings that people's scripts have used for WAL, and nobody unpacks but they.
+/// Packings that people's scripts have used for WAL, and that only those unpack.
 const OTHERS: [(&[u8], &str); 8] = [
     (&[0x1F, 0x8B], "gzip"),
     (&[0xFD, b'7', b'z', b'X', b'Z', 0], "xz"),
@@ -35,13 +35,13 @@ const OTHERS: [(&[u8], &str); 8] = [
 /// In which form a file is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
-    /// As it is.
+    /// Neither compressed nor encrypted.
     Plain,
     /// Compressed with zstd.
     Zstd,
     /// Compressed with lz4.
     Lz4,
-    /// Encrypted in the age format; what is inside shows to whoever opens it.
+    /// Encrypted in the age format; what is inside shows when it is opened.
     Age,
     /// Packed by something that Walden does not unpack.
     Other(&'static str),

@@ -18,7 +18,7 @@ pub(crate) fn parse_key(key: &str) -> Option<WalFileName> {
 /// `00000002.history.old`. The longest name that it begins with counts. `None` for a file's own key (a partial segment is
 /// one, and so is a backup history file), and for all that does not begin like one.
 ///
-/// Nobody can restore such an object as that file, and that file must not be called absent while it is there.
+/// Such an object cannot be restored as that file, and that file must not be called absent while it is there.
 pub fn beside(key: &str) -> Option<WalFileName> {
     if parse_key(key).is_some() {
         return None;

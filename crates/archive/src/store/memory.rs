@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use crate::error::Error;
 use crate::store::waist::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
-/// Objects in memory.
+/// A store whose objects are in memory.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Mutex<Shared>>,

@@ -13,7 +13,7 @@ pub(crate) const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// The longest pause: an archive that works again is noticed soon, and asking one that does not costs nothing.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How long opening an archive may take before it counts as unreachable. Whoever comes next waits for the same opening.
+/// How long opening an archive may take before it counts as unreachable. The next caller waits for the same opening.
 pub const CONNECT_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// How long an operation may go without moving a byte before that is reported. The deadline itself is longer: a slow
@@ -34,7 +34,7 @@ impl Backoff {
         Backoff::at_most(PAUSE_MAX)
     }
 
-    /// With another longest pause, for what somebody waits for.
+    /// With another longest pause, for work that is waited for.
     pub fn at_most(longest: Duration) -> Backoff {
         Backoff {
             next: PAUSE_MIN.min(longest),

@@ -43,7 +43,7 @@ pub enum Glance {
 /// What a listing tells of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The object's key.
+    /// Key of the object.
     pub key: String,
     /// How many bytes are stored; 0 when only keys were asked for.
     pub bytes: u64,
@@ -54,7 +54,7 @@ pub struct Entry {
 /// How much a listing must tell. Keys alone can be had far cheaper from a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// Keys only.
+    /// Keys alone; sizes and times may be missing.
     Keys,
     /// Keys, sizes and times.
     Full,
@@ -70,9 +70,9 @@ pub enum Trial<'a> {
     /// One request, for whoever comes to a place that somebody has tried before: an object that is there is created once
     /// more, with the bytes that it has, which has to be refused. A store that does it has changed nothing by that.
     Again {
-        /// The object's key.
+        /// Key of the object.
         key: &'a str,
-        /// Its bytes.
+        /// Bytes of the object.
         bytes: &'a [u8],
     },
 }

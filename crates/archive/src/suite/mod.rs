@@ -34,7 +34,7 @@ pub use bench::Subject;
 /// What the suite found about one promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Checked {
-    /// The promise, a sentence.
+    /// The promise as a sentence.
     pub promise: &'static str,
     /// Whether it was kept.
     pub kept: bool,
@@ -42,7 +42,7 @@ pub struct Checked {
     pub evidence: String,
 }
 
-/// What the suite found.
+/// Results of the suite.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Draws the same operations again.

@@ -138,7 +138,7 @@ fn the_same_seed_finds_the_same() {
 /// How a planted store breaks its promises.
 #[derive(Clone, Copy, PartialEq)]
 enum Sin {
-    /// Publishing overwrites.
+    /// Publishing overwrites an object that is there.
     Overwrites,
     /// What could not be looked for is absent.
     CallsErrorsAbsent,
@@ -265,7 +265,7 @@ impl Staged for SinfulStaged {
 }
 
 /// Fixed seeds: whether random operations meet a planted fault is a matter of chance, and a test of the suite
-/// must not be.  Genuine stores are tried with a new seed each time.
+/// must not be. Genuine stores are tried with a new seed each time.
 const SEEDS: [u64; 3] = [1, 2, 3];
 
 fn broken_by(sin: Sin) -> Vec<&'static str> {

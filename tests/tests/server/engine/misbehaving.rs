@@ -57,7 +57,7 @@ pub(crate) fn answers_to_anything() -> Vec<Reply> {
     ]
 }
 
-/// What is no complete listing.
+/// What is not a complete listing.
 pub(crate) fn listings_that_are_none() -> Vec<Reply> {
     let inside = |text: &str| whole(200, &format!("<ListBucketResult>{text}</ListBucketResult>"));
     let is_last = "<IsTruncated>false</IsTruncated>";

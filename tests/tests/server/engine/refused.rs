@@ -1,4 +1,4 @@
-//! Stores that do not keep what is stored from being overwritten are found out before the first file.
+//! Stores that do not protect stored objects from being overwritten are found out before the first file.
 
 use anyhow::{Context, Result, ensure};
 use archive::{Compression, ErrorKind};

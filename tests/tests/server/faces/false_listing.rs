@@ -1,4 +1,4 @@
-//! A store, or something before it, answers a listing with success and with what is no complete listing: that is no archive
+//! A store, or something before it, answers a listing with success and with what is not a complete listing: that is no archive
 //! that ends.
 
 use anyhow::{Context, Result, ensure};

@@ -5,7 +5,7 @@
 //!   neighbour's failure, stall or panic is no failure of it;
 //! * none becomes visible before those in front of it on its timeline, but as `order.rs` says; a refusal cancels what is on its
 //!   way behind it, and says what got through;
-//! * at most `jobs` files are moved at once; with one job nothing is begun that nobody has asked for;
+//! * at most `jobs` files are moved at once; with one job nothing is begun that has not been asked for;
 //! * a file is begun unasked only while the server's own note says that it is to be archived, which is looked at again
 //!   after it was read (`put/mod.rs`); `archive_status` is never written;
 //! * a file is acknowledged only if its name still stands for the very file that was archived;
@@ -52,7 +52,7 @@ pub struct UploadLimits {
 pub enum UploadNote {
     /// The file that is asked for could not be archived for now; it is tried again until its deadline.
     Retrying {
-        /// Which file.
+        /// Name of the file.
         name: WalFileName,
         /// What the first try failed with.
         cause: String,
@@ -61,19 +61,19 @@ pub enum UploadNote {
     },
     /// After that, a file has been archived.
     Recovered {
-        /// Which file.
+        /// Name of the file.
         name: WalFileName,
         /// For how long none could be.
         after: Duration,
     },
-    /// Something that whoever reads the log should know of a file that has been archived all the same.
+    /// Something that readers of the log should know of a file that has been archived all the same.
     Warning(String),
 }
 
-/// Files on their way into one archive. Dropping it gives up what nobody has been told of.
+/// Files on their way into one archive. Dropping it gives up what has not been acknowledged.
 pub struct Uploads {
     engine: Arc<Engine>,
-    /// None where whoever holds it takes the turns.
+    /// None if its owner takes the turns.
     crew: Option<Crew>,
 }
 
@@ -294,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Archives a file, trying again as long as somebody waits for it.
+    /// Archives a file, trying again as long as it is waited for.
     fn archive(&self, job: &Job, workspace: &mut Workspace) -> Outcome {
         let mut backoff = Backoff::new();
         loop {

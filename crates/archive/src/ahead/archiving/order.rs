@@ -36,7 +36,7 @@ pub(crate) enum Pace {
     First,
     /// One after the other: something is stored behind them.
     OneByOne,
-    /// Several at once.
+    /// Several files at once.
     Free,
 }
 

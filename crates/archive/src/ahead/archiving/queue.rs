@@ -46,7 +46,7 @@ pub(crate) struct Queue {
     asked: Option<Asked>,
     files: HashMap<WalFileName, Upload>,
     ready: Ready,
-    /// Somebody is reading the server's list.
+    /// The server's list is being read.
     reading: bool,
     refused: HashSet<WalFileName>,
     order: Order,
@@ -73,11 +73,11 @@ enum Upload {
     Failed(Error),
 }
 
-/// A file to archive.
+/// A file for a thread to archive.
 pub(crate) struct Job {
     pub(crate) name: WalFileName,
     pub(crate) path: PathBuf,
-    /// For one that nobody has asked for.
+    /// For one that has not been asked for.
     pub(crate) ready: Option<PathBuf>,
     pub(crate) cancel: Cancel,
 }
@@ -85,9 +85,9 @@ pub(crate) struct Job {
 /// What became of a file.
 pub(crate) enum Outcome {
     Archived(Put, Identity),
-    /// It has failed, and if somebody waited for it, as often as there was time for.
+    /// It has failed, and if it was waited for, as often as there was time for.
     Failed(Error),
-    /// It has failed once, and nobody waited for it.
+    /// It has failed once, and was not waited for.
     Unasked(Error),
     /// The server has been told of it meanwhile; or one in front of it has failed.
     NotReady,
@@ -246,7 +246,7 @@ impl Queue {
         self.order.pace(name) != Pace::Free
     }
 
-    /// What was found.
+    /// Notes whether later files are stored.
     pub(crate) fn looked_behind(&mut self, name: &WalFileName, has_later: Option<bool>) {
         self.order.stored(name, has_later);
     }
@@ -277,7 +277,7 @@ impl Queue {
         })
     }
 
-    /// Until when somebody waits for this file; `None` if nobody does.
+    /// Until when this file is waited for; `None` if it is not.
     pub(crate) fn deadline(&self, name: &WalFileName) -> Option<Instant> {
         let asked = self.asked.as_ref().filter(|asked| asked.name == *name)?;
         Some(asked.deadline)
@@ -373,7 +373,7 @@ impl Queue {
                 }
                 self.files.insert(name, Upload::Failed(error));
             }
-            // Given up while nobody waited for it. If somebody does by now, it is begun again.
+            // Given up while it was not waited for. If it is by now, it is begun again.
             Outcome::NotReady => drop(self.files.remove(&name)),
             Outcome::Unasked(_) if asked_for => drop(self.files.remove(&name)),
             Outcome::Failed(error) | Outcome::Unasked(error) => {

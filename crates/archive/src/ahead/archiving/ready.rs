@@ -70,14 +70,14 @@ impl Ready {
         self.names.is_empty() && self.not_before.is_none_or(|at| Instant::now() >= at)
     }
 
-    /// Takes a reading over.
+    /// Takes over the names of a reading.
     pub(crate) fn fill(&mut self, reading: Reading) {
         self.names = reading.names;
         self.not_before = Some(Instant::now() + reading.took * self.share);
     }
 }
 
-/// What the directory held.
+/// Names that one reading of the directory has found.
 pub(crate) struct Reading {
     names: VecDeque<WalFileName>,
     took: Duration,

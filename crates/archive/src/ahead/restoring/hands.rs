@@ -60,7 +60,7 @@ impl Shared {
             return false;
         };
         let begun = Instant::now();
-        // Whoever waits for this job is told, whatever happens to it.
+        // A request that waits for this job is answered, whatever happens to it.
         let found = catch_unwind(AssertUnwindSafe(|| self.fetch(&job, workspace)));
         let found = found.unwrap_or_else(|_| {
             *workspace = Workspace::default();
@@ -80,13 +80,13 @@ impl Shared {
         true
     }
 
-    /// Gives up a window that nobody uses; goes when there is none any more.
+    /// Gives up a window that is not used; goes when there is none any more.
     pub(super) fn keep(&self) {
         let mut state = self.state();
         while !state.closed && !state.window.is_empty() {
             let mut left = self.kept_unused_max.saturating_sub(state.used.elapsed());
             if state.window.is_awaited() {
-                // Somebody does use it, and waits for longer than that.
+                // It is used, by a request that waits for longer than that.
                 left = self.kept_unused_max;
             }
             if left.is_zero() {
@@ -104,7 +104,7 @@ impl Shared {
         state.has_keeper = false;
     }
 
-    /// What became of the job. Of one that is ahead nobody is told, so nothing need be proven.
+    /// What became of the job. Of one that is ahead there is no answer, so nothing need be proven.
     fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Ruled, Error> {
         let archive = self.archive(job)?;
         let Around { parent, system, .. } = &job.around;

@@ -3,13 +3,13 @@
 //! Guarantees:
 //! * A file that was fetched ahead is one that was asked for: the same bytes, checked in the same way, given its name
 //!   only when it is asked for. Until then it has none, so nothing goes stale under a name and a crash leaves nothing;
-//!   where a file system cannot do that it has one that everybody skips, see [`remove_restore_leftovers`].
+//!   where a file system cannot do that it has one that all readers skip, see [`remove_restore_leftovers`].
 //! * Only a request is ever answered "absent", and only by asking the archive for it. A fetch ahead that failed, or
 //!   did not find its file, is forgotten; timeline history files are never fetched ahead.
 //! * What is under way is waited for, and what is not there is begun at once, before anything ahead; if it takes long,
 //!   what is ahead stands still for it. An archive that
 //!   hangs keeps a bounded number of threads, and no answer about another file.
-//! * The window is kept full, slides with the requests, and is given up when nobody asks any more.
+//! * The window is kept full, slides with the requests, and is given up when requests end.
 //!
 //! The owner asks from one thread, waits as it likes for the bell, and does nothing slow: files are fetched, checked
 //! and decompressed by a crew. Left to others: what follows from a file's being stored or not ([`Rule`]), retries, and how
@@ -43,7 +43,7 @@ use window::{Awaited, FetchId, Taken};
 /// The most segments that may be fetched ahead.
 pub const PREFETCH_MAX: usize = 64;
 
-/// How long a window is kept that nobody asks anything of. Its files have no names, but they take up disk space.
+/// How long a window is kept without a request. Its files have no names, but they take up disk space.
 const KEPT_UNUSED_MAX: Duration = Duration::from_secs(60);
 
 /// How many requests may be stuck in an archive that does not answer: each keeps a thread.
@@ -52,14 +52,14 @@ const STUCK_MAX: usize = 4;
 /// The window takes at most this part of what is free where it lies: the server needs the rest for its own WAL.
 const SPACE_PART: u64 = 4;
 
-/// A file that somebody wants.
+/// A file that is wanted.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Which one.
+    /// Name of the file.
     pub name: WalFileName,
     /// Where to put it. The path must not exist. A file appears there whole, and only while it is waited for.
     pub dest: PathBuf,
-    /// Recovery asks, and goes on to the next segment. False for somebody who wants exactly this file.
+    /// Recovery asks, and goes on to the next segment. False if exactly this file is wanted.
     pub in_line: bool,
     /// From which archive. With another one than last time whatever was fetched ahead is dropped.
     pub place: Place,
@@ -78,9 +78,9 @@ pub struct Wanted {
 /// What has been done ahead so far, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tally {
-    /// Segments fetched ahead.
+    /// Number of segments fetched ahead.
     pub fetched: u64,
-    /// Of those, how many were dropped because nobody asked for them.
+    /// Of those, how many were dropped because they were not asked for.
     pub unused: u64,
     /// How many segments the window is to hold at present.
     pub depth: usize,
@@ -168,7 +168,7 @@ impl Prefetch {
         state.arrive_at(around, true);
         let forward = state.asked_for(segment, around.size, Instant::now());
         if !forward {
-            // Redo begins before the checkpoint, or somebody walks backwards: this file and nothing else.
+            // Redo begins before the checkpoint, or the requests go backwards: this file and nothing else.
             return (Waiting::NotAsked, false);
         }
         state.window.drop_behind(segment);
@@ -333,7 +333,7 @@ impl Asking<'_> {
             let theirs = Arc::clone(&self.prefetch.shared);
             let keeper = (self.prefetch.spawn)("walden window", Box::new(move || theirs.keep()));
             if keeper.is_err() {
-                // Nobody would give an unused window up, so there is none.
+                // An unused window would not be given up, so there is none.
                 self.prefetch.shared.state().without_keeper();
             }
         }

@@ -27,7 +27,7 @@ use super::{PREFETCH_MAX, SPACE_PART, STUCK_MAX, Tally, Wanted};
 /// recovery comes to it, it is asked for whatever was seen.
 const MISSED_REST: Duration = Duration::from_secs(1);
 
-/// Names one demand.
+/// Number of a demand, unique in this process.
 pub(super) type DemandId = u64;
 
 /// Counts the archives that files came from.
@@ -71,7 +71,7 @@ pub(super) struct State {
     pub(super) used: Instant,
     demands: VecDeque<Demand>,
     demand_count: DemandId,
-    /// Fetches ahead that have a hand, including those that nobody wants any more.
+    /// Fetches ahead that have a hand, including those that are no longer wanted.
     under_way: usize,
     hands_ahead: usize,
     depth: usize,
@@ -94,11 +94,11 @@ enum DemandStage {
     InTurn(Box<Job>),
     UnderWay(Cancel),
     Ended(Result<Ruled, Error>),
-    /// Nobody waits any more, and the hand has not come back.
+    /// No request waits any more, and the thread has not come back.
     GivenUp,
 }
 
-/// Work for one hand.
+/// Work for one thread.
 pub(super) struct Job {
     pub(super) name: WalFileName,
     pub(super) around: Around,
@@ -117,7 +117,7 @@ pub(super) enum Why {
 /// What a fetch has cost.
 pub(super) struct Cost {
     pub(super) took: Duration,
-    /// Bytes of buffers.
+    /// Size of the buffers in bytes.
     pub(super) bytes: u64,
 }
 
@@ -224,7 +224,7 @@ impl State {
         }
     }
 
-    /// Nobody waits for this demand any more.
+    /// No request waits for this demand any more.
     pub(super) fn give_up(&mut self, id: DemandId) {
         let Some(at) = self.demands.iter().position(|demand| demand.id == id) else {
             return;
@@ -400,7 +400,7 @@ impl State {
         }
     }
 
-    /// A job has ended; true if somebody waits for it.
+    /// A job has ended; true if a request waits for it.
     pub(super) fn ended(&mut self, job: &Job, found: Result<Ruled, Error>, cost: &Cost) -> bool {
         if matches!(found, Ok(Ruled::File(_))) && matches!(job.name, WalFileName::Segment(_)) {
             self.pace.fetched(cost.took);

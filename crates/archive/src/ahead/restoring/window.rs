@@ -20,7 +20,7 @@ pub(super) struct Window<T> {
     /// The segment that recovery is waiting for, when it asked before the fetch had ended.
     awaited: Option<Slot<T>>,
     fetches: FetchId,
-    /// Fetched segments that nobody asked for.
+    /// Fetched segments that have not been asked for.
     unused: u64,
 }
 
@@ -54,7 +54,7 @@ pub(super) enum Awaited<T> {
     Lost,
 }
 
-/// How a fetch ended.
+/// Result of a fetch.
 #[derive(Debug)]
 pub(super) enum Ended<T> {
     Fetched(T),
@@ -137,7 +137,7 @@ impl<T> Window<T> {
         }
     }
 
-    /// Nobody waits any more.
+    /// Notes that no request waits any more.
     pub(super) fn give_up(&mut self) {
         if let Some(slot) = self.awaited.take() {
             self.unused += u64::from(slot.discard());
@@ -167,7 +167,7 @@ impl<T> Window<T> {
         }
     }
 
-    /// Everything goes.
+    /// Drops all segments of the window.
     pub(super) fn clear(&mut self) {
         self.give_up();
         self.retain(|_| false);
@@ -241,7 +241,7 @@ impl<T> Window<T> {
         self.slots.iter().filter(in_turn).count()
     }
 
-    /// How many fetched segments were dropped because nobody asked for them.
+    /// How many fetched segments were dropped because they were not asked for.
     pub(super) fn unused(&self) -> u64 {
         self.unused
     }
@@ -300,7 +300,7 @@ mod tests {
         assert_eq!(window.awaited(2), Awaited::UnderWay);
         assert!(window.end(2, Ended::Fetched(3)));
         assert_eq!(window.awaited(2), Awaited::Ready(3));
-        // It was not begun: whoever wants it now does not wait for its turn.
+        // It was not begun: a request for it does not wait for its turn.
         assert_eq!(window.take(name(4)), Taken::NotThere);
         assert!(window.is_empty());
         assert_eq!(window.unused(), 0);

@@ -18,18 +18,18 @@ use crate::error::Error;
 pub enum Service {
     /// Amazon S3 and what speaks its language.
     S3,
-    /// Google Cloud Storage.
+    /// Google Cloud Storage, by its XML interface.
     Gcs,
-    /// Azure Blob Storage.
+    /// Azure Blob Storage, with block blobs.
     Azure,
 }
 
 /// A bucket (a container, on Azure), a prefix in it, and how to get there.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Address {
-    /// Which kind of store.
+    /// Kind of store.
     pub service: Service,
-    /// The bucket's name.
+    /// Name of the bucket, or of the container on Azure.
     pub bucket: String,
     /// What all keys begin with, without slashes at its ends; empty for none.
     pub prefix: String,
@@ -42,11 +42,11 @@ pub struct Address {
 pub struct AddressOptions {
     /// Where the service is, `http:` or `https:`. Not for the service itself, but for others that speak its language.
     pub endpoint: Option<String>,
-    /// The region (S3).
+    /// Region of the bucket, on S3 only.
     pub region: Option<String>,
     /// The bucket stands in the path and not in the host name (S3).
     pub path_style: Option<bool>,
-    /// The storage account (Azure).
+    /// Storage account, on Azure only.
     pub account: Option<String>,
     /// A file with the credentials.
     pub credentials_file: Option<PathBuf>,
@@ -80,7 +80,7 @@ impl Service {
         })
     }
 
-    /// What URLs begin with.
+    /// Scheme of the URL: `s3`, `gs` or `az`.
     #[must_use]
     pub fn scheme(self) -> &'static str {
         match self {
@@ -192,7 +192,7 @@ fn word(value: &str) -> Result<String, String> {
     if !value.is_empty() && value.chars().all(allowed) {
         return Ok(value.to_owned());
     }
-    Err("is empty or has characters that no such name has".to_owned())
+    Err("is empty or has invalid characters".to_owned())
 }
 
 fn file(value: &str) -> Result<PathBuf, String> {
@@ -210,7 +210,7 @@ fn endpoint(value: &str) -> Result<String, String> {
         return Err("is not an \"http:\" or \"https:\" URL".to_owned());
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("holds a user name or a password, which everybody could read".to_owned());
+        return Err("holds a user name or a password, which all users could read".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err("has a query or a fragment".to_owned());
@@ -261,7 +261,7 @@ impl FromStr for Address {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if bucket.len() > BUCKET_BYTES_MAX || !bucket.chars().all(allowed) {
             return Err(Error::unusable(format!(
-                "archive location \"{scheme}:\" names a bucket that cannot be one"
+                "invalid bucket name in archive location \"{scheme}:\""
             ))
             .with_hint("Names have letters, digits, \"-\", \"_\" and \".\"."));
         }
@@ -313,7 +313,7 @@ fn prefix_of(url: &Url, scheme: &str, bucket: &str) -> Result<String, Error> {
         return Ok(prefix.to_owned());
     }
     Err(Error::unusable(format!(
-        "prefix of archive location \"{scheme}://{bucket}\" cannot be one"
+        "invalid prefix in archive location \"{scheme}://{bucket}\""
     ))
     .with_hint("Use letters, digits, \"-\", \"_\", \".\" and \"=\", with single slashes between."))
 }
@@ -363,8 +363,8 @@ mod tests {
             ("s3://", "names no bucket"),
             ("s3:///wal", "names no bucket"),
             ("ftp://bucket", "not supported"),
-            ("s3://bucket/a//b", "cannot be one"),
-            ("s3://bucket/a%20b", "cannot be one"),
+            ("s3://bucket/a//b", "invalid prefix"),
+            ("s3://bucket/a%20b", "invalid prefix"),
             ("s3://bucket/#x", "fragment"),
             ("s3://bucket?regoin=eu", "\"regoin\""),
             ("gs://bucket?region=eu", "is not known"),

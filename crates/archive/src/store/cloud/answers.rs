@@ -34,7 +34,7 @@ const SMALL_BYTES_MAX: usize = 1024 * 1024;
 pub(super) enum Expected {
     /// A listing. The library gets one with nothing in it, and the page is in the extensions of what it answers.
     Listing(Dialect),
-    /// An object.
+    /// The body of an object.
     Object,
 }
 
@@ -128,11 +128,14 @@ async fn page(dialect: Dialect, body: HttpResponseBody) -> Result<Page, HttpErro
     let read = read(body, LISTING_BYTES_MAX).await?;
     if !read.is_all {
         return Err(wrong(format!(
-            "the store's answer is no complete listing: it is longer than {LISTING_BYTES_MAX} bytes"
+            "the store's answer is not a complete listing: it is longer than {LISTING_BYTES_MAX} bytes"
         )));
     }
-    listing::parse(dialect, &read.bytes)
-        .map_err(|why| wrong(format!("the store's answer is no complete listing: {why}")))
+    listing::parse(dialect, &read.bytes).map_err(|why| {
+        wrong(format!(
+            "the store's answer is not a complete listing: {why}"
+        ))
+    })
 }
 
 /// The beginning of a body, and whether that is all of it.
@@ -263,7 +266,7 @@ mod tests {
             .err()
             .unwrap();
         assert!(error.to_string().contains("longer than"), "{error}");
-        // An object is for whoever reads it.
+        // An object is left to its reader.
         let mut pieces = answered(200, Some(Expected::Object))
             .unwrap()
             .into_body()
@@ -288,6 +291,9 @@ mod tests {
             .unwrap()
             .err()
             .unwrap();
-        assert!(error.to_string().contains("no complete listing"), "{error}");
+        assert!(
+            error.to_string().contains("not a complete listing"),
+            "{error}"
+        );
     }
 }

@@ -17,7 +17,7 @@ use super::connect::Credentials;
 use super::failure::{CREDENTIALS, Failure, Meaning};
 
 /// How often a request is made that fails in a way that may pass: what a lost connection or one bad server among many
-/// needs. Whoever waits for a segment tries again anyway, from its start.
+/// needs. A caller that waits for a segment tries again anyway, from its start.
 const TRIES_MAX: u32 = 3;
 
 /// How often a request is made that the store has no time for; with the pauses of `retry.rs` about 15 s.
@@ -26,7 +26,8 @@ const THROTTLED_TRIES_MAX: u32 = 8;
 /// How long the store may take to begin an answer, and for each piece of one.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(20);
 
-/// How long the cloud may take to give credentials: three tries of that, and a server that holds none knows it.
+/// How long the cloud may take to give credentials: three tries of that, and a server that holds none knows it. They are
+/// seen to apart from the request: a metadata service's 404 must never be taken for the store's.
 const CREDENTIALS_MAX: Duration = Duration::from_secs(8);
 
 /// The slowest connection that is believed to be alive, in bytes a second: a request that sends so much may take so

@@ -1,7 +1,7 @@
 //! From an address and the environment to a client of the store. Nothing is asked of the store yet.
 //!
 //! Guarantees: what the URL says goes before what its credentials file says, and that before the environment; what
-//! Walden's promises depend on (create-if-absent, no retries but its own) is set by nobody else. Certificates are always
+//! Walden's promises depend on (create-if-absent, no retries but its own) is set here alone. Certificates are always
 //! checked.
 
 use std::fmt::Debug;
@@ -358,12 +358,12 @@ const UNDERSTOOD: [(&str, &str); 12] = [
     ("Missing AccessKeyId", "Missing AccessKeyId"),
     ("Missing SecretAccessKey", "Missing SecretAccessKey"),
     ("Account must be specified", "Account must be specified"),
-    ("Invalid Access Key", "the access key is not one"),
-    ("SAS key", "the SAS token is not one"),
-    ("SAS query", "the SAS token is not one"),
+    ("Invalid Access Key", "the access key is invalid"),
+    ("SAS key", "the SAS token is invalid"),
+    ("SAS query", "the SAS token is invalid"),
     (
         "Unable to decode service account file",
-        "the key file of the service account is not as Google makes it",
+        "the key file of the service account is invalid",
     ),
     (
         "Unable to open service account file",
@@ -371,10 +371,10 @@ const UNDERSTOOD: [(&str, &str); 12] = [
     ),
     (
         "GCP credential",
-        "the key of the service account is not one",
+        "the key of the service account is invalid",
     ),
-    ("Generic GCS", "the key of the service account is not one"),
-    ("Unable parse source url", "a URL is not one"),
+    ("Generic GCS", "the key of the service account is invalid"),
+    ("Unable parse source url", "a URL is invalid"),
     (
         "One of service account path",
         "both a file and a key of a service account are given",
@@ -384,9 +384,10 @@ const UNDERSTOOD: [(&str, &str); 12] = [
 fn unusable(address: &Address, error: object_store::Error) -> Error {
     let text = error.to_string();
     let known = UNDERSTOOD.iter().find(|(part, _)| text.contains(part));
-    let why = known.map_or("what is said of the store is not understood", |(_, why)| {
-        why
-    });
+    let why = known.map_or(
+        "the description of the store is not understood",
+        |(_, why)| why,
+    );
     let hint = match address.service {
         Service::Azure if why.contains("Account") => {
             "Name the storage account with the option \"account\"."
@@ -402,7 +403,7 @@ fn unusable(address: &Address, error: object_store::Error) -> Error {
     .with_hint(hint)
 }
 
-/// What else there is to say is said by the URL, where everybody sees it. A name is repeated only if it looks like one.
+/// What else there is to say is said by the URL, where it can be seen. A name is repeated only if it looks like one.
 fn not_a_credential(address: &Address, credential: &Credential) -> Error {
     let file = address.options.credentials_file.as_ref();
     let shown = file

@@ -21,7 +21,7 @@ const FILE_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Credential {
     pub(super) line: u32,
-    /// In lower case. It is a key rather, where somebody has put one alone on a line, and is not repeated.
+    /// In lower case. It is a key rather, if one was put alone on a line, and is not repeated.
     pub(super) name: String,
     pub(super) value: Zeroizing<String>,
 }

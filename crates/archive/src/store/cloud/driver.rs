@@ -57,14 +57,14 @@ impl Driver {
     ) -> Result<T, Error> {
         let (tell, told) = mpsc::sync_channel(1);
         self.start_work(async move {
-            // Nobody listens any more only after a panic of theirs.
+            // The receiver is gone only after a panic of its own.
             drop(tell.send(work.await));
         });
         told.recv()
             .map_err(|_| Error::unavailable("a request ended without an answer"))
     }
 
-    /// Runs a piece of work on the thread, which nobody waits for.
+    /// Runs a piece of work on the thread, without waiting for it.
     pub(super) fn start_work(&self, work: impl Future<Output = ()> + Send + 'static) {
         // Its end is told through channels of its own.
         drop(self.handle.spawn(work));

@@ -44,12 +44,12 @@ pub(super) enum Meaning {
     Throttled,
     /// It may work at once if it is tried again: an error of the server, or on the way.
     Passing,
-    /// Nothing of that.
+    /// Any other failure.
     Other,
 }
 
 impl Meaning {
-    /// For whoever loses nothing when it is not so.
+    /// For callers that lose nothing when it is not so.
     pub(super) fn may_be_absent(self) -> bool {
         matches!(self, Meaning::Absent | Meaning::PerhapsAbsent)
     }

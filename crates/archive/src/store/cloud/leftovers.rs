@@ -1,4 +1,4 @@
-//! What dead writers leave behind: objects that never got an archive's name, and uploads in parts that nobody finishes.
+//! What dead writers leave behind: objects that never got an archive's name, and uploads in parts that will not be finished.
 //!
 //! Guarantees that nothing goes which may still be in the making, and nothing under another name than Walden's own.
 
@@ -119,7 +119,7 @@ impl Shared {
     }
 }
 
-/// Whether such an object, or upload, is nobody's any more.
+/// Whether such an object, or upload, has lost its writer.
 fn is_leftover(key: &str, begun: SystemTime, age: Duration) -> bool {
     let is_meant = LEFTOVER_PREFIXES
         .iter()

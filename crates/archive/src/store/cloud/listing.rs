@@ -36,7 +36,7 @@ pub(super) enum Dialect {
     Azure,
 }
 
-/// One page.
+/// One page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) objects: Vec<Listed>,
@@ -48,10 +48,10 @@ pub(super) struct Page {
     pub(super) odd: u64,
 }
 
-/// One object of it.
+/// One object on a page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listed {
-    /// Its whole name.
+    /// Full name of the object, prefix included.
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) modified: SystemTime,
@@ -186,12 +186,12 @@ pub(super) fn parse(dialect: Dialect, body: &[u8]) -> Result<Page, String> {
     loop {
         let event = reader.read_event();
         let event =
-            event.map_err(|error| format!("it is no XML: {}", printable(&error.to_string())))?;
+            event.map_err(|error| format!("it is not XML: {}", printable(&error.to_string())))?;
         match event {
             Event::Start(start) => {
                 depth += 1;
                 if is_over || depth > DEPTH_MAX {
-                    return Err("it is made like no listing".to_owned());
+                    return Err("it does not have the form of a listing".to_owned());
                 }
                 path.push('/');
                 path.push_str(&name_of(start.local_name().as_ref()));
@@ -232,7 +232,7 @@ fn name_of(bytes: &[u8]) -> Cow<'_, str> {
 
 fn not_a_listing(path: &str) -> String {
     let root = path.trim_start_matches('/');
-    format!("it is a \"{}\" and no listing", printable(root))
+    format!("it is a \"{}\" and not a listing", printable(root))
 }
 
 impl Said {
@@ -263,7 +263,7 @@ impl Said {
             }
             Element::KeyCount => {
                 let count = text.text.trim().parse();
-                self.key_count = Some(count.map_err(|_| "its count of keys is no number")?);
+                self.key_count = Some(count.map_err(|_| "its count of keys is not a number")?);
             }
             Element::Prefix => self.page.prefix = text.plain(),
             Element::Name => self.name = text.plain(),

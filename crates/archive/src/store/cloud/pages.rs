@@ -149,7 +149,7 @@ impl Shared {
     fn endless(&self, why: &str) -> Error {
         let place = self.address.place();
         Error::unavailable(format!("could not list \"{place}\" to its end: {why}"))
-            .with_hint("A store, or a proxy before it, answers so that does not do what it should.")
+            .with_hint("Only a faulty store, or a faulty proxy before it, answers so.")
     }
 }
 

@@ -249,7 +249,7 @@ fn must_be_listed(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), 
     )))
 }
 
-/// Has those behind the first listed, as whoever follows a timeline asks for.
+/// Has those behind the first listed, as a reader that follows a timeline does.
 fn must_start_behind(shared: &Shared, prefix: &str, keys: &[String]) -> Result<(), Error> {
     let Some((first, behind)) = keys.split_first() else {
         return Ok(());
@@ -327,10 +327,10 @@ fn could_not(shared: &Shared) -> String {
 fn overwrites(shared: &Shared, seen: &str) -> Error {
     let place = shared.address.place();
     Error::unusable(format!(
-        "archive \"{place}\" does not keep what is stored from being overwritten: {seen}"
+        "archive \"{place}\" does not protect stored objects from being overwritten: {seen}"
     ))
     .with_hint(
-        "Use a store with conditional writes (If-None-Match). If nobody else ever writes there, the option \
+        "Use a store with conditional writes (If-None-Match). If there is never another writer, the option \
          \"unsafe_overwrite=true\" of the location does without.",
     )
 }

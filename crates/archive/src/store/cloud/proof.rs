@@ -1,7 +1,7 @@
 //! A trial of the store that one thread makes for all.
 //!
-//! Guarantees that at most one trial is under way, that none is made once one has succeeded, and that whoever waited for one
-//! that failed gets its failure instead of making the next at once: a store that hangs would else be waited for by one
+//! Guarantees that at most one trial is under way, that none is made once one has succeeded, and that a caller which waited for
+//! one that failed gets its failure instead of making the next at once: a store that hangs would else be waited for by one
 //! thread after the other. What is tried is left to `probe`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ struct Known {
 }
 
 impl Proof {
-    /// Succeeds once a trial has succeeded; makes one if nobody has.
+    /// Succeeds once a trial has succeeded; makes one if there was none.
     pub(super) fn get(&self, trial: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         self.get_since(self.ended.load(Ordering::Acquire), trial)
     }

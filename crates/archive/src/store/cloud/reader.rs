@@ -24,7 +24,7 @@ const PIECES_AHEAD: usize = 4;
 pub(super) const BYTES_IN_MEMORY: u64 = (PIECES_AHEAD as u64 + 3) * 408 * 1024;
 
 /// The slowest that an object may come, in bytes a second, beyond [`SILENCE_MAX`] in all: slower than any line that WAL can
-/// be restored over, so that a store which sends a byte now and then is given up. Time in which nobody reads does not count.
+/// be restored over, so that a store which sends a byte now and then is given up. Time between two reads does not count.
 const SLOWEST: u64 = 16 * 1024;
 
 /// An object that is being fetched.

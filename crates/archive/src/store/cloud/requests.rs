@@ -67,7 +67,7 @@ impl Shared {
         })
     }
 
-    /// What to make requests with: made anew when somebody has replaced one of its files, as credentials are now and then.
+    /// What to make requests with: made anew when one of its files has been replaced, as credentials are now and then.
     ///
     /// Fails as [`super::CloudStore::open`] does while what is there now cannot be used.
     pub(super) fn connection(&self) -> Result<Arc<Connection>, Error> {
@@ -129,7 +129,7 @@ impl Shared {
         format!("{}/{key}", self.address.place())
     }
 
-    /// Whether somebody has chosen to do without create-if-absent.
+    /// Whether the location says to do without create-if-absent.
     pub(super) fn overwrites(&self) -> bool {
         self.address.options.unsafe_overwrite == Some(true)
     }
@@ -167,7 +167,7 @@ impl Shared {
         })
     }
 
-    /// Gives up an upload in parts; nobody waits for that.
+    /// Gives up an upload in parts, without waiting for that.
     pub(super) fn forget(&self, path: Path, upload: MultipartId) {
         let (Ok(connection), gate) = (self.connection(), Arc::clone(&self.gate)) else {
             return;

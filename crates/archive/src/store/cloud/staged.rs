@@ -2,7 +2,8 @@
 //!
 //! Guarantees: what fits into [`SINGLE_BYTES_MAX`] is sent with one request, which creates it whole or not at all. What
 //! is larger goes in parts under a name of its own that begins with [`STAGED_PREFIX`], and is then copied by the store,
-//! which creates the copy only if it is absent; so memory is bounded, and nothing half sent has an archive's name.
+//! which creates the copy only if it is absent; so memory is bounded, and nothing half sent has an archive's name. All three
+//! services can do that; a condition on completing an upload in parts Google's XML interface refuses.
 //! A dropped object takes its parts with it, as far as the store can be reached.
 
 use std::io::{self, Read, Write};
@@ -302,7 +303,7 @@ impl Write for CloudStaged {
 impl Staged for CloudStaged {
     fn publish(mut self: Box<Self>) -> Result<Published, Error> {
         self.keep_piece();
-        // A store that cannot create is asked first: somebody has chosen to live with what may come in between.
+        // A store that cannot create is asked first: the location says that what may come in between is accepted.
         if self.shared.overwrites() && self.shared.is_there(&self.key)? {
             return Ok(Published::Exists);
         }

@@ -38,7 +38,7 @@ impl CloudStore {
         })
     }
 
-    /// As [`Store::remove_leftovers`], for another age than a day: for whoever knows that nobody is in the middle of
+    /// As [`Store::remove_leftovers`], for another age than a day: for a caller that knows that no process is in the middle of
     /// something that old.
     pub fn remove_leftovers_older_than(&self, age: Duration) -> Result<u64, Error> {
         let objects = self.shared.remove_unfinished(age)?;
@@ -55,7 +55,7 @@ impl fmt::Debug for CloudStore {
     }
 }
 
-/// Whether an entry may be shown: unfinished ones are nobody's yet.
+/// Whether an entry may be shown: unfinished ones do not count yet.
 fn is_ours(entry: &Entry) -> bool {
     waist::check_key(&entry.key).is_ok() && !entry.key.starts_with(STAGED_PREFIX)
 }

@@ -1,6 +1,6 @@
-//! Uploads in parts that nobody finishes any more: of processes that were killed meanwhile.
+//! Uploads in parts that will not be finished: of processes that were killed meanwhile.
 //!
-//! S3 and Google's store keep the parts of such an upload until somebody gives it up; they have no name, and no listing
+//! S3 and Google's store keep the parts of such an upload until it is given up; they have no name, and not a listing
 //! of objects shows them. The client library cannot list them either, so they are asked for here, with its credentials
 //! and its signatures. Azure has no such list: there, parts belong to the object that they are for, and go by themselves.
 //!
@@ -39,7 +39,7 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 /// The longest name, mark or time that is believed, in bytes.
 const TEXT_BYTES_MAX: usize = 8 * 1024;
 
-/// Where Google's store is, unless somebody says otherwise.
+/// Where Google's store is, unless the location says otherwise.
 const GOOGLE: &str = "https://storage.googleapis.com";
 
 /// Asks for uploads that have been begun, and neither finished nor given up.
@@ -57,7 +57,7 @@ enum Service {
     },
 }
 
-/// One of them.
+/// An unfinished upload.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Upload {
     /// The name of the object that was to come of it, prefix included.
@@ -204,7 +204,7 @@ fn root_of(text: &str) -> Option<&str> {
 fn parsed(text: &str) -> StoreResult<Page> {
     // Another root is another answer, and what stands in it is not looked at.
     if root_of(text) != Some(ROOT) {
-        return Err(failed("the answer is no list of uploads"));
+        return Err(failed("the answer is not a list of uploads"));
     }
     let answer: Answer =
         quick_xml::de::from_str(text).map_err(|_| failed("the answer is not understood"))?;

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// A directory, open.
+/// An open directory.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) fd: OwnedFd,

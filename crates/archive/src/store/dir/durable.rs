@@ -1,7 +1,7 @@
 //! The only file that links, renames, syncs and unlinks. Publishing here cannot overwrite and cannot be
 //! half done.
 //!
-//! How a file is published: it is written where nobody looks, synced, linked to its name (which fails if the
+//! How a file is published: it is written where it is not looked for, synced, linked to its name (which fails if the
 //! name is taken), and the directory is synced. Preferably it has no name before (`O_TMPFILE`, linked through
 //! `/proc/self/fd`), so that a crash leaves nothing behind. Where the file system or `/proc` cannot do
 //! that, it has a staged name that readers skip; such names outlive a crash and are removed by
@@ -12,7 +12,7 @@
 //!
 //! Locks: a writer holds `flock` on its file from before it has a name until its handle is dropped. A lock
 //! that can be taken therefore belongs to no living writer. Where locks do not work nothing is ever taken
-//! for dead. A name whose sync has failed is removed again under that lock, and whoever settles a file waits for it.
+//! for dead. A name whose sync has failed is removed again under that lock, and a process that settles a file waits for it.
 //!
 //! A failed sync is a failure: the staged file is dropped and the next attempt starts with a fresh one, since
 //! the kernel may report a lost write only once and call the next sync a success.
@@ -37,7 +37,7 @@ pub(crate) enum Staging {
     /// Without a name where that works, with one elsewhere.
     #[default]
     Unnamed,
-    /// Always with a name.
+    /// With a name, even if the file system could do without.
     Named,
     /// Without a name at first, as if it then could not be linked. For tests of that fallback.
     #[cfg(test)]
@@ -91,7 +91,7 @@ pub(crate) enum Outcome {
     Exists,
 }
 
-/// A file being written that nobody sees. Dropping it removes it.
+/// A file being written that is not visible yet. Dropping it removes it.
 pub(crate) struct Staged {
     disk: Disk,
     dir: Directory,
@@ -112,7 +112,7 @@ impl Disk {
     }
 
     /// Begins a file in `dir`. `stem` begins its staged name, if it needs one, and must itself begin such
-    /// that everybody who reads that directory skips it.
+    /// that all readers of that directory skip it.
     pub(crate) fn stage(&self, dir: Directory, stem: String) -> Result<Staged, Error> {
         let could_not = |errno: io::Error| {
             Error::io(
@@ -157,7 +157,7 @@ impl Disk {
         }
     }
 
-    /// Makes a file and its name durable again, whoever wrote it.
+    /// Makes a file and its name durable again, whichever process wrote it.
     ///
     /// Fails while the file's creator holds its lock, because it is still syncing the name, and takes it back if that fails.
     pub(crate) fn settle(&self, dir: &Directory, name: &str) -> Result<(), Error> {
@@ -178,7 +178,7 @@ impl Disk {
         }
         if !same_file(dir, name, &file) {
             return Err(Error::unavailable(format!(
-                "file \"{shown}\" was taken away meanwhile"
+                "file \"{shown}\" was removed meanwhile"
             )));
         }
         self.sync_file(&file, &shown)?;
@@ -214,7 +214,7 @@ impl Disk {
         let mut removed = 0;
         for name in names_with_prefix(dir, prefix)? {
             // For writing, because a network file system grants an exclusive lock to writers only. One that is
-            // gone, or that we may not open, is somebody else's business.
+            // gone, or that we may not open, is not ours.
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let Ok(fd) = sys::openat(&dir.fd, name.as_str(), flags, Mode::empty()) else {
                 continue;
@@ -269,7 +269,7 @@ impl Staged {
         self.forget_staged_name();
         self.disk.sync_directory(&self.dir).inspect_err(|_| {
             // The next sync of this directory might claim success for a name that the disk has lost. So the
-            // name goes, still under our lock and so acknowledged by nobody, and the next attempt makes a new
+            // name goes, still under our lock and so not acknowledged, and the next attempt makes a new
             // one. If it cannot be removed either, the next attempt finds it and must settle it. Between the look and
             // the unlink the name could only change hands if somebody removed our file and created another in that
             // instant, and nobody removes a file that has just been archived.
@@ -289,7 +289,7 @@ impl Staged {
         Ok(Outcome::Created)
     }
 
-    /// Brings what is written to disk early, to save whoever syncs the file under its name the wait. Promises nothing.
+    /// Brings what is written to disk early, so that a later sync under its name takes less time. Promises nothing.
     pub(crate) fn sync_early(&self) -> Result<(), Error> {
         let shown = self.dir.path.display().to_string();
         self.disk.sync_file(&self.file, &shown)
@@ -300,7 +300,7 @@ impl Staged {
         self.staged_name.is_some()
     }
 
-    /// True if the name is ours now, false if it was somebody's.
+    /// True if the name is ours now, false if it was taken.
     fn link(&mut self, name: &str) -> Result<bool, Error> {
         let shown = self.dir.shown(name);
         let could_not =

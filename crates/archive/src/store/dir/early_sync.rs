@@ -1,8 +1,8 @@
 //! Bringing a file to disk while it is written, for others who use the same disk.
 //!
-//! A file that is synced when it is whole sends all its bytes to the disk at once, and whoever syncs something small
+//! A file that is synced when it is whole sends all its bytes to the disk at once, and a process that syncs something small
 //! meanwhile waits behind them: the startup process, which syncs `pg_control` as it replays
-//! (`UpdateMinRecoveryPoint`, xlog.c, 15 to 18) and each segment that it takes over. Piece by piece nobody waits long.
+//! (`UpdateMinRecoveryPoint`, xlog.c, 15 to 18) and each segment that it takes over. Piece by piece the waits are short.
 //! Promises nothing about durability.
 
 use std::time::{Duration, Instant};
@@ -23,15 +23,15 @@ pub(crate) enum EarlySync {
     Off,
     /// While it is written; so many bytes have not been synced yet.
     Pieces { written: usize },
-    /// When it is whole.
+    /// Once, when the file is complete.
     Whole,
 }
 
 impl EarlySync {
-    /// Begins with pieces.
+    /// Syncs piece by piece, from the beginning.
     pub(crate) const ON: EarlySync = EarlySync::Pieces { written: 0 };
 
-    /// More bytes were written.
+    /// Notes that more bytes were written, and syncs if it is time.
     pub(crate) fn wrote(
         &mut self,
         bytes: usize,
@@ -53,7 +53,7 @@ impl EarlySync {
         Ok(())
     }
 
-    /// All has been written.
+    /// Syncs the rest: the file is complete.
     pub(crate) fn finish(self, sync: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         match self {
             EarlySync::Off | EarlySync::Pieces { written: 0 } => Ok(()),

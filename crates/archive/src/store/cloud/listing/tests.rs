@@ -80,11 +80,11 @@ fn what_is_no_complete_listing_is_none_with_nothing_in_it() {
         ("{}", "breaks off"),
         ("<Error><Code>SlowDown</Code></Error>", "\"Error\""),
         ("<!DOCTYPE html>\n<html><p>Welcome", "\"html\""),
-        ("<ListBucketResult/>", "no listing"),
+        ("<ListBucketResult/>", "not a listing"),
         ("<ListBucketResult></ListBucketResult>", "whether more"),
         (
             "<ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>",
-            "no listing",
+            "not a listing",
         ),
         (
             "<ListBucketResult><IsTruncated>false</IsTruncated>",
@@ -92,7 +92,7 @@ fn what_is_no_complete_listing_is_none_with_nothing_in_it() {
         ),
         (
             "<ListBucketResult><IsTruncated>false</IsTruncated></Error>",
-            "no XML",
+            "not XML",
         ),
         (
             "<ListBucketResult><IsTruncated></IsTruncated></ListBucketResult>",
@@ -118,7 +118,7 @@ fn what_is_no_complete_listing_is_none_with_nothing_in_it() {
         ),
         (
             "<IsTruncated>false</IsTruncated><KeyCount>many</KeyCount>",
-            "no number",
+            "not a number",
         ),
         (
             "<IsTruncated>false</IsTruncated><Contents><Key>a</Key></Contents>",
@@ -129,7 +129,7 @@ fn what_is_no_complete_listing_is_none_with_nothing_in_it() {
         assert!(error.contains(why), "{inside}: {error}");
     }
     let deep = "<a>".repeat(DEPTH_MAX + 1);
-    assert!(s3(&deep).unwrap_err().contains("like no listing"));
+    assert!(s3(&deep).unwrap_err().contains("form of a listing"));
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) fn unnamed(dir: &Directory) -> io::Result<Option<File>> {
     if !reachable {
         return Ok(None);
     }
-    // Nobody else can have this file open, so this fails only where locks do not work.
+    // No other process can have this file open, so this fails only where locks do not work.
     let _ = file.try_lock();
     Ok(Some(file))
 }
@@ -55,7 +55,7 @@ pub(super) fn named(dir: &Directory, stem: &str) -> io::Result<(File, String)> {
             Err(Errno::EXIST) => continue,
             Err(errno) => return Err(errno.into()),
         };
-        // Somebody who removes leftovers has the lock and is about to remove the name, or has done so: take another.
+        // A process that removes leftovers has the lock and is about to remove the name, or has done so: take another.
         let is_locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         if is_locked && sys::fstat(&file)?.st_nlink > 0 {
             return Ok((file, name));
