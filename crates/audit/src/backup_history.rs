@@ -16,7 +16,7 @@ pub const BACKUP_HISTORY_BYTES_MAX: u64 = 16 * 1024;
 /// Source: `build_backup_content` in `xlogbackup.c` (16 to 18) and `do_pg_backup_stop` in `xlog.c` (15).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupHistory {
-    /// Where replay begins.
+    /// LSN at which replay begins.
     #[serde(with = "text::plain")]
     pub start: Lsn,
     /// From where on the backup is consistent: recovery cannot stop before.
@@ -29,7 +29,7 @@ pub struct BackupHistory {
     pub label: String,
     /// When it began, as the server writes it, in the time zone of its log.
     pub start_time: Option<String>,
-    /// When it ended.
+    /// Time at which the backup ended, as the file writes it.
     pub stop_time: Option<String>,
 }
 
@@ -45,7 +45,7 @@ pub enum InvalidBackupHistory {
     /// The backup began elsewhere than its name says.
     #[error("the backup began at {start}, which is not what the name says")]
     OtherName {
-        /// Where it began.
+        /// LSN at which the backup began.
         start: Lsn,
     },
 }

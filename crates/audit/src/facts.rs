@@ -19,7 +19,7 @@ pub const NOTED_MAX: usize = 256;
 /// The end of a transaction: what a target time or transaction can stop at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransactionEnd {
-    /// Where its record begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// Where the next record may begin.
@@ -30,7 +30,7 @@ pub struct TransactionEnd {
     pub at: Timestamp,
     /// Which transaction, where the record tells it.
     pub xid: Option<u32>,
-    /// Committed, or rolled back.
+    /// True for a commit, false for a rollback.
     pub is_commit: bool,
 }
 
@@ -39,7 +39,7 @@ pub struct TransactionEnd {
 pub struct RestorePoint {
     /// Its name; bytes that are not UTF-8 are replaced.
     pub name: String,
-    /// Where its record begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// Where the next record may begin.
@@ -50,10 +50,10 @@ pub struct RestorePoint {
     pub at: Timestamp,
 }
 
-/// A checkpoint.
+/// A checkpoint record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Where its record begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// Where replay from it begins.
@@ -84,7 +84,7 @@ pub struct Beginning {
 /// The end of a base backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupEnd {
-    /// Where its record begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// Where it ends: from here on the backup is consistent.
@@ -101,7 +101,7 @@ pub struct BackupEnd {
 /// The ends of transactions whose records begin in a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
-    /// How many were committed.
+    /// Number of commits.
     pub commits: u64,
     /// How many were rolled back.
     pub aborts: u64,
@@ -114,7 +114,7 @@ pub struct Ends {
     /// The earliest time; with [`Ends::latest`], because times do not follow the order in WAL.
     #[serde(with = "text::maybe_timestamp")]
     pub earliest: Option<Timestamp>,
-    /// The latest time.
+    /// Latest time of all of them.
     #[serde(with = "text::maybe_timestamp")]
     pub latest: Option<Timestamp>,
     /// The lowest and the highest transaction that is told, as plain numbers.
@@ -157,13 +157,13 @@ pub struct Problem {
 /// What is known of one segment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentFacts {
-    /// Its name.
+    /// Name of the segment.
     #[serde(with = "text::plain")]
     pub name: SegmentName,
-    /// Whose WAL.
+    /// System identifier in the first page header.
     #[serde(with = "text::plain")]
     pub system: SystemIdentifier,
-    /// Where it begins.
+    /// LSN of the segment's first byte.
     #[serde(with = "text::plain")]
     pub start: Lsn,
     /// How long it is, in bytes.
@@ -182,7 +182,7 @@ pub struct SegmentFacts {
     /// Where the last record begins.
     #[serde(with = "text::maybe_lsn")]
     pub last: Option<Lsn>,
-    /// How it ends.
+    /// How WAL ends in the segment.
     pub end: End,
     /// What comes behind it: the next segment, and those of timelines that begin there.
     pub following: Vec<Follower>,
@@ -195,7 +195,7 @@ pub struct SegmentFacts {
     pub over: Option<Over>,
     /// How many records begin in it.
     pub records: u64,
-    /// Ends of transactions.
+    /// Commits and rollbacks.
     pub ends: Ends,
     /// Restore points, in order.
     pub restore_points: Vec<RestorePoint>,
@@ -212,7 +212,7 @@ pub struct SegmentFacts {
 /// A record that goes over the end of the segment in which it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Over {
-    /// Where it begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// Where the next record may begin.

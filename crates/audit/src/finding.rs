@@ -82,12 +82,12 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Something found.
+/// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Error, could not tell, warning or note.
     pub severity: Severity,
-    /// What it is about.
+    /// Kind of finding.
     pub kind: Kind,
     /// The object, or the name that none has.
     pub object: String,
@@ -100,7 +100,7 @@ pub struct Finding {
     pub lsn: Option<Lsn>,
     /// One line in the server's style.
     pub message: String,
-    /// What to do.
+    /// Advice, if there is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
 }
@@ -211,7 +211,7 @@ impl Findings {
         self.listed.dedup();
     }
 
-    /// Those that were kept.
+    /// The findings that were kept, at most [`LISTED_MAX`] of a kind.
     pub fn listed(&self) -> &[Finding] {
         &self.listed
     }

@@ -19,7 +19,7 @@ use crate::scan::{Expected, Known, Order, Outline, Plan, Scan, Scanned, plan};
 
 /// How an archive is read.
 pub struct Gathering<'a> {
-    /// The archive.
+    /// Archive to read.
     pub archive: &'a Archive,
     /// How many files are read at a time.
     pub jobs: usize,
@@ -27,7 +27,7 @@ pub struct Gathering<'a> {
     pub listed: &'a (dyn Fn(u64) + Sync),
     /// Told how many files of how many have been read.
     pub read: &'a (dyn Fn(u64, u64) + Sync),
-    /// Stops it.
+    /// Ends the reading early.
     pub cancel: &'a Cancel,
 }
 

@@ -36,7 +36,7 @@ pub struct Entry {
     /// Of the object that was read.
     #[serde(flatten)]
     pub(crate) stamp: Stamp,
-    /// What is in it.
+    /// Facts that were read from the file.
     pub(crate) what: What,
 }
 
@@ -44,7 +44,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum What {
-    /// A segment.
+    /// Facts of a segment.
     Segment(Box<SegmentFacts>),
     /// A timeline history file, or backup history file.
     Text(String),
@@ -92,24 +92,24 @@ struct Foot {
 /// Why an index is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Unusable {
-    /// It cannot be read.
+    /// The index cannot be read.
     #[error("could not read index \"{}\": {cause}", path.display())]
     Io {
-        /// The file.
+        /// Path of the index.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         cause: std::io::Error,
     },
     /// It is a device, a pipe, a directory: nothing that another file could be put in the place of.
     #[error("index \"{}\" is no regular file", path.display())]
     NoFile {
-        /// What was named.
+        /// Path that was given.
         path: PathBuf,
     },
     /// It is of another archive, or another version of this program, or no index.
     #[error("index \"{}\" is of another archive or version", path.display())]
     Other {
-        /// The file.
+        /// Path of the index.
         path: PathBuf,
     },
 }

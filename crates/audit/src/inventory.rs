@@ -25,9 +25,9 @@ const TOLD_EVERY: u64 = 256;
 /// How many objects there are, and their bytes as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Objects.
+    /// Number of objects.
     pub objects: u64,
-    /// Bytes.
+    /// Size as stored, in bytes.
     pub bytes: u64,
 }
 
@@ -41,11 +41,11 @@ impl Tally {
 /// The files of one timeline.
 #[derive(Clone, Debug, Default)]
 pub struct TimelineFiles {
-    /// Its segments.
+    /// Segments of the timeline.
     pub segments: Positions,
-    /// The sizes of those.
+    /// Number and size of those segments as stored.
     pub stored: Tally,
-    /// Its partial segments.
+    /// Partial segments of the timeline.
     pub partials: BTreeSet<SegmentName>,
     /// Whether its timeline history file is there.
     pub has_history: bool,
@@ -110,7 +110,7 @@ pub fn stops_recovery(name: &WalFileName, is_stored: impl FnOnce() -> bool) -> b
 /// What an archive holds.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
-    /// The files of WAL.
+    /// WAL files of each timeline.
     pub timelines: BTreeMap<TimelineId, TimelineFiles>,
     /// Everything that is a file of WAL.
     pub total: Tally,

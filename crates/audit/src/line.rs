@@ -14,7 +14,7 @@ use crate::survey::Survey;
 /// The WAL along a timeline.
 #[derive(Debug, Clone)]
 pub struct Line<'a> {
-    /// The timeline.
+    /// Number of the timeline.
     pub timeline: TimelineId,
     /// Its ancestors; `None` for one without, and for one whose timeline history file is not there.
     pub history: Option<&'a TimelineHistory>,
@@ -27,9 +27,9 @@ pub struct Line<'a> {
 /// Segments that follow one another.
 #[derive(Debug, Clone)]
 pub struct Run<'a> {
-    /// They; at least one.
+    /// Segments of the run, oldest first; at least one.
     pub segments: Vec<&'a SegmentFacts>,
-    /// Why it ends.
+    /// Why the run ends.
     pub ended: Ended,
 }
 
@@ -42,23 +42,23 @@ pub enum Ended {
     Missing {
         /// The first that is missing.
         first: SegmentName,
-        /// The last one.
+        /// Last missing segment.
         last: SegmentName,
-        /// How many.
+        /// Number of missing segments.
         count: u64,
     },
     /// A segment cannot be read.
     Unreadable {
-        /// Which.
+        /// Name of the segment.
         name: SegmentName,
-        /// Why.
+        /// Reason, as a clause for messages.
         why: String,
     },
     /// The next segment does not go on where this one ends.
     Broken {
-        /// Which.
+        /// Name of the segment.
         name: SegmentName,
-        /// Why.
+        /// Reason, as a clause for messages.
         why: String,
     },
 }
@@ -332,7 +332,7 @@ impl Ended {
 }
 
 impl<'a> Reach<'_, 'a> {
-    /// Where WAL ends.
+    /// LSN at which WAL ends.
     #[must_use]
     pub fn until(&self) -> Lsn {
         self.segments

@@ -18,18 +18,18 @@ pub struct Lineage {
 /// Segments that are read from one timeline, on the way along a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stretch {
-    /// Which timeline.
+    /// Number of the timeline.
     pub timeline: TimelineId,
-    /// The segments, by number.
+    /// Numbers of the segments.
     pub segments: Run,
 }
 
 /// Segments that are not there, and have to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// On which timeline.
+    /// Number of the timeline.
     pub timeline: TimelineId,
-    /// Their numbers.
+    /// Numbers of the segments.
     pub segments: Run,
     /// The timeline whose line leads over them.
     pub line: TimelineId,

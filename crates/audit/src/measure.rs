@@ -17,7 +17,7 @@ const ASKED_MAX: usize = 24;
 /// How many segments decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Voters {
-    /// Some on each timeline.
+    /// Several segments on each timeline.
     Many,
     /// The first one that can be asked.
     One,
@@ -28,7 +28,7 @@ pub(crate) enum Voters {
 pub struct Measure {
     /// Whose they are; `None` if no segment could be asked and the archive is not bound.
     pub system: Option<SystemIdentifier>,
-    /// How long they are.
+    /// Segment size.
     pub size: SegmentSize,
 }
 

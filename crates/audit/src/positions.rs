@@ -46,7 +46,7 @@ impl Positions {
         *self.blocks.entry(at / 64).or_default() |= 1 << (at % 64);
     }
 
-    /// How many there are.
+    /// Number of segments.
     pub fn count(&self) -> u64 {
         self.blocks
             .values()

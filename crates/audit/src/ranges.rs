@@ -31,11 +31,11 @@ pub enum Depth {
 /// Segments that follow one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first one.
+    /// First segment.
     pub first: SegmentName,
-    /// The last one.
+    /// Last segment.
     pub last: SegmentName,
-    /// How many there are.
+    /// Number of segments.
     pub segments: u64,
     /// Where they begin, and where the WAL in them ends: the end of the last one unless that was read.
     pub places: Option<(Lsn, Lsn)>,
@@ -43,10 +43,10 @@ pub struct Span {
     pub times: (Option<Timestamp>, Option<Timestamp>),
 }
 
-/// One timeline.
+/// Ranges and holes of one timeline.
 #[derive(Clone, Debug, Default)]
 pub struct TimelineRanges {
-    /// Its segments.
+    /// Ranges of contiguous segments, oldest first.
     pub spans: Vec<Span>,
     /// Segments that are missing; of those that no timeline history file leads over, only with [`Depth::Names`].
     pub holes: Vec<Span>,
@@ -58,12 +58,12 @@ pub struct TimelineRanges {
     pub backups: BTreeMap<String, Option<BackupHistory>>,
 }
 
-/// All of it.
+/// Ranges of all timelines.
 #[derive(Debug, Default)]
 pub struct Ranges {
     /// Whose the segments are, and how long; `None` if that could not be read.
     pub measure: Option<Measure>,
-    /// By timeline.
+    /// Ranges by timeline.
     pub timelines: BTreeMap<TimelineId, TimelineRanges>,
     /// What could not be read, in words.
     pub trouble: Vec<String>,

@@ -14,11 +14,11 @@ use crate::facts::{SegmentFacts, TransactionEnd, transaction_end};
 /// A record as far as recovery targets depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Where it begins.
+    /// LSN at which the record begins.
     pub lsn: Lsn,
     /// Where the next one may begin.
     pub end: Lsn,
-    /// What it is.
+    /// Kind of record.
     pub kind: SeenKind,
 }
 
@@ -29,7 +29,7 @@ pub enum SeenKind {
     Transaction(TransactionEnd),
     /// A restore point of this name; bytes that are not UTF-8 are replaced.
     RestorePoint(String),
-    /// Anything else.
+    /// A record that decides nothing.
     Other,
 }
 
@@ -42,7 +42,7 @@ pub trait Records {
     fn of(&mut self, segment: &SegmentFacts) -> Result<Vec<Seen>, Error>;
 }
 
-/// From an archive.
+/// Records read from an archive.
 pub struct FromArchive<'a> {
     reading: Reading<'a>,
     cancel: &'a Cancel,

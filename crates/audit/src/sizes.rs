@@ -19,7 +19,7 @@ const RUNS_LOOKED_AT: usize = 16;
 
 /// What an archive holds in segments of one size.
 pub(crate) struct Part {
-    /// How long they are.
+    /// Segment size.
     pub(crate) size: SegmentSize,
     /// They, all timeline history files, and in the last part everything else.
     pub(crate) inventory: Inventory,

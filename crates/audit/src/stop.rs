@@ -30,7 +30,7 @@ pub enum Target {
 /// A target and whether it is `recovery_target_inclusive`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goal {
-    /// The target.
+    /// What recovery is to stop at.
     pub target: Target,
     /// Whether what is named belongs to what is recovered; of no meaning for a restore point, which always does.
     pub inclusive: bool,
@@ -39,7 +39,7 @@ pub struct Goal {
 /// Where recovery stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// The record that decides.
+    /// LSN of the record that decides.
     pub record: Lsn,
     /// Whether that record is replayed.
     pub is_replayed: bool,
@@ -56,11 +56,11 @@ pub struct Stop {
 /// What becomes of a recovery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It stops here.
+    /// Recovery stops here.
     Stops(Stop),
     /// It would stop here, before the backup is consistent at `consistent`: the server ends with an error.
     TooEarly {
-        /// Where.
+        /// Where recovery stops.
         stop: Stop,
         /// From where on it could.
         consistent: Lsn,

@@ -33,12 +33,12 @@ pub struct Survey {
     pub notes: Vec<String>,
 }
 
-/// A base backup.
+/// A base backup, by its backup history file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
     /// The name of its backup history file.
     pub file: String,
-    /// What that says.
+    /// Contents of the backup history file.
     pub history: BackupHistory,
 }
 

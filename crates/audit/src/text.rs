@@ -11,12 +11,12 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use wal::{Lsn, TimelineId, Timestamp};
 
-/// As its text.
+/// Writes a value as its text.
 pub(crate) fn write<T: Display, S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
 
-/// From its text.
+/// Reads a value from its text.
 pub(crate) fn read<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: FromStr<Err: Display>,
@@ -31,7 +31,7 @@ pub(crate) mod plain {
     pub(crate) use super::{read as deserialize, write as serialize};
 }
 
-/// A place, or null.
+/// An LSN, or null.
 pub(crate) mod maybe_lsn {
     use super::*;
 

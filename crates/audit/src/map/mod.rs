@@ -55,14 +55,14 @@ const WIDTHS: [u64; 16] = [
     364 * DAY,
 ];
 
-/// A chart.
+/// All lanes, divided into columns of time.
 #[derive(Debug, Clone)]
 pub struct Chart {
     /// What the archive is called in messages.
     pub place: String,
-    /// Whose WAL it holds.
+    /// System identifier of the cluster, if it is known.
     pub system: Option<String>,
-    /// When it begins.
+    /// Time at which it begins.
     pub from: Timestamp,
     /// How long a column is, in microseconds.
     pub column: u64,
@@ -74,12 +74,12 @@ pub struct Chart {
     pub left_out: usize,
 }
 
-/// A timeline.
+/// One timeline of a chart.
 #[derive(Debug, Clone)]
 pub struct Lane {
-    /// Its number.
+    /// Number of the timeline.
     pub timeline: TimelineId,
-    /// Where it left another.
+    /// Where it left the timeline before it; `None` for the first.
     pub left: Option<Switch>,
     /// Whether its timeline history file is missing.
     pub history_missing: bool,
@@ -87,7 +87,7 @@ pub struct Lane {
     pub spans: Vec<Span>,
     /// What is missing between spans.
     pub holes: Vec<Mark>,
-    /// Restore points.
+    /// Restore points, by time.
     pub points: Vec<Mark>,
     /// Base backups, where they end.
     pub backups: Vec<Mark>,
@@ -98,26 +98,26 @@ pub struct Lane {
 /// Where a timeline left another.
 #[derive(Debug, Clone)]
 pub struct Switch {
-    /// The timeline before it.
+    /// Number of the timeline that was left.
     pub from: TimelineId,
     /// The first place of its own.
     pub lsn: Lsn,
-    /// When.
+    /// Time, by the server's clock.
     pub at: Timestamp,
     /// Why, in the server's words.
     pub reason: String,
 }
 
-/// Contiguous WAL.
+/// A range of contiguous WAL, in time.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// When it begins.
+    /// Time at which it begins.
     pub from: Timestamp,
-    /// When it ends.
+    /// Time at which it ends.
     pub until: Timestamp,
-    /// Where it begins.
+    /// LSN at which it begins.
     pub first_lsn: Lsn,
-    /// Where it ends.
+    /// LSN at which it ends.
     pub until_lsn: Lsn,
     /// How many segments it has.
     pub segments: u64,
@@ -126,11 +126,11 @@ pub struct Span {
 /// One thing, or several that lie close to one another.
 #[derive(Debug, Clone)]
 pub struct Mark {
-    /// When it begins.
+    /// Time at which it begins.
     pub from: Timestamp,
     /// When it ends: the same, for a point in time.
     pub until: Timestamp,
-    /// How many there are.
+    /// Number of things that are drawn as one.
     pub count: u64,
     /// The first of them, in words.
     pub text: String,
@@ -139,9 +139,9 @@ pub struct Mark {
 /// What was written in a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Column {
-    /// Bytes of WAL.
+    /// Size of the WAL in bytes.
     pub wal_bytes: u64,
-    /// Bytes that hold them.
+    /// Size as stored, in bytes.
     pub stored_bytes: u64,
 }
 

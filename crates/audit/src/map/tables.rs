@@ -12,7 +12,7 @@ use crate::text::size;
 /// The most rows of a table.
 const ROWS_MAX: usize = 400;
 
-/// All tables.
+/// Writes all tables of the page.
 pub(super) fn tables(text: &mut String, chart: &Chart, report: &Report) {
     if !report.timelines.is_empty() {
         timelines(text, &report.timelines);

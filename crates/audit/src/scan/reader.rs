@@ -56,7 +56,7 @@ pub(crate) struct Seen {
     pub(crate) times: Option<(Timestamp, Timestamp)>,
     /// Where the last record ends, likewise.
     pub(crate) until: Option<Lsn>,
-    /// What was found.
+    /// Findings about the segment.
     pub(crate) findings: Vec<Finding>,
     /// Why it is of no use, in a few words.
     pub(crate) why: Option<String>,

@@ -19,7 +19,7 @@ use crate::text;
 pub struct Answers {
     /// The parameter, `recovery_target_time` or the like.
     pub parameter: &'static str,
-    /// Its value.
+    /// Value of the target's parameter.
     pub value: String,
     /// `recovery_target_inclusive`
     pub inclusive: bool,
@@ -44,9 +44,9 @@ pub struct TimelineAnswers {
 pub struct Answer {
     /// The name of its backup history file.
     pub backup: String,
-    /// Its label.
+    /// Label of the backup.
     pub label: String,
-    /// What becomes of it.
+    /// Result of a recovery from it.
     pub kind: Kind,
     /// Where it stops, or would stop if the backup were consistent by then.
     pub stop: Option<Place>,
@@ -90,17 +90,17 @@ pub struct Place {
 /// The end of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct EndReport {
-    /// Which transaction.
+    /// Id of the transaction, if the record tells it.
     pub xid: Option<u32>,
-    /// Committed, or rolled back.
+    /// True for a commit, false for a rollback.
     pub committed: bool,
-    /// When.
+    /// Time, by the server's clock.
     #[serde(with = "text::shown")]
     pub at: Timestamp,
-    /// Where its record begins.
+    /// LSN at which the record begins.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
-    /// Where its record ends.
+    /// LSN at which the record ends.
     #[serde(with = "text::plain")]
     pub end_lsn: Lsn,
 }

@@ -23,15 +23,15 @@ use crate::text;
 pub struct Report {
     /// What the archive is called in messages.
     pub archive: String,
-    /// Whose WAL it holds.
+    /// System identifier of the cluster, if it is known.
     pub system: Option<String>,
-    /// How long segments are.
+    /// Segment size in bytes, if it is known.
     pub segment_bytes: Option<u64>,
-    /// By number.
+    /// Timelines, by number.
     pub timelines: Vec<TimelineReport>,
-    /// By where they begin.
+    /// Base backups, by the LSN at which they begin.
     pub backups: Vec<BackupReport>,
-    /// By place.
+    /// Restore points, by LSN.
     pub restore_points: Vec<PointReport>,
     /// What is wrong with files that are no segments.
     pub notes: Vec<String>,
@@ -40,10 +40,10 @@ pub struct Report {
     pub target: Option<Answers>,
 }
 
-/// One timeline.
+/// What is known of one timeline.
 #[derive(Debug, Serialize)]
 pub struct TimelineReport {
-    /// Its number.
+    /// Number of the timeline.
     #[serde(with = "text::timeline")]
     pub timeline: TimelineId,
     /// The timeline that it left, and where.
@@ -59,7 +59,7 @@ pub struct TimelineReport {
 /// Where a timeline comes from.
 #[derive(Debug, Serialize)]
 pub struct Left {
-    /// The timeline before it.
+    /// Number of the timeline that was left.
     #[serde(with = "text::timeline")]
     pub timeline: TimelineId,
     /// The first place of its own.
@@ -69,27 +69,27 @@ pub struct Left {
     pub reason: String,
 }
 
-/// Contiguous WAL.
+/// A range of contiguous WAL.
 #[derive(Debug, Serialize)]
 pub struct Range {
-    /// Its first segment.
+    /// Name of the first segment.
     #[serde(with = "text::plain")]
     pub first_segment: wal::SegmentName,
-    /// Its last segment.
+    /// Name of the last segment.
     #[serde(with = "text::plain")]
     pub last_segment: wal::SegmentName,
-    /// How many.
+    /// Number of segments.
     pub segments: u64,
-    /// Where it begins.
+    /// LSN at which it begins.
     #[serde(with = "text::plain")]
     pub first_lsn: Lsn,
-    /// Where it ends.
+    /// LSN at which it ends.
     #[serde(with = "text::plain")]
     pub until_lsn: Lsn,
     /// The first time that it tells.
     #[serde(with = "text::maybe_shown")]
     pub first_time: Option<Timestamp>,
-    /// The last one.
+    /// Last time in it.
     #[serde(with = "text::maybe_shown")]
     pub last_time: Option<Timestamp>,
     /// How many transactions it commits. A timeline's first segment repeats those of the one before.
@@ -107,25 +107,25 @@ pub struct Range {
 pub struct Hole {
     /// The first segment that is missing or of no use.
     pub first_segment: String,
-    /// The last one.
+    /// Name of the last missing segment.
     pub last_segment: String,
-    /// How many.
+    /// Number of segments.
     pub segments: u64,
     /// What is wrong with it, if it is there.
     pub why: Option<String>,
 }
 
-/// One base backup.
+/// What is known of one base backup.
 #[derive(Debug, Serialize)]
 pub struct BackupReport {
     /// The name of its backup history file.
     pub file: String,
-    /// Its label.
+    /// Label of the backup.
     pub label: String,
     /// The timeline that it was taken on.
     #[serde(with = "text::timeline")]
     pub timeline: TimelineId,
-    /// Where its replay begins.
+    /// LSN at which its replay begins.
     #[serde(with = "text::plain")]
     pub start_lsn: Lsn,
     /// From where on it is consistent.
@@ -133,7 +133,7 @@ pub struct BackupReport {
     pub stop_lsn: Lsn,
     /// When it began, as the server wrote it.
     pub start_time: Option<String>,
-    /// When it ended.
+    /// Time at which the backup ended, as the file writes it.
     pub stop_time: Option<String>,
     /// How far it can be recovered, by timeline.
     pub reaches: Vec<ReachReport>,
@@ -157,15 +157,15 @@ pub struct ReachReport {
     pub why: Option<String>,
 }
 
-/// One restore point.
+/// What is known of one restore point.
 #[derive(Debug, Serialize)]
 pub struct PointReport {
-    /// Its name.
+    /// Name of the restore point.
     pub name: String,
-    /// Where it is.
+    /// LSN of its record.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
-    /// When it was made.
+    /// Time at which it was made, by the server's clock.
     #[serde(with = "text::shown")]
     pub at: Timestamp,
     /// The timeline that it was made on.

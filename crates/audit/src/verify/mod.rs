@@ -34,7 +34,7 @@ use before::Before;
 /// What is to be verified, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Which WAL.
+    /// WAL to verify.
     pub scope: Scope,
     /// How many segments are read at a time; 0 for as many as there are processors.
     pub readers: usize,
@@ -42,7 +42,7 @@ pub struct Request {
     pub state: Option<PathBuf>,
 }
 
-/// How far it is.
+/// Progress of an audit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// So many objects have been found.
@@ -51,14 +51,14 @@ pub enum Told {
     Read(u64, u64),
 }
 
-/// What came of it.
+/// Result of an audit.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Where the archive is.
+    /// Directory or URL of the archive.
     pub place: String,
     /// Whose WAL it holds, and in which segments.
     pub measure: Measure,
-    /// What was found.
+    /// Findings, and how many of each kind.
     pub findings: Findings,
     /// How many objects the archive holds, files of WAL alone.
     pub objects: u64,

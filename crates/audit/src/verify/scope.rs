@@ -10,9 +10,9 @@ use crate::positions::Run;
 /// What is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// The first segment.
+    /// First segment to verify.
     pub from: Option<Edge>,
-    /// The last segment.
+    /// Last segment to verify.
     pub to: Option<Edge>,
     /// The timeline whose line is looked at: its segments, and those of its ancestors up to where each was left.
     pub timeline: Option<TimelineId>,
