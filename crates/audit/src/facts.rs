@@ -136,7 +136,7 @@ pub enum End {
 /// A file that comes behind a segment and has been looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Follower {
-    /// Its name.
+    /// Name of the file.
     #[serde(with = "text::plain")]
     pub file: WalFileName,
     /// Why it does not go on where the segment ends; `None` if it does. A record between the two is among the facts of the
@@ -147,7 +147,7 @@ pub struct Follower {
 /// Why a segment does not follow another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Where.
+    /// LSN at which it does not follow.
     #[serde(with = "text::plain")]
     pub lsn: Lsn,
     /// In words, as a cause.

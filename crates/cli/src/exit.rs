@@ -42,7 +42,7 @@ pub(crate) enum Outcome {
     FailedServerGoesOn,
     /// The command line was wrong.
     Usage,
-    /// A bug.
+    /// The program panicked, which is a bug.
     Panicked,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Column {
     Other,
 }
 
-/// The table.
+/// The exit status of an outcome, by the table in the file's header.
 pub(crate) fn status(column: Column, outcome: Outcome) -> u8 {
     match (column, outcome) {
         (_, Outcome::Done) => 0,

@@ -17,7 +17,7 @@ use crate::index::What;
 
 /// A segment that was read.
 pub(crate) struct Scanned {
-    /// Which.
+    /// Name of the file.
     pub(crate) file: WalFileName,
     /// Whether it was read for its neighbors alone: what is known of it has not changed.
     pub(crate) again: bool,

@@ -12,7 +12,7 @@ use super::order::Order;
 /// A segment, or partial segment, that is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ToRead {
-    /// Which.
+    /// Name of the file.
     pub(crate) file: WalFileName,
     /// Whether for the sake of others alone.
     pub(crate) again: bool,
