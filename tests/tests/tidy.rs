@@ -18,9 +18,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 29] = [
+const EDGES: [(&str, &[&str]); 30] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
+    ("crates/pgconf", &[]),
     ("crates/wire", &[]),
     ("crates/module", &["abi", "wal"]),
     ("crates/archive", &["wal"]),
@@ -28,11 +29,13 @@ const EDGES: [(&str, &[&str]); 29] = [
     ("crates/audit", &["archive", "wal"]),
     (
         "crates/server",
-        &["abi", "archive", "module", "recovery", "wal", "wire"],
+        &[
+            "abi", "archive", "module", "pgconf", "recovery", "wal", "wire",
+        ],
     ),
     (
         "crates/cli",
-        &["archive", "audit", "recovery", "wal", "wire"],
+        &["archive", "audit", "pgconf", "recovery", "wal", "wire"],
     ),
     ("testing/forge", &["wal"]),
     ("testing/lab", &[]),

@@ -16,7 +16,7 @@ use crate::flags::{Check, Global};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings::{self, Chosen};
-use archive::{Archive, Error, ErrorKind, Location, ServerConf, Settings};
+use archive::{Archive, Error, ErrorKind, Location, Settings};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::fmt::Write;
@@ -100,7 +100,7 @@ fn all(global: &Global, progress: &Progress) -> Vec<Line> {
         Err(error) => {
             lines.push(Line::error(&error, "Correct the setting."));
             // What the configuration says otherwise is worth knowing all the same.
-            if let Some(Ok(conf)) = global.pgdata.as_deref().map(ServerConf::read) {
+            if let Some(Ok(conf)) = global.pgdata.as_deref().map(settings::read_conf) {
                 check_server::check(&conf, &mut lines);
             }
         }

@@ -1,10 +1,11 @@
 //! The part of `walden check` that reads a server's configuration.
 //!
 //! Guarantees: only what the files say is judged; what a running server was told otherwise (its command
-//! line, say) is not seen. Left to others: reading the files (`archive::ServerConf`), the archive itself.
+//! line, say) is not seen. Left to others: reading the files (`pgconf`), the archive itself.
 
 use crate::check_line::Line;
-use archive::{Location, ServerConf};
+use archive::Location;
+use pgconf::ServerConf;
 use std::path::Path;
 
 /// The three jobs that a library and a command can both be set for.

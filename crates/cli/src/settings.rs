@@ -11,9 +11,8 @@
 //! values (`archive`), and what to do without an answer.
 
 use crate::flags::Global;
-use archive::{
-    Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, ServerConf, Settings,
-};
+use archive::{Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, Settings};
+use pgconf::ServerConf;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,12 +42,12 @@ pub(crate) struct Chosen {
 
 /// Chooses. `near_dir` is the data directory that the file at hand lies in, or the current one.
 pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chosen, Error> {
-    let mut conf = global.pgdata.as_deref().map(ServerConf::read).transpose()?;
+    let mut conf = global.pgdata.as_deref().map(read_conf).transpose()?;
     let (location, said_by) = match first_named(global, conf.as_ref())? {
         Some(found) => found,
         None => {
             let dir = near_dir.as_deref().ok_or_else(no_archive)?;
-            let near_conf = ServerConf::read(dir)?;
+            let near_conf = read_conf(dir)?;
             let text = archive_in(&near_conf).ok_or_else(no_archive)?.to_owned();
             conf.get_or_insert(near_conf);
             (text, format!("the configuration of \"{}\"", dir.display()))
@@ -121,6 +120,21 @@ fn first_named(
         },
         None => Ok(None),
     }
+}
+
+/// Reads the configuration of the server with this data directory; fails as [`ServerConf::read`] does.
+pub(crate) fn read_conf(dir: impl AsRef<Path>) -> Result<ServerConf, Error> {
+    ServerConf::read(dir.as_ref()).map_err(|error| {
+        let kind = match error.kind() {
+            pgconf::ErrorKind::Unavailable => ErrorKind::Unavailable,
+            pgconf::ErrorKind::Unusable => ErrorKind::Unusable,
+        };
+        let shown = Error::new(kind, error.to_string());
+        match error.hint() {
+            Some(hint) => shown.with_hint(hint),
+            None => shown,
+        }
+    })
 }
 
 /// `--pgdata` may name a configuration directory, as the server's own `-D` may; its `data_directory`

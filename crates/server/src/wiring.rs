@@ -6,8 +6,8 @@
 
 use crate::command::{self, Through};
 use crate::settings::{self, Job};
-use archive::ServerConf;
 use module::{Failure, Level, Loading, Process, Registration, Report, library_path};
+use pgconf::ServerConf;
 use std::ffi::CString;
 use std::path::Path;
 use std::time::Duration;
@@ -115,7 +115,7 @@ fn commands_in_files(process: Process) -> Result<Vec<Job>, Failure> {
     let config_file = parameter(c"config_file")?;
     let data_directory = parameter(c"data_directory")?;
     let conf = ServerConf::read_file(Path::new(&config_file), Path::new(&data_directory))
-        .map_err(crate::failure::of_archive)?;
+        .map_err(crate::failure::of_conf)?;
     let set = |job: &Job| excludes(*job, conf.get(text(job.command())).unwrap_or_default());
     Ok(libraries.into_iter().filter(set).collect())
 }

@@ -13,10 +13,7 @@ use super::{code, is_product, product, sources};
 const CIRCLE_FILES_MAX: usize = 3;
 
 /// Which rooms of `archive` each room may use. `error.rs` and `cancel.rs` count as `base`, and the crate's front page as none.
-const ROOMS: [(&str, &[&str]); 13] = [
-    // The server's configuration, which is going to leave.
-    ("conf", &["base", "conf_line"]),
-    ("conf_line", &[]),
+const ROOMS: [(&str, &[&str]); 11] = [
     ("base", &[]),
     ("store", &["base"]),
     ("options", &["base", "store"]),

@@ -111,7 +111,7 @@ fn take(archive: &Archive, found: Option<Object>) -> Result<Option<Stored>, Erro
             "\"{}\" is gone",
             archive.shown(BINDING_KEY)
         ))
-        .with_hint(if archive.is_directory() {
+        .with_hint(if archive.may_be_unmounted() {
             "Is the archive's file system still mounted?"
         } else {
             "Has the bucket or container been emptied, or is it another one now?"

@@ -130,9 +130,9 @@ impl Archive {
         format!("{}/{key}", self.store.place())
     }
 
-    /// Whether this is a directory, so that what is not there may be on a file system that is not mounted.
-    pub fn is_directory(&self) -> bool {
-        self.store.is_directory()
+    /// Whether what is not there may be on a file system that is not mounted.
+    pub fn may_be_unmounted(&self) -> bool {
+        self.store.may_be_unmounted()
     }
 
     /// What to call this archive in messages.

@@ -156,7 +156,7 @@ impl Archive {
             "archive \"{}\" holds no WAL and no \"{BINDING_KEY}\"",
             self.place()
         ))
-        .with_hint(if self.is_directory() {
+        .with_hint(if self.may_be_unmounted() {
             "Is the archive's file system mounted? Is this the right directory?"
         } else {
             "Is this the right bucket or container, and the right prefix?"

@@ -208,8 +208,8 @@ impl Store for FaultyStore {
         self.inner.prove_creation(trial)
     }
 
-    fn is_directory(&self) -> bool {
-        self.inner.is_directory()
+    fn may_be_unmounted(&self) -> bool {
+        self.inner.may_be_unmounted()
     }
 
     fn place(&self) -> String {

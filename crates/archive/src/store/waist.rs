@@ -186,8 +186,8 @@ pub trait Store: Send + Sync {
         Ok(())
     }
 
-    /// Whether this is a directory, so that what is not there may be on a file system that is not mounted.
-    fn is_directory(&self) -> bool {
+    /// Whether what is not there may be on a file system that is not mounted.
+    fn may_be_unmounted(&self) -> bool {
         false
     }
 

@@ -339,7 +339,7 @@ fn nothing_there(archive: &Archive) -> Error {
         "archive \"{}\" is empty and belongs to no system",
         archive.place()
     );
-    Error::new(ErrorKind::Unusable, message).with_hint(if archive.is_directory() {
+    Error::new(ErrorKind::Unusable, message).with_hint(if archive.may_be_unmounted() {
         "Is the right place named, and is its file system mounted?"
     } else {
         "Is the right place named?"

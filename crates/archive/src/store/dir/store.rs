@@ -227,7 +227,7 @@ impl Store for DirStore {
         self.disk.remove_dead(&self.directory()?, STAGED_PREFIX)
     }
 
-    fn is_directory(&self) -> bool {
+    fn may_be_unmounted(&self) -> bool {
         true
     }
 

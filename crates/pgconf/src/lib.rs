@@ -9,15 +9,18 @@
 //!
 //! The file is long because more than half of it are tests, one for each way in which a server finds its configuration.
 
+mod error;
+mod line;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::base::regular::open_without_waiting;
-use crate::conf_line::{Setting, parse_line};
-use crate::error::Error;
+use crate::line::{Setting, parse_line};
+
+pub use error::{Error, ErrorKind};
 
 /// How deep includes may nest: `CONF_FILE_MAX_DEPTH`, 15 to 18.
 const INCLUDE_DEPTH_MAX: u32 = 10;
@@ -55,9 +58,9 @@ impl ServerConf {
     ///
     /// The configuration file is the one named on the command line of its last start, else
     /// `postgresql.conf` in the data directory, else in the configuration directory that the last start was given for
-    /// this data directory. Fails with [`crate::ErrorKind::Unusable`] for a file that
+    /// this data directory. Fails with [`ErrorKind::Unusable`] for a file that
     /// the server would refuse, naming file and line, or if there is none;
-    /// [`crate::ErrorKind::Unavailable`] if one cannot be read.
+    /// [`ErrorKind::Unavailable`] if one cannot be read.
     pub fn read(data_dir: &Path) -> Result<ServerConf, Error> {
         ServerConf::read_beside(data_dir, Path::new(DEBIAN_CONFIGURATIONS))
     }
@@ -195,13 +198,11 @@ impl ServerConf {
 /// The `*.conf` files of a directory, sorted by bytes, hidden ones and directories left out.
 fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let could_not = |cause: io::Error| {
-        Error::io(
-            format!(
-                "could not open configuration directory \"{}\"",
-                dir.display()
-            ),
-            cause,
-        )
+        let what = format!(
+            "could not open configuration directory \"{}\"",
+            dir.display()
+        );
+        Error::io(&what, &cause)
     };
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(could_not)? {
@@ -223,11 +224,10 @@ fn conf_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 /// A file's text. Bytes that are not UTF-8 are replaced: the settings Walden asks for are texts.
 fn read_text(file: &Path, required: bool) -> Result<Option<String>, Error> {
     let failed = |cause: io::Error| {
-        let missing = cause.kind() == io::ErrorKind::NotFound;
         let what = format!("could not open configuration file \"{}\"", file.display());
-        let error = Error::io(what, cause);
-        if missing {
-            error.with_kind(crate::ErrorKind::Unusable)
+        let error = Error::io(&what, &cause);
+        if cause.kind() == io::ErrorKind::NotFound {
+            Error::unusable(error.to_string())
         } else {
             error
         }
@@ -256,6 +256,15 @@ fn read_text(file: &Path, required: bool) -> Result<Option<String>, Error> {
         )));
     }
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Opens whatever it is for reading: a fifo without waiting for somebody to write into it.
+fn open_without_waiting(path: &Path) -> io::Result<fs::File> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    fs::File::options()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
 }
 
 /// What the server's last start was told.
@@ -347,7 +356,6 @@ fn no_configuration(file: &Path, data_dir: &Path, debian: &Path) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
     use tempfile::{TempDir, tempdir};
 
     fn write(dir: &TempDir, name: &str, text: &str) {

@@ -2,7 +2,7 @@
 //! (15 to 18).
 //!
 //! Guarantees: accepts what the server accepts and nothing else, so that Walden never reads a setting that
-//! the server would refuse. Files and includes are `conf.rs`'s.
+//! the server would refuse. Files and includes are `lib.rs`'s.
 
 /// A parameter and its value, quotes and escapes resolved.
 #[derive(Debug, PartialEq, Eq)]
