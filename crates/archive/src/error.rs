@@ -93,9 +93,10 @@ impl Error {
         if let Some(inner) = inner {
             return Error {
                 kind: inner.kind,
-                message: match inner.message.starts_with(what.as_ref()) {
-                    true => inner.message.clone(),
-                    false => fit(format!("{}: {}", what.as_ref(), inner.message)),
+                message: if inner.message.starts_with(what.as_ref()) {
+                    inner.message.clone()
+                } else {
+                    fit(format!("{}: {}", what.as_ref(), inner.message))
                 },
                 hint: inner.hint.clone(),
                 mark: inner.mark,

@@ -43,9 +43,10 @@ fn named(file: &Path) -> Result<WalFileName, Error> {
 
 fn store(name: &WalFileName, flags: &Archive, global: &Global) -> Result<(), Error> {
     let bare = flags.file.components().count() == 1;
-    let near_dir = match bare {
-        true => settings::current_data_dir(),
-        false => settings::data_dir_of(&flags.file),
+    let near_dir = if bare {
+        settings::current_data_dir()
+    } else {
+        settings::data_dir_of(&flags.file)
     };
     let chosen = settings::choose(global, near_dir)?;
     // A bare name means a file in the pg_wal of the data directory at hand, as %f would.

@@ -38,9 +38,10 @@ pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
         warnings: count(Verdict::Warning),
         checks: &lines,
     };
-    let printed = match flags.json {
-        true => say::json(&report),
-        false => say::output(&report.text()),
+    let printed = if flags.json {
+        say::json(&report)
+    } else {
+        say::output(&report.text())
     };
     if report.failed > 0 {
         Outcome::Failed

@@ -115,16 +115,17 @@ fn exclusive<'a>(
     let (Some(name), Some(line)) = (get(library), get(command)) else {
         return;
     };
-    lines.push(match runs_walden(line) {
-        true => Line::passed(format!(
+    lines.push(if runs_walden(line) {
+        Line::passed(format!(
             "{library} is \"{name}\", {command} is Walden's own client"
-        )),
-        false => Line::failed(
+        ))
+    } else {
+        Line::failed(
             format!("{library} and {command} are both set"),
             format!(
                 "With both the server does not start. To keep the library, set {command} = ''."
             ),
-        ),
+        )
     });
 }
 

@@ -49,17 +49,17 @@ fn read(flags: &List, global: &Global) -> Result<Read, Error> {
     progress.doing("listing");
     let (files, beside) = look(&archive, &progress)?;
     let is_directory = matches!(chosen.settings.location, Location::Directory(_));
-    let forms = match flags.form || is_directory {
-        true => {
-            progress.doing("looking at first bytes");
-            Some(forms(&archive, &files, flags.form && !is_directory)?)
-        }
-        false => None,
+    let forms = if flags.form || is_directory {
+        progress.doing("looking at first bytes");
+        Some(forms(&archive, &files, flags.form && !is_directory)?)
+    } else {
+        None
     };
     progress.doing("reading");
-    let depth = match flags.wal {
-        true => Depth::Contents,
-        false => Depth::Names,
+    let depth = if flags.wal {
+        Depth::Contents
+    } else {
+        Depth::Names
     };
     let ranges = audit::ranges(&archive, &Inventory::of(&files), depth, &Cancel::new())?;
     drop(progress);
@@ -415,9 +415,10 @@ fn in_words(summary: &Summary) -> String {
         .as_ref()
         .zip(summary.last_segment.as_ref())
     {
-        let which = match first == last {
-            true => first.clone(),
-            false => format!("{first} to {last}"),
+        let which = if first == last {
+            first.clone()
+        } else {
+            format!("{first} to {last}")
         };
         words.push(format!(
             "{} ({which})",

@@ -76,9 +76,12 @@ impl Progress {
         let on_terminal = is_watched();
         if on_terminal || place == Where::Everywhere {
             let (ends, ended) = channel();
-            let show = move || match on_terminal {
-                true => on_terminal_until(&work, &ended),
-                false => in_lines_until(&work, &ended, PLAIN_EVERY, &mut io::stderr()),
+            let show = move || {
+                if on_terminal {
+                    on_terminal_until(&work, &ended)
+                } else {
+                    in_lines_until(&work, &ended, PLAIN_EVERY, &mut io::stderr())
+                }
             };
             // Without a thread there is nothing to see, which is no reason to fail.
             progress.thread = std::thread::Builder::new().spawn(show).ok();

@@ -29,9 +29,10 @@ pub(crate) fn run(flags: &Verify, global: &Global) -> Outcome {
             return Outcome::CouldNotTell;
         }
     };
-    let printed = match flags.json {
-        true => say::json(&Document::of(&report)),
-        false => say::output(&text(&report)),
+    let printed = if flags.json {
+        say::json(&Document::of(&report))
+    } else {
+        say::output(&text(&report))
     };
     match report.worst() {
         Some(Severity::Error) => Outcome::Failed,

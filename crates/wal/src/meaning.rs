@@ -149,9 +149,10 @@ impl<'a> Record<'a> {
             COMMIT | ABORT => Some(self.header.xid),
             _ => prepared_xid(self.header.info, self.magic, is_commit, main),
         };
-        Some(match is_commit {
-            true => Meaning::Commit { at, xid },
-            false => Meaning::Abort { at, xid },
+        Some(if is_commit {
+            Meaning::Commit { at, xid }
+        } else {
+            Meaning::Abort { at, xid }
         })
     }
 }

@@ -240,10 +240,7 @@ fn a_flipped_bit_in_wal_is_always_found_and_one_behind_its_end_never() {
             is_found, is_written,
             "segment {segment}, byte {at}, bit {bit}"
         );
-        match is_written {
-            true => found += 1,
-            false => passed += 1,
-        }
+        if is_written { found += 1 } else { passed += 1 }
     }
     assert!(found > 1000 && passed > 100, "{found} {passed}");
 }
@@ -323,9 +320,10 @@ fn a_record_that_was_given_up_needs_the_record_that_says_so() {
         wal.next_page_flags = 0x0008;
         let mut main = given_up.0.to_ne_bytes().to_vec();
         main.extend_from_slice(&0_i64.to_ne_bytes());
-        match says {
-            true => wal.short(0, 0xD0, &main),
-            false => wal.data(60),
+        if says {
+            wal.short(0, 0xD0, &main)
+        } else {
+            wal.data(60)
         };
         wal.fill(SEGMENT);
         let (name, bytes) = wal.segments(1).remove(0);

@@ -59,9 +59,10 @@ impl Pen {
     }
 
     fn header_bytes(&self) -> usize {
-        match self.at.is_multiple_of(self.segment) {
-            true => LONG_PAGE_HEADER_BYTES,
-            false => SHORT_HEADER,
+        if self.at.is_multiple_of(self.segment) {
+            LONG_PAGE_HEADER_BYTES
+        } else {
+            SHORT_HEADER
         }
     }
 

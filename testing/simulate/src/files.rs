@@ -97,9 +97,10 @@ impl Files {
         let folder = directory.path.join("pg_wal/archive_status");
         for name in ready.symmetric_difference(&directory.ready) {
             let note = folder.join(format!("{name}.ready"));
-            match ready.contains(name) {
-                true => std::fs::write(&note, "").expect("write"),
-                false => drop(std::fs::remove_file(&note)),
+            if ready.contains(name) {
+                std::fs::write(&note, "").expect("write")
+            } else {
+                drop(std::fs::remove_file(&note))
             }
         }
         directory.ready = ready;

@@ -144,9 +144,10 @@ impl Player<'_> {
         let Some(id) = world.free() else {
             return;
         };
-        let mode = match limits.is_perfect {
-            true => ArchiveMode::On,
-            false => world.mode(),
+        let mode = if limits.is_perfect {
+            ArchiveMode::On
+        } else {
+            world.mode()
         };
         let mut server = match (world.rng.usize(..3), &world.servers[upstream]) {
             (0, Some(source)) => {
@@ -230,9 +231,10 @@ impl Player<'_> {
                     .keys()
                     .filter_map(|key| parse_history_name(key))
                     .collect();
-                match known.is_empty() {
-                    true => Goal::Latest,
-                    false => Goal::Number(known[world.rng.usize(..known.len())]),
+                if known.is_empty() {
+                    Goal::Latest
+                } else {
+                    Goal::Number(known[world.rng.usize(..known.len())])
                 }
             }
             _ => Goal::Latest,

@@ -129,8 +129,9 @@ fn faults(seed: u64, module: &str) -> ExitCode {
             }
         }
     }
-    match hidden {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
+    if hidden {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     }
 }

@@ -94,9 +94,10 @@ impl Planted {
             Fault::BelievesPgWal if is_evidence && server.files.has(&ask.name) => Answer::Absent,
             Fault::OverlooksOtherForms if is_evidence => {
                 let dotted = format!("{}.", ask.name);
-                match shelf.kept.keys().any(|key| key.starts_with(&dotted)) {
-                    true => Answer::Absent,
-                    false => answer,
+                if shelf.kept.keys().any(|key| key.starts_with(&dotted)) {
+                    Answer::Absent
+                } else {
+                    answer
                 }
             }
             Fault::BelievesBrokenListings if weather == Weather::ListingsFail && is_unsure => {
@@ -154,9 +155,10 @@ impl Module for Planted {
     }
 
     fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str) {
-        match self.fault == Fault::CleansUpTooMuch && server.signal == Signal::Recovery {
-            true => remove_before(shelf, keep),
-            false => self.inner.clean_up(shelf, server, keep),
+        if self.fault == Fault::CleansUpTooMuch && server.signal == Signal::Recovery {
+            remove_before(shelf, keep)
+        } else {
+            self.inner.clean_up(shelf, server, keep)
         }
     }
 }

@@ -313,17 +313,19 @@ impl Reader {
     }
 
     fn check_chain(&self, at: u64, previous: u64, random: bool) -> Result<(), Trouble> {
-        let right = match random {
-            true => previous < at,
-            false => previous == self.read,
+        let right = if random {
+            previous < at
+        } else {
+            previous == self.read
         };
-        match right {
-            true => Ok(()),
-            false => Err(Trouble::None(format!(
+        if right {
+            Ok(())
+        } else {
+            Err(Trouble::None(format!(
                 "record with incorrect prev-link {} at {}",
                 lsn(previous),
                 lsn(at)
-            ))),
+            )))
         }
     }
 }

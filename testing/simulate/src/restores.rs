@@ -60,9 +60,10 @@ impl std::fmt::Debug for Shelf {
 impl Shelf {
     #[must_use]
     pub fn new(is_far: bool) -> Shelf {
-        let store = match is_far {
-            true => MemoryStore::remote(),
-            false => MemoryStore::new(),
+        let store = if is_far {
+            MemoryStore::remote()
+        } else {
+            MemoryStore::new()
         };
         Shelf {
             store,

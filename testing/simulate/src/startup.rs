@@ -258,12 +258,11 @@ impl Startup<'_> {
         let needed = redo < checkpoint || !control.is_shut_down || self.feed.requested;
         self.feed.copy_histories(timeline, self.feed.target)?;
         self.feed.replay_timeline = timeline;
-        let reached_target = match needed {
-            true => self.replay(redo, checkpoint)?,
-            false => {
-                self.replayed_end = self.reader.end;
-                false
-            }
+        let reached_target = if needed {
+            self.replay(redo, checkpoint)?
+        } else {
+            self.replayed_end = self.reader.end;
+            false
         };
         if self.feed.requested && self.place.is_some() && !reached_target {
             return fatal("recovery ended before configured recovery target was reached");
@@ -333,22 +332,19 @@ impl Startup<'_> {
 
     /// The redo loop; true if the target was reached (`PerformWalRecovery`).
     fn replay(&mut self, redo: u64, checkpoint: u64) -> Result<bool, Halt> {
-        let mut record = match redo < checkpoint {
-            true => {
-                self.replayed_end = redo;
-                self.reader.begin(redo);
-                let record = self.read_record()?;
-                if record.is_none() {
-                    return fatal("redo record is not there");
-                }
-                record
+        let mut record = if redo < checkpoint {
+            self.replayed_end = redo;
+            self.reader.begin(redo);
+            let record = self.read_record()?;
+            if record.is_none() {
+                return fatal("redo record is not there");
             }
-            false => {
-                self.replayed_end = self.reader.end;
-                let written = self.feed.find_at(self.reader.read, self.reader.end);
-                self.feed.state = written.or(self.feed.state);
-                self.read_record()?
-            }
+            record
+        } else {
+            self.replayed_end = self.reader.end;
+            let written = self.feed.find_at(self.reader.read, self.reader.end);
+            self.feed.state = written.or(self.feed.state);
+            self.read_record()?
         };
         while let Some(now) = record {
             self.apply(&now)?;
@@ -437,18 +433,17 @@ impl Startup<'_> {
             return;
         }
         let tree = self.feed.host.tree();
-        let before = match redo == record.written.lsn {
-            true => tree.node(id).parent,
+        let before = if redo == record.written.lsn {
+            tree.node(id).parent
+        } else {
             // The last one before redo, on the line that was replayed.
-            false => {
-                let mut at = tree.node(id).parent;
-                while let Some(now) = at
-                    && tree.node(now).written.lsn >= redo
-                {
-                    at = tree.node(now).parent;
-                }
-                at
+            let mut at = tree.node(id).parent;
+            while let Some(now) = at
+                && tree.node(now).written.lsn >= redo
+            {
+                at = tree.node(now).parent;
             }
+            at
         };
         let timeline = self.feed.replay_timeline;
         let control = &mut self.feed.server.control;
@@ -836,9 +831,10 @@ impl Feed<'_> {
                     starts = false;
                 }
             }
-            let got = match starts {
-                true => None,
-                false => self.host.stream(self.server, self.file_timeline, ask.page),
+            let got = if starts {
+                None
+            } else {
+                self.host.stream(self.server, self.file_timeline, ask.page)
             };
             self.flushed = got.unwrap_or(0);
             if self.flushed >= needed {
@@ -883,9 +879,10 @@ impl Pages for Feed<'_> {
             let page = page.and_then(|file| file.get(offset..offset + PAGE as usize));
             let is_stream = self.open.is_some_and(|open| open.source == Source::Stream);
             if let Some(page) = page {
-                let valid = match is_stream {
-                    true => self.flushed.saturating_sub(ask.page).min(PAGE),
-                    false => PAGE,
+                let valid = if is_stream {
+                    self.flushed.saturating_sub(ask.page).min(PAGE)
+                } else {
+                    PAGE
                 };
                 let page = page.to_vec();
                 if !self.standby {

@@ -161,9 +161,10 @@ impl Host for World {
     fn wait(&mut self, server: &mut Server) -> Wait {
         self.weather_passes();
         if self.plan.waits == 0 {
-            return match self.plan.promotes {
-                true => Wait::Promote,
-                false => Wait::Stop,
+            return if self.plan.promotes {
+                Wait::Promote
+            } else {
+                Wait::Stop
             };
         }
         self.plan.waits -= 1;
@@ -597,9 +598,10 @@ impl World {
         };
         for _ in 0..count {
             // Lengths of few values, so that copies of a server write records of equal lengths.
-            let main = match self.rng.bool() {
-                true => longest / (1 << self.rng.usize(..3)),
-                false => self.rng.usize(10..longest),
+            let main = if self.rng.bool() {
+                longest / (1 << self.rng.usize(..3))
+            } else {
+                self.rng.usize(10..longest)
             };
             if let Some(server) = &mut self.servers[id] {
                 server.data(&mut self.tree, main);

@@ -167,9 +167,10 @@ impl Soak<'_> {
     }
 
     fn kill_server(&mut self, of_primary: bool) -> Result<&'static str> {
-        let (server, what) = match of_primary {
-            true => (&self.primary, "kill primary"),
-            false => (&self.standby, "kill standby"),
+        let (server, what) = if of_primary {
+            (&self.primary, "kill primary")
+        } else {
+            (&self.standby, "kill standby")
         };
         server.kill()?;
         server.launch()?;

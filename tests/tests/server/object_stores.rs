@@ -64,9 +64,10 @@ fn recovery_and_a_standby(make: Make, is_encrypted: bool) -> Result<()> {
 }
 
 fn recovery_and_a_standby_from(lab: &Lab, archive: &InStore<'_>, is_encrypted: bool) -> Result<()> {
-    let key = match is_encrypted {
-        true => Some(Key::new(lab, "key")?),
-        false => None,
+    let key = if is_encrypted {
+        Some(Key::new(lab, "key")?)
+    } else {
+        None
     };
     // Who archives holds no identity.
     let settings = match &key {

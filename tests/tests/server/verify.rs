@@ -400,9 +400,10 @@ fn every_kind_of_damage_is_named_and_never_replayed() -> Result<()> {
                 failed.push(format!("{what}: {why:#}"));
             }
         }
-        match failed.is_empty() {
-            true => Ok(()),
-            false => bail!("{}", failed.join("\n")),
+        if failed.is_empty() {
+            Ok(())
+        } else {
+            bail!("{}", failed.join("\n"))
         }
     })
 }

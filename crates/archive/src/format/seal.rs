@@ -233,11 +233,12 @@ pub fn round_trip(recipients: &Recipients, identity_file: &IdentityFile) -> Resu
         Err(NotOpened::Unsound(cause)) => return Err(in_memory(cause)),
         Err(NotOpened::Unknown) => {}
     }
-    match back == CONTENTS {
-        true => Ok(()),
-        false => Err(Error::unusable(
+    if back == CONTENTS {
+        Ok(())
+    } else {
+        Err(Error::unusable(
             "what was encrypted in memory was decrypted to something else",
-        )),
+        ))
     }
 }
 

@@ -83,9 +83,10 @@ fn lowest(archive: &Archive, timeline: TimelineId) -> Result<Option<(SegmentName
         {
             lowest = Some((name, entry.key));
         }
-        match lowest.is_some() && archive.store.lists_in_order() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if lowest.is_some() && archive.store.lists_in_order() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     })?;
     Ok(lowest)

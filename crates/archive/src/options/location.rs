@@ -153,9 +153,10 @@ impl FromStr for Location {
         // A key with a colon behind it looks like a scheme, too.
         let is_word = scheme.len() <= SCHEME_BYTES_MAX
             && scheme.chars().all(|letter| letter.is_ascii_lowercase());
-        let shown = match is_word {
-            true => format!(" \"{scheme}:\""),
-            false => String::new(),
+        let shown = if is_word {
+            format!(" \"{scheme}:\"")
+        } else {
+            String::new()
         };
         Err(
             Error::unusable(format!("archive location scheme{shown} is not supported"))

@@ -75,12 +75,11 @@ fn not_a_recipient(part: &str) -> Error {
     }
     // What does not look like a public key is not repeated: it may be half of a secret one.
     let is_public = ["age1", "ssh-"].iter().any(|kind| part.starts_with(kind));
-    let shown = match is_public || part.len() <= SHORT_MAX {
-        true => {
-            let shown: String = part.chars().take(REPEATED_MAX).collect();
-            format!("\"{}\" ", printable(&shown))
-        }
-        false => String::new(),
+    let shown = if is_public || part.len() <= SHORT_MAX {
+        let shown: String = part.chars().take(REPEATED_MAX).collect();
+        format!("\"{}\" ", printable(&shown))
+    } else {
+        String::new()
     };
     Error::unusable(format!("recipient {shown}is not an age public key")).with_hint(
         "Give public keys as age-keygen makes them, comma separated: they begin with \"age1\". Keys of SSH and of \

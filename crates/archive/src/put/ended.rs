@@ -223,9 +223,10 @@ pub(super) fn wal_bytes(summary: &SegmentSummary) -> u64 {
         SegmentEnd::Ended(lsn) => {
             let bytes = lsn.offset_in_segment(header.segment_size);
             let in_page = bytes % u64::from(header.block_size);
-            let is_bare = match bytes == in_page {
-                true => in_page <= LONG_PAGE_HEADER_BYTES as u64,
-                false => in_page == SHORT_PAGE_HEADER_BYTES,
+            let is_bare = if bytes == in_page {
+                in_page <= LONG_PAGE_HEADER_BYTES as u64
+            } else {
+                in_page == SHORT_PAGE_HEADER_BYTES
             };
             if is_bare { bytes - in_page } else { bytes }
         }

@@ -272,9 +272,10 @@ impl Offer<'_> {
                 Compression::None
             }
         };
-        let digest = match options.recipients.is_empty() {
-            false => self.digest(workspace.parts().chunk)?,
-            true => None,
+        let digest = if options.recipients.is_empty() {
+            None
+        } else {
+            self.digest(workspace.parts().chunk)?
         };
         self.source.rewind()?;
         let staged = self.archive.store.stage(&self.key)?;

@@ -80,19 +80,21 @@ impl Offer<'_> {
     ) -> Result<Known, Error> {
         // As initdb and pg_resetwal begin WAL.
         if own.first.is_some_and(|(_, previous)| previous == Lsn(0)) {
-            return match has_older(self.archive, &own.name)? {
-                true => Ok(Known::Nothing(
+            return if has_older(self.archive, &own.name)? {
+                Ok(Known::Nothing(
                     "it follows nothing, as after pg_resetwal".to_owned(),
-                )),
-                false => Ok(Known::Same),
+                ))
+            } else {
+                Ok(Known::Same)
             };
         }
         let key = key_of(&WalFileName::Segment(*before));
         let Some(object) = self.archive.store.open(&key)? else {
-            return match begins && has_older(self.archive, before)? {
-                true => Ok(Known::Nothing("that is missing".to_owned())),
+            return if begins && has_older(self.archive, before)? {
+                Ok(Known::Nothing("that is missing".to_owned()))
+            } else {
                 // The archive begins here.
-                false => Ok(Known::Same),
+                Ok(Known::Same)
             };
         };
         let there = self
@@ -131,9 +133,10 @@ impl Offer<'_> {
         there.must_hold_still()?;
         // A stored one that is damaged, or was cut at a timeline's end, is no other server's for that.
         let is_whole = compared.stored.is_some_and(|summary| !summary.is_cut());
-        match is_whole {
-            true => Err(self.another(before, &format!("it is not file \"{}\"", path.display()))),
-            false => Ok(Known::Nothing("it is not whole".to_owned())),
+        if is_whole {
+            Err(self.another(before, &format!("it is not file \"{}\"", path.display())))
+        } else {
+            Ok(Known::Nothing("it is not whole".to_owned()))
         }
     }
 
@@ -261,9 +264,10 @@ pub(crate) fn has_later(archive: &Archive, name: &WalFileName) -> Result<bool, E
                 Some(WalFileName::Segment(found) | WalFileName::Partial(found)) => found > *own,
                 _ => false,
             };
-            match has_later {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if has_later {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         })?;
     Ok(has_later)

@@ -104,9 +104,10 @@ impl Store for MemoryStore {
 
     fn settle(&self, key: &str) -> Result<(), Error> {
         waist::check_key(key)?;
-        match self.lock().objects.contains_key(key) {
-            true => Ok(()),
-            false => Err(Error::unavailable(format!("object \"{key}\" is not there"))),
+        if self.lock().objects.contains_key(key) {
+            Ok(())
+        } else {
+            Err(Error::unavailable(format!("object \"{key}\" is not there")))
         }
     }
 

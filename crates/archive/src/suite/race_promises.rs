@@ -57,9 +57,10 @@ fn race(archives: &[Archive], name: &WalFileName, sources: &[PathBuf]) -> Vec<Re
 
 /// Six writers: each compression twice; every other round also encrypted.
 fn archives(bench: &Bench<'_>, round: u64) -> Result<Vec<Archive>, Broken> {
-    let ways = match round.is_multiple_of(2) {
-        true => COMPRESSIONS.iter().chain(&COMPRESSIONS).copied().collect(),
-        false => WAYS.to_vec(),
+    let ways = if round.is_multiple_of(2) {
+        COMPRESSIONS.iter().chain(&COMPRESSIONS).copied().collect()
+    } else {
+        WAYS.to_vec()
     };
     let archives = ways.into_iter().map(|way| bench.archive(way));
     Ok(archives.collect::<Result<_, _>>()?)

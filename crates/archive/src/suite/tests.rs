@@ -51,9 +51,10 @@ struct Memories {
 
 impl Subject for Memories {
     fn reset(&mut self) -> Result<(), Error> {
-        self.store = match self.are_far {
-            true => MemoryStore::remote(),
-            false => MemoryStore::new(),
+        self.store = if self.are_far {
+            MemoryStore::remote()
+        } else {
+            MemoryStore::new()
         };
         Ok(())
     }

@@ -177,9 +177,10 @@ impl Worker {
                     self.left_behind.could_not_tell(name);
                 }
                 // What was said at the start only belongs beside the FATAL that it leads to.
-                return match phase.stops() && self.libraries.has_reported(&failure) {
-                    true => Answer::CouldNotTell(failure.message),
-                    false => Answer::Reported,
+                return if phase.stops() && self.libraries.has_reported(&failure) {
+                    Answer::CouldNotTell(failure.message)
+                } else {
+                    Answer::Reported
                 };
             }
             let left = give_up.saturating_duration_since(Instant::now());

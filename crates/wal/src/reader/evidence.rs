@@ -19,11 +19,10 @@ pub(crate) fn of_record(page: &[u8], lsn: Lsn, previous: Option<Lsn>, is_cut: bo
         return false;
     };
     let follows = previous == Some(RecordHeader::read(header).previous);
-    let is_record = match is_cut {
-        true => follows && has_some_length(page, header),
-        false => {
-            follows || previous.is_some_and(|previous| is_valid(page, &behind(header, previous)))
-        }
+    let is_record = if is_cut {
+        follows && has_some_length(page, header)
+    } else {
+        follows || previous.is_some_and(|previous| is_valid(page, &behind(header, previous)))
     };
     is_record || has_follower(page, lsn)
 }

@@ -92,8 +92,9 @@ impl PageHeader {
 
 /// How long a page's header is.
 pub(crate) fn header_bytes(is_first: bool) -> usize {
-    match is_first {
-        true => LONG_PAGE_HEADER_BYTES,
-        false => SHORT_PAGE_HEADER_BYTES,
+    if is_first {
+        LONG_PAGE_HEADER_BYTES
+    } else {
+        SHORT_PAGE_HEADER_BYTES
     }
 }

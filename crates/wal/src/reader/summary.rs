@@ -171,9 +171,10 @@ impl SegmentSummary {
         let found = next.header.timeline;
         // A timeline may begin at the boundary, and be left for another in the same segment.
         let begins = found <= next.name.timeline() && found > self.name.timeline();
-        match found == self.timeline || begins || self.begins_over_boundary(next) {
-            true => Ok(()),
-            false => Err(self.other_timeline(next)),
+        if found == self.timeline || begins || self.begins_over_boundary(next) {
+            Ok(())
+        } else {
+            Err(self.other_timeline(next))
         }
     }
 

@@ -191,9 +191,10 @@ impl Walk {
         let bytes = rest.get(..taken).unwrap_or_default();
         let Some(mut open) = self.open.take() else {
             self.head.go_on(bytes);
-            return match expected as usize > rest.len() {
-                true => Ok(None),
-                false => self.padding(rest, taken, at).map(Some),
+            return if expected as usize > rest.len() {
+                Ok(None)
+            } else {
+                self.padding(rest, taken, at).map(Some)
             };
         };
         let had_header = open.header().is_some();
@@ -318,13 +319,14 @@ impl Walk {
             return Ok(None);
         }
         let next = self.padding(bytes, length, lsn)?;
-        let end = match header.is_switch() {
-            true => Lsn(self
+        let end = if header.is_switch() {
+            Lsn(self
                 .header
                 .address
                 .0
-                .saturating_add(self.header.segment_size.bytes())),
-            false => Lsn(lsn.0.saturating_add(next as u64)),
+                .saturating_add(self.header.segment_size.bytes()))
+        } else {
+            Lsn(lsn.0.saturating_add(next as u64))
         };
         self.done(
             &Record {

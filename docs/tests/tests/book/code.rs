@@ -97,9 +97,10 @@ fn compile_c(text: &str, server: &Installation) -> Result<()> {
     );
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("block.c");
-    let prelude = match text.contains("#include") {
-        true => "",
-        false => C_PRELUDE,
+    let prelude = if text.contains("#include") {
+        ""
+    } else {
+        C_PRELUDE
     };
     fs::write(&file, format!("{prelude}#line 1 \"block\"\n{text}"))?;
     let mut command = Command::new("cc");

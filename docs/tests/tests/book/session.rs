@@ -195,9 +195,10 @@ impl<'lab> Session<'lab> {
             last = self.run(typed)?.1;
             Ok(is_shown(&shown, &last))
         };
-        let right = match wait {
-            true => wait_until("the output that is shown", &mut look).is_ok(),
-            false => look()?,
+        let right = if wait {
+            wait_until("the output that is shown", &mut look).is_ok()
+        } else {
+            look()?
         };
         ensure!(right, "the book shows:\n{shown}but this came:\n{last}");
         Ok(())
@@ -206,9 +207,10 @@ impl<'lab> Session<'lab> {
     /// Runs a command in its user's shell; answers with whether it succeeded, and what it said.
     fn run(&self, typed: &Typed) -> Result<(bool, String)> {
         let state = self.lab.dir().join("state");
-        let (user, mut command) = match typed.by_server_user {
-            true => ("server", self.lab.server_command("sh")),
-            false => ("you", self.lab.command("sh")),
+        let (user, mut command) = if typed.by_server_user {
+            ("server", self.lab.server_command("sh"))
+        } else {
+            ("you", self.lab.command("sh"))
         };
         let script = state.join(format!("{user}.sh"));
         fs::write(&script, format!("{}\n", self.here(&typed.command)))?;

@@ -277,10 +277,14 @@ impl Inner {
             Some(length) => length.parse().map_err(io::Error::other)?,
             None => 0,
         };
-        while match is_chunked {
-            true => !request.bytes.ends_with(b"\r\n0\r\n\r\n"),
-            false => request.bytes.len() < head + length,
-        } {
+        let is_whole = |bytes: &[u8]| {
+            if is_chunked {
+                bytes.ends_with(b"\r\n0\r\n\r\n")
+            } else {
+                bytes.len() >= head + length
+            }
+        };
+        while !is_whole(&request.bytes) {
             self.more(stream, &mut request.bytes)?;
         }
         Ok(request)

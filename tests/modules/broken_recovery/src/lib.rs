@@ -100,9 +100,10 @@ struct Word;
 
 impl Check for Word {
     fn check(value: &str) -> Result<(), String> {
-        match WORDS.iter().any(|(word, _)| *word == value) {
-            true => Ok(()),
-            false => Err("There is no such fault.".to_owned()),
+        if WORDS.iter().any(|(word, _)| *word == value) {
+            Ok(())
+        } else {
+            Err("There is no such fault.".to_owned())
         }
     }
 }

@@ -161,10 +161,7 @@ fn each_of_ten_thousand_flipped_bits_is_found_and_none_behind_the_end_of_wal_is(
                 "bit {bit} of byte {at} of \"{}\": found is {found}",
                 segment.name
             );
-            match is_written {
-                true => in_wal += 1,
-                false => behind += 1,
-            }
+            if is_written { in_wal += 1 } else { behind += 1 }
         }
         println!(
             "{} segments: {in_wal} of {in_wal} flipped bits in WAL were found, 0 of {behind} behind its end reported",

@@ -125,9 +125,10 @@ fn others(scene: &Scene, numbers: std::ops::RangeInclusive<u64>) {
 fn behind_a_file_that_is_refused_none_of_the_same_server_appears() {
     for far in [false, true] {
         for jobs in [1, 4, 8] {
-            let scene = match far {
-                false => Scene::over(jobs, |store| Box::new(store)),
-                true => Scene::far(jobs, |store| Box::new(store)),
+            let scene = if far {
+                Scene::far(jobs, |store| Box::new(store))
+            } else {
+                Scene::over(jobs, |store| Box::new(store))
             };
             let names = scene.backlog(12);
             // The right server has archived 3 to 5; 1 and 2 are from before they were two.
@@ -223,9 +224,10 @@ fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
 #[test]
 fn the_first_file_of_a_run_must_follow_what_is_stored_before_it() {
     for far in [false, true] {
-        let scene = match far {
-            false => Scene::over(4, |store| Box::new(store)),
-            true => Scene::far(4, |store| Box::new(store)),
+        let scene = if far {
+            Scene::far(4, |store| Box::new(store))
+        } else {
+            Scene::over(4, |store| Box::new(store))
         };
         let names = scene.backlog(12);
         // The other server is behind this one: no name of theirs is the same any more.
@@ -241,9 +243,10 @@ fn the_first_file_of_a_run_must_follow_what_is_stored_before_it() {
 #[test]
 fn a_segment_behind_one_that_was_never_offered_must_follow_what_is_stored() {
     for far in [false, true] {
-        let scene = match far {
-            false => Scene::over(1, |store| Box::new(store)),
-            true => Scene::far(1, |store| Box::new(store)),
+        let scene = if far {
+            Scene::far(1, |store| Box::new(store))
+        } else {
+            Scene::over(1, |store| Box::new(store))
         };
         let names = scene.backlog(6);
         scene.archive(&names[0], LONG).unwrap();

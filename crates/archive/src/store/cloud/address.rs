@@ -283,9 +283,10 @@ impl FromStr for Address {
                 // The value is not repeated: it may be a secret that does not belong there.
                 let is_word = name.len() <= OPTION_BYTES_MAX
                     && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-                let shown = match is_word {
-                    true => format!("option \"{name}\""),
-                    false => "an option".to_owned(),
+                let shown = if is_word {
+                    format!("option \"{name}\"")
+                } else {
+                    "an option".to_owned()
                 };
                 Error::unusable(format!(
                     "{shown} of archive location \"{scheme}://{bucket}\" {why}"

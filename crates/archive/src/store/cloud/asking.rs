@@ -154,9 +154,10 @@ mod tests {
         let answer = runtime.block_on(ask(&gate, SILENCE_MAX, || {
             let before = asked.fetch_add(1, Ordering::SeqCst);
             async move {
-                match before < failures {
-                    true => Err(failing(status)),
-                    false => Ok(()),
+                if before < failures {
+                    Err(failing(status))
+                } else {
+                    Ok(())
                 }
             }
         }));

@@ -415,9 +415,10 @@ fn not_a_credential(address: &Address, credential: &Credential) -> Error {
             .iter()
             .any(|kind| name.starts_with(kind))
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    let named = match is_name {
-        true => format!("\"{name}\""),
-        false => "the name".to_owned(),
+    let named = if is_name {
+        format!("\"{name}\"")
+    } else {
+        "the name".to_owned()
     };
     Error::unusable(format!(
         "{named} on line {line} of credentials file \"{shown}\" is no credential"

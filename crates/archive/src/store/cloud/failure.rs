@@ -124,9 +124,10 @@ impl Failure {
             (Some(_), None, _) => after_status(&whole).to_owned(),
             (None, ..) => first_cause(error),
         };
-        let text = match is_of_credentials {
-            true => format!("could not get credentials: {text}"),
-            false => text,
+        let text = if is_of_credentials {
+            format!("could not get credentials: {text}")
+        } else {
+            text
         };
         Failure {
             meaning,

@@ -102,13 +102,16 @@ pub(super) fn prove_creation(shared: &Shared, trial: Trial<'_>) -> Result<(), Er
             }
             Ok(())
         }
-        Trial::Again { key, bytes } => match create_again(shared, key, bytes.to_vec())? {
-            true => Ok(()),
-            false => Err(overwrites(
-                shared,
-                &format!("\"{key}\", which was there, was created once more"),
-            )),
-        },
+        Trial::Again { key, bytes } => {
+            if create_again(shared, key, bytes.to_vec())? {
+                Ok(())
+            } else {
+                Err(overwrites(
+                    shared,
+                    &format!("\"{key}\", which was there, was created once more"),
+                ))
+            }
+        }
     }
 }
 
@@ -118,12 +121,13 @@ fn prove_once(shared: &Shared, create: impl Fn(&str) -> Result<(), Error>) -> Re
     let verdict = create(&key).and_then(|()| again(shared, &key));
     // Who archives need not be allowed to remove anything.
     drop(shared.remove(&key));
-    match verdict? {
-        true => Ok(()),
-        false => Err(overwrites(
+    if verdict? {
+        Ok(())
+    } else {
+        Err(overwrites(
             shared,
             "an object that was there was created once more",
-        )),
+        ))
     }
 }
 

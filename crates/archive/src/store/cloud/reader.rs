@@ -78,9 +78,10 @@ impl Pace {
     fn goes_on(&mut self, waited: Duration, bytes: usize) -> Result<(), Failure> {
         self.waited += waited;
         self.bytes += bytes as u64;
-        match self.waited > SILENCE_MAX + Duration::from_secs(self.bytes / SLOWEST) {
-            false => Ok(()),
-            true => Err(Failure::trickle(self.bytes, self.waited.as_secs())),
+        if self.waited > SILENCE_MAX + Duration::from_secs(self.bytes / SLOWEST) {
+            Err(Failure::trickle(self.bytes, self.waited.as_secs()))
+        } else {
+            Ok(())
         }
     }
 }

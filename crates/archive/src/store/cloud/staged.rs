@@ -205,9 +205,10 @@ impl CloudStaged {
             let staged = staged.clone();
             async move { client.delete(&staged).await }
         }));
-        Ok(match created {
-            true => Published::Created,
-            false => Published::Exists,
+        Ok(if created {
+            Published::Created
+        } else {
+            Published::Exists
         })
     }
 
@@ -220,9 +221,10 @@ impl CloudStaged {
         self.shared.ask(limit_for(self.sent), move |client| {
             let (from, to) = (from.clone(), to.clone());
             async move {
-                match overwrites {
-                    false => client.copy_if_not_exists(&from, &to).await,
-                    true => client.copy(&from, &to).await,
+                if overwrites {
+                    client.copy(&from, &to).await
+                } else {
+                    client.copy_if_not_exists(&from, &to).await
                 }
             }
         })
@@ -252,9 +254,10 @@ impl CloudStaged {
 
     fn publish_whole(&mut self) -> Result<Published, Error> {
         let options = PutOptions {
-            mode: match self.shared.overwrites() {
-                false => PutMode::Create,
-                true => PutMode::Overwrite,
+            mode: if self.shared.overwrites() {
+                PutMode::Overwrite
+            } else {
+                PutMode::Create
             },
             attributes: self.attributes(),
             ..PutOptions::default()

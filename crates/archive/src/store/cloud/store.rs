@@ -102,9 +102,10 @@ impl Store for CloudStore {
         let from = From::after(&self.shared, start_after);
         self.shared.each(prefix, from, &mut |entry| {
             // A store that does not know the question shows all.
-            match is_ours(&entry) && entry.key.as_str() > start_after {
-                true => visit(entry),
-                false => ControlFlow::Continue(()),
+            if is_ours(&entry) && entry.key.as_str() > start_after {
+                visit(entry)
+            } else {
+                ControlFlow::Continue(())
             }
         })
     }

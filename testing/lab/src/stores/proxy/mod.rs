@@ -94,10 +94,7 @@ impl Proxy {
             self.server.close()?;
         }
         relay.behaviour.send_replace(Arc::new(behaviour));
-        match refuses {
-            true => Ok(()),
-            false => self.server.open(),
-        }
+        if refuses { Ok(()) } else { self.server.open() }
     }
 
     /// All requests since the last [`Proxy::clear`], in the order in which they came.

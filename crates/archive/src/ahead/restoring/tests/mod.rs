@@ -142,12 +142,15 @@ impl Store for Watched {
                 .entry(key.to_owned())
                 .or_default() += 1;
         }
-        Ok(object.map(|object| match poisoned {
-            true => Object {
-                reader: Box::new(Poison),
-                ..object
-            },
-            false => object,
+        Ok(object.map(|object| {
+            if poisoned {
+                Object {
+                    reader: Box::new(Poison),
+                    ..object
+                }
+            } else {
+                object
+            }
         }))
     }
 
