@@ -110,7 +110,7 @@ const MAY_SLEEP: [&str; 13] = [
     "crates/archive/src/store/cloud/asking.rs",
     "crates/archive/src/suite/store_promises.rs",
     "crates/wire/src/ask.rs",
-    "crates/server/src/worker/desk.rs",
+    "crates/server/src/worker/request_server.rs",
     "crates/cli/src/restore.rs",
     "testing/lab/src/wait.rs",
     "bench/src/watch.rs",

@@ -21,7 +21,7 @@ pub struct Cancel {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    bell: Condvar,
+    notifier: Condvar,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Default for Shared {
         };
         Shared {
             state: Mutex::new(state),
-            bell: Condvar::new(),
+            notifier: Condvar::new(),
         }
     }
 }
@@ -55,13 +55,13 @@ impl Cancel {
     /// Asks. There is no way back: start the next operation with a new [`Cancel`].
     pub fn cancel(&self) {
         self.state().asked = true;
-        self.shared.bell.notify_all();
+        self.shared.notifier.notify_all();
     }
 
     /// Lets the operation stand still at its next chunk, or go on again.
     pub(crate) fn hold(&self, held: bool) {
         self.state().held = held;
-        self.shared.bell.notify_all();
+        self.shared.notifier.notify_all();
     }
 
     /// True once it has been asked for.
@@ -73,7 +73,7 @@ impl Cancel {
     pub fn wait(&self, pause: Duration) -> bool {
         let (state, _) = self
             .shared
-            .bell
+            .notifier
             .wait_timeout_while(self.state(), pause, |state| !state.asked)
             .unwrap_or_else(PoisonError::into_inner);
         state.asked
@@ -90,7 +90,7 @@ impl Cancel {
         if state.held {
             (state, _) = self
                 .shared
-                .bell
+                .notifier
                 .wait_timeout_while(state, HELD_MAX, |state| state.held && !state.asked)
                 .unwrap_or_else(PoisonError::into_inner);
         }

@@ -30,8 +30,8 @@ mod store;
 pub mod suite;
 
 pub use admin::clean_up::{ByHand, Cleaned, CleanedByHand};
-pub use ahead::archiving::{UploadLimits, UploadNote, Uploads};
-pub use ahead::restoring::{Asking, PREFETCH_MAX, Prefetch, Tally, Wanted};
+pub use ahead::archiving::{Archiving, ArchivingLimits, ArchivingNote};
+pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, Tally, Wanted};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
 pub use base::printable::{PRINTABLE_BYTES_MAX, printable};

@@ -10,8 +10,8 @@
 use crate::failure;
 use crate::settings;
 use archive::{
-    Archive, Backoff, CONNECT_WAIT_MAX, ClusterSecret, ErrorKind, PROGRESS_WAIT_MAX, Place, Put,
-    UploadNote, Uploads,
+    Archive, Archiving, ArchivingNote, Backoff, CONNECT_WAIT_MAX, ClusterSecret, ErrorKind,
+    PROGRESS_WAIT_MAX, Place, Put,
 };
 use module::{
     ArchiveModule, Archived, Bell, Failure, Level, Module, Process, RELOAD_GRACE, Report, Task,
@@ -41,7 +41,7 @@ pub(crate) struct Archiver {
 
 struct Open {
     settings: Place,
-    uploads: Uploads,
+    archiving: Archiving,
 }
 
 /// An open archive, and how many staged files of dead writers were removed from it.
@@ -99,7 +99,7 @@ impl ArchiveModule for Archiver {
         match &outcome {
             Ok(Archived::Durably) => {
                 if let Some(since) = self.failing_since.take() {
-                    process.report(&told(UploadNote::Recovered {
+                    process.report(&told(ArchivingNote::Recovered {
                         name: *file,
                         after: since.elapsed(),
                     }));
@@ -129,13 +129,13 @@ impl Archiver {
         begun: Instant,
     ) -> Result<Archived, Failure> {
         let deadline = begun + settings::archive_timeout(process);
-        let limits = settings::upload_limits(process);
+        let limits = settings::archiving_limits(process);
         let what = format!("could not archive file \"{file}\"");
         if let Some(not_open) = self.open(process, file, deadline)? {
             return self.not_yet(process, file, not_open, begun);
         }
         let asked = self
-            .uploads()?
+            .archiving()?
             .ask(file, path, deadline, limits)
             .map_err(|error| failure::while_doing(&what, &error))?;
         if let Some(put) = asked {
@@ -181,7 +181,7 @@ impl Archiver {
             }
             Woken::Deadline | Woken::Event => {
                 let seconds = begun.elapsed().as_secs();
-                let going_on = self.uploads()?.last_progress(file).is_some();
+                let going_on = self.archiving()?.last_progress(file).is_some();
                 Err(Failure::new(format!(
                     "could not archive file \"{file}\" within {seconds} s"
                 ))
@@ -195,9 +195,9 @@ impl Archiver {
         }
     }
 
-    fn uploads(&self) -> Result<&Uploads, Failure> {
+    fn archiving(&self) -> Result<&Archiving, Failure> {
         let open = self.open.as_ref();
-        open.map(|open| &open.uploads)
+        open.map(|open| &open.archiving)
             .ok_or_else(|| Failure::new("the archive is not open"))
     }
 
@@ -209,23 +209,23 @@ impl Archiver {
         begun: Instant,
         deadline: Instant,
     ) -> Result<Waited<Result<Put, archive::Error>>, Failure> {
-        let uploads = self.uploads()?;
+        let archiving = self.archiving()?;
         let mut give_up = (deadline + ANSWER_GRACE, Woken::Deadline);
         let mut look = begun + PROGRESS_WAIT_MAX;
         loop {
             self.bell.silence();
-            while let Some(note) = uploads.note() {
+            while let Some(note) = archiving.note() {
                 // Where more than this one wait has failed, the end of all of it is told by the call that ends it.
-                let recovered = matches!(note, UploadNote::Recovered { .. });
+                let recovered = matches!(note, ArchivingNote::Recovered { .. });
                 if !recovered || self.failing_since.is_none() {
                     process.report(&told(note));
                 }
             }
-            if let Some(outcome) = uploads.poll(file) {
+            if let Some(outcome) = archiving.poll(file) {
                 return Ok(Waited::Done(outcome));
             }
             let heed_reload = give_up.1 == Woken::Deadline;
-            let in_trouble = uploads.is_in_trouble();
+            let in_trouble = archiving.is_in_trouble();
             if in_trouble {
                 must_not_be_stopping(file)?;
             }
@@ -247,7 +247,7 @@ impl Archiver {
                     return Ok(Waited::NotYet(give_up.1));
                 }
                 Woken::Deadline if in_trouble || Instant::now() < look => {}
-                Woken::Deadline => look = report_no_progress(process, file, uploads),
+                Woken::Deadline => look = report_no_progress(process, file, archiving),
                 woken => return Ok(Waited::NotYet(woken)),
             }
         }
@@ -289,7 +289,7 @@ impl Archiver {
             }
             if self.failing_since.is_none() {
                 self.failing_since = Some(Instant::now());
-                process.report(&told(UploadNote::Retrying {
+                process.report(&told(ArchivingNote::Retrying {
                     name: *file,
                     cause: error.to_string(),
                     hint: error.hint().map(str::to_owned),
@@ -361,14 +361,17 @@ impl Archiver {
             process.report(&Report::of(Level::Warning, text));
         }
         let bell = self.bell.clone();
-        let uploads = Uploads::new(
+        let archiving = Archiving::new(
             Arc::new(archive),
             process.system_identifier()?,
             spawn_with_signals_blocked,
             move || bell.ring(),
         );
         let settings = place.clone();
-        self.open = Some(Open { settings, uploads });
+        self.open = Some(Open {
+            settings,
+            archiving,
+        });
         Ok(Waited::Done(Ok(())))
     }
 }
@@ -429,9 +432,9 @@ fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
     process.report(&Report::new(level, message));
 }
 
-fn told(note: UploadNote) -> Report {
+fn told(note: ArchivingNote) -> Report {
     let text = match note {
-        UploadNote::Retrying { name, cause, hint } => {
+        ArchivingNote::Retrying { name, cause, hint } => {
             let text = Failure::new(format!("could not archive file \"{name}\" yet: {cause}"))
                 .detail("It is tried again until \"walden.archive_timeout\" has passed.");
             match hint {
@@ -439,19 +442,19 @@ fn told(note: UploadNote) -> Report {
                 None => text,
             }
         }
-        UploadNote::Recovered { name, after } => Failure::new(format!(
+        ArchivingNote::Recovered { name, after } => Failure::new(format!(
             "archived file \"{name}\" after {} s in which no file could be archived",
             after.as_secs()
         )),
-        UploadNote::Warning(text) => return Report::new(Level::Warning, text),
+        ArchivingNote::Warning(text) => return Report::new(Level::Warning, text),
     };
     Report::of(Level::Log, text)
 }
 
 /// Says that nothing moves, if so, and when to look again.
-fn report_no_progress(process: Process, file: &WalFileName, uploads: &Uploads) -> Instant {
+fn report_no_progress(process: Process, file: &WalFileName, archiving: &Archiving) -> Instant {
     let now = Instant::now();
-    let Some(last) = uploads.last_progress(file) else {
+    let Some(last) = archiving.last_progress(file) else {
         return now + PROGRESS_WAIT_MAX;
     };
     if last + PROGRESS_WAIT_MAX > now {

@@ -9,8 +9,8 @@ use crate::failure;
 use crate::once::Once;
 use crate::settings;
 use archive::{
-    Answer, Archive, Asking, CONNECT_WAIT_MAX, Cancel, Cleaned, Error, ErrorKind, Notice,
-    PROGRESS_WAIT_MAX, Prefetch, Tally, Wanted,
+    Answer, Archive, CONNECT_WAIT_MAX, Cancel, Cleaned, Error, ErrorKind, Notice,
+    PROGRESS_WAIT_MAX, PendingRequest, Prefetch, Tally, Wanted,
 };
 use module::{
     ArchiveCleanupModule, Bell, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule,
@@ -171,7 +171,7 @@ fn wanted(
 fn wait(
     process: Process,
     bell: &Bell,
-    asking: &mut Asking<'_>,
+    asking: &mut PendingRequest<'_>,
     file: &WalFileName,
     by_recovery: bool,
     question: &Question,

@@ -2,8 +2,8 @@
 
 use abi::Major;
 use archive::{
-    Compression, IdentityFile, Location, MissingSegment, Options, Place, Recipients, UploadLimits,
-    Verify,
+    ArchivingLimits, Compression, IdentityFile, Location, MissingSegment, Options, Place,
+    Recipients, Verify,
 };
 use module::settings::{
     About, Check, Context, DurationSetting, EnumSetting, IntSetting, MemoryUnit, Setting,
@@ -352,8 +352,8 @@ pub(crate) fn archive_timeout(process: Process) -> Duration {
 }
 
 /// How many files may be on their way into the archive, and how much memory they may take.
-pub(crate) fn upload_limits(process: Process) -> UploadLimits {
-    UploadLimits {
+pub(crate) fn archiving_limits(process: Process) -> ArchivingLimits {
+    ArchivingLimits {
         jobs: usize::try_from(ARCHIVE_JOBS.get(process)).unwrap_or(1),
         memory: memory_limit(process),
     }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use archive::{
-    Answer as Answered, Archive, Cancel, Compression, MissingSegment, Options, UploadLimits,
-    Uploads,
+    Answer as Answered, Archive, Archiving, ArchivingLimits, Cancel, Compression, MissingSegment,
+    Options,
 };
 use fastrand::Rng;
 use recovery::{Asker, Control, Judge, Patience, Phase, TargetTimeline};
@@ -27,7 +27,7 @@ pub struct Walden {
     archive: Option<Arc<Archive>>,
     judge: Judge,
     settings: Settings,
-    uploads: Option<Arc<Uploads>>,
+    uploads: Option<Arc<Archiving>>,
     hands: Arc<Hands>,
 }
 
@@ -35,7 +35,7 @@ pub struct Walden {
 /// all are taken in one thread, in an order that a seed gives.
 #[derive(Default)]
 struct Hands {
-    at: Mutex<Weak<Uploads>>,
+    at: Mutex<Weak<Archiving>>,
     rng: Mutex<Rng>,
     /// How many turns have begun and not ended.
     busy: AtomicUsize,
@@ -91,14 +91,17 @@ impl Walden {
     fn upload(&mut self, shelf: &Shelf, name: &WalFileName, path: &Path) -> Result<(), Refusal> {
         let archive = self.opened(shelf);
         let uploads = self.uploads.get_or_insert_with(|| {
-            Arc::new(Uploads::without_hands(archive, SystemIdentifier(SYSTEM)))
+            Arc::new(Archiving::without_workers(
+                archive,
+                SystemIdentifier(SYSTEM),
+            ))
         });
         let uploads = Arc::clone(uploads);
         *locked(&self.hands.at) = Arc::downgrade(&uploads);
         // Files of a directory are given their names in order: what has been staged would wait for ever.
         let most = if shelf.is_far { self.settings.jobs } else { 1 };
         self.hands.most.store(most, Ordering::Relaxed);
-        let limits = UploadLimits {
+        let limits = ArchivingLimits {
             jobs: self.settings.jobs,
             memory: u64::MAX,
         };

@@ -88,14 +88,14 @@ impl Archive {
     }
 
     /// The same for a person, more careful: what base backups that are still complete need stays unless `how` says
-    /// otherwise, and a `keep` behind all that is stored is refused with [`crate::ErrorKind::Unusable`]. `told` hears of
+    /// otherwise, and a `keep` behind all that is stored is refused with [`crate::ErrorKind::Unusable`]. `progress` hears of
     /// each object that a dry run would remove.
     pub fn clean_up_by_hand(
         &self,
         keep: &KeepFrom,
         system: Option<SystemIdentifier>,
         how: ByHand,
-        told: &mut dyn FnMut(&str),
+        progress: &mut dyn FnMut(&str),
         cancel: &Cancel,
     ) -> Result<CleanedByHand, Error> {
         let KeepFrom::Segment(oldest) = keep else {
@@ -141,7 +141,7 @@ impl Archive {
         }
         let keep = kept_for.map_or(*keep, |(segment, _)| KeepFrom::Segment(segment));
         let cleaned = if how.dry_run {
-            count(self, &keep, told)?
+            count(self, &keep, progress)?
         } else {
             remove(self, &keep, cancel)?
         };
@@ -180,11 +180,15 @@ fn reaches(name: &WalFileName, oldest: &SegmentName) -> bool {
 }
 
 /// What would be removed.
-fn count(archive: &Archive, keep: &KeepFrom, told: &mut dyn FnMut(&str)) -> Result<Cleaned, Error> {
+fn count(
+    archive: &Archive,
+    keep: &KeepFrom,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Cleaned, Error> {
     let mut cleaned = Cleaned::default();
     archive.store.list("", Detail::Full, &mut |entry| {
         if let Some(segment) = may_go(&entry, keep) {
-            told(&entry.key);
+            progress(&entry.key);
             cleaned.add(segment, entry.bytes);
         }
         ControlFlow::Continue(())

@@ -18,7 +18,7 @@ impl Archive {
     }
 
     /// The same, telling now and then how many files have been found so far.
-    pub fn list_with(&self, told: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
+    pub fn list_with(&self, progress: &mut dyn FnMut(u64)) -> Result<Vec<Stored>, Error> {
         let (mut files, mut has_room) = (Vec::new(), true);
         self.store.list("", Detail::Full, &mut |entry| {
             if let Some(name) = parse_key(&entry.key) {
@@ -34,7 +34,7 @@ impl Archive {
                     modified: entry.modified,
                 });
                 if files.len().is_multiple_of(TOLD_EVERY) {
-                    told(files.len() as u64);
+                    progress(files.len() as u64);
                 }
             }
             ControlFlow::Continue(())

@@ -27,7 +27,7 @@ const COMPRESSOR_MB: [u64; 22] = [
 ];
 
 /// Upper bound of what archiving one file takes.
-pub(crate) fn upload_bytes(compression: Compression) -> u64 {
+pub(crate) fn archiving_bytes(compression: Compression) -> u64 {
     // A stored file of this name may have to be compared, however it was compressed.
     BUFFERS_BYTES
         + SEAL_BYTES
@@ -43,7 +43,7 @@ pub(crate) fn upload_bytes(compression: Compression) -> u64 {
 }
 
 /// Upper bound of what restoring one file takes, if Walden wrote it with a level up to 19.
-pub(crate) fn download_bytes() -> u64 {
+pub(crate) fn restoring_bytes() -> u64 {
     BUFFERS_BYTES + SEAL_BYTES + DECOMPRESSOR_BYTES
 }
 
@@ -71,7 +71,7 @@ mod tests {
             encoder.write_all(&block).unwrap();
             drop(encoder);
             let took = context.unwrap().sizeof() as u64;
-            let said = upload_bytes(compression) - upload_bytes(Compression::None);
+            let said = archiving_bytes(compression) - archiving_bytes(Compression::None);
             assert!(took <= said, "level {level} takes {took}, not {said}");
             assert!(
                 took + 2 * MB >= said,
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn jobs_fit_into_the_limit_and_one_is_always_allowed() {
-        let each = upload_bytes(Compression::default());
+        let each = archiving_bytes(Compression::default());
         assert_eq!(jobs_within(128 * MB, each, 4), 4);
         assert_eq!(jobs_within(3 * each, each, 16), 3);
         assert_eq!(jobs_within(MB, each, 16), 1);

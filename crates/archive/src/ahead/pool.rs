@@ -1,7 +1,7 @@
-//! A crew: threads that live while there is work, and for a moment after, each with buffers of its own.
+//! A pool: threads that live while there is work, and for a moment after, each with buffers of its own.
 //!
-//! Guarantees: never more hands than asked for; a call is never lost, also when it comes while the last hand is
-//! about to sleep; a panic in a job ends neither the hand nor the crew. Threads are started through a [`Spawn`],
+//! Guarantees: never more workers than asked for; a call is never lost, also when it comes while the last worker is
+//! about to sleep; a panic in a job ends neither the worker nor the pool. Threads are started through a [`Spawn`],
 //! because inside a server process they must not take its signals.
 //! Left to others: what the work is, in which order, and who is told of its end.
 
@@ -13,20 +13,20 @@ use std::time::Duration;
 use crate::base::spawn::Spawn;
 use crate::format::workspace::Workspace;
 
-/// How long a hand without work stays: long enough to be there for the next segment of a busy server, short
+/// How long a worker without work stays: long enough to be there for the next segment of a busy server, short
 /// enough to give its buffers back soon after a burst.
 const IDLE_MAX: Duration = Duration::from_secs(5);
 
 /// One turn at the work: true if there was something to do.
-type Work = Box<dyn Fn(&Hands<'_>, &mut Workspace) -> bool + Send + Sync>;
+type Work = Box<dyn Fn(&Workers<'_>, &mut Workspace) -> bool + Send + Sync>;
 
-/// The crew. Dropping it sends idle hands home; busy ones go when their job ends.
-pub(crate) struct Crew {
+/// The pool. Dropping it sends idle workers home; busy ones go when their job ends.
+pub(crate) struct Pool {
     shared: Arc<Shared>,
 }
 
-/// The crew as one of its hands sees it, who may call another.
-pub(crate) struct Hands<'a> {
+/// The pool as one of its workers sees it, who may call another.
+pub(crate) struct Workers<'a> {
     shared: &'a Arc<Shared>,
 }
 
@@ -34,74 +34,74 @@ struct Shared {
     name: &'static str,
     spawn: Spawn,
     work: Work,
-    roster: Mutex<Roster>,
-    bell: Condvar,
+    staff: Mutex<Staff>,
+    notifier: Condvar,
 }
 
 #[derive(Default)]
-struct Roster {
-    hands: usize,
+struct Staff {
+    workers: usize,
     idle: usize,
-    /// How many of the idle ones have been called and have not woken yet: a second call needs another hand.
+    /// How many of the idle ones have been called and have not woken yet: a second call needs another worker.
     claimed: usize,
-    /// Counts calls, so that a hand which found no work notices one that came meanwhile.
+    /// Counts calls, so that a worker which found no work notices one that came meanwhile.
     calls: u64,
     closed: bool,
 }
 
-impl Crew {
-    /// Nobody is there yet. `work` does one job, if there is one, and is called by several hands at once.
+impl Pool {
+    /// Nobody is there yet. `work` does one job, if there is one, and is called by several workers at once.
     pub(crate) fn new(
         name: &'static str,
         spawn: Spawn,
-        work: impl Fn(&Hands<'_>, &mut Workspace) -> bool + Send + Sync + 'static,
-    ) -> Crew {
-        Crew {
+        work: impl Fn(&Workers<'_>, &mut Workspace) -> bool + Send + Sync + 'static,
+    ) -> Pool {
+        Pool {
             shared: Arc::new(Shared {
                 name,
                 spawn,
                 work: Box::new(work),
-                roster: Mutex::default(),
-                bell: Condvar::new(),
+                staff: Mutex::default(),
+                notifier: Condvar::new(),
             }),
         }
     }
 
-    /// There may be work for one hand more, of at most `hands_max`.
+    /// There may be work for one worker more, of at most `workers_max`.
     ///
     /// Fails only if there is nobody at all and no thread can be started.
-    pub(crate) fn call(&self, hands_max: usize) -> io::Result<()> {
-        call(&self.shared, hands_max)
+    pub(crate) fn call(&self, workers_max: usize) -> io::Result<()> {
+        call(&self.shared, workers_max)
     }
 }
 
-impl Hands<'_> {
-    /// As [`Crew::call`]. There is somebody already, the caller, so it cannot fail.
-    pub(crate) fn call(&self, hands_max: usize) {
-        let _ = call(self.shared, hands_max);
+impl Workers<'_> {
+    /// As [`Pool::call`]. There is somebody already, the caller, so it cannot fail.
+    pub(crate) fn call(&self, workers_max: usize) {
+        let _ = call(self.shared, workers_max);
     }
 }
 
-fn call(shared: &Arc<Shared>, hands_max: usize) -> io::Result<()> {
+fn call(shared: &Arc<Shared>, workers_max: usize) -> io::Result<()> {
     {
-        let mut roster = shared.roster();
-        roster.calls += 1;
-        if roster.idle > roster.claimed {
-            roster.claimed += 1;
-            shared.bell.notify_one();
+        let mut staff = shared.staff();
+        staff.calls += 1;
+        if staff.idle > staff.claimed {
+            staff.claimed += 1;
+            shared.notifier.notify_one();
             return Ok(());
         }
-        if roster.closed || roster.hands >= hands_max.max(1) {
+        if staff.closed || staff.workers >= workers_max.max(1) {
             return Ok(());
         }
-        roster.hands += 1;
+        staff.workers += 1;
     }
-    let hand = Arc::clone(shared);
-    let started = (shared.spawn)(shared.name, Box::new(move || serve(&hand)));
+    let worker = Arc::clone(shared);
+    let started = (shared.spawn)(shared.name, Box::new(move || serve(&worker)));
     started.map(drop).or_else(|error| {
-        let mut roster = shared.roster();
-        roster.hands -= 1;
-        if roster.hands == 0 {
+        let mut staff = shared.staff();
+        staff.workers -= 1;
+        if staff.workers == 0 {
             Err(error)
         } else {
             Ok(())
@@ -109,51 +109,51 @@ fn call(shared: &Arc<Shared>, hands_max: usize) -> io::Result<()> {
     })
 }
 
-impl Drop for Crew {
+impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.roster().closed = true;
-        self.shared.bell.notify_all();
+        self.shared.staff().closed = true;
+        self.shared.notifier.notify_all();
     }
 }
 
 impl Shared {
-    fn roster(&self) -> MutexGuard<'_, Roster> {
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    fn staff(&self) -> MutexGuard<'_, Staff> {
+        self.staff.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn serve(shared: &Arc<Shared>) {
     let mut workspace = Workspace::default();
-    let hands = Hands { shared };
+    let workers = Workers { shared };
     loop {
-        let calls = shared.roster().calls;
-        // A job that panics is its owner's to report; whatever the hand held for it may be half changed.
-        let worked = catch_unwind(AssertUnwindSafe(|| (shared.work)(&hands, &mut workspace)))
+        let calls = shared.staff().calls;
+        // A job that panics is its owner's to report; whatever the worker held for it may be half changed.
+        let worked = catch_unwind(AssertUnwindSafe(|| (shared.work)(&workers, &mut workspace)))
             .unwrap_or_else(|_| {
                 workspace = Workspace::default();
                 true
             });
-        let mut roster = shared.roster();
-        if roster.closed {
-            roster.hands -= 1;
+        let mut staff = shared.staff();
+        if staff.closed {
+            staff.workers -= 1;
             return;
         }
-        if worked || roster.calls != calls {
+        if worked || staff.calls != calls {
             continue;
         }
-        roster.idle += 1;
-        let (mut roster, waited) = shared
-            .bell
-            .wait_timeout_while(roster, IDLE_MAX, |roster| {
-                roster.calls == calls && !roster.closed
+        staff.idle += 1;
+        let (mut staff, waited) = shared
+            .notifier
+            .wait_timeout_while(staff, IDLE_MAX, |staff| {
+                staff.calls == calls && !staff.closed
             })
             .unwrap_or_else(PoisonError::into_inner);
-        roster.idle -= 1;
+        staff.idle -= 1;
         if !waited.timed_out() {
-            roster.claimed = roster.claimed.saturating_sub(1);
+            staff.claimed = staff.claimed.saturating_sub(1);
         }
-        if roster.closed || (waited.timed_out() && roster.calls == calls) {
-            roster.hands -= 1;
+        if staff.closed || (waited.timed_out() && staff.calls == calls) {
+            staff.workers -= 1;
             return;
         }
     }
@@ -175,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn every_call_leads_to_work_and_there_are_never_more_hands_than_asked_for() {
+    fn every_call_leads_to_work_and_there_are_never_more_workers_than_asked_for() {
         let (waiting, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (at_once, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (jobs, ended, busy, peak) =
             (waiting.clone(), done.clone(), at_once.clone(), most.clone());
-        let crew = Crew::new("test", spawn_plainly, move |_, _| {
+        let pool = Pool::new("test", spawn_plainly, move |_, _| {
             let taken = jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |jobs| {
                 jobs.checked_sub(1)
             });
@@ -195,40 +195,40 @@ mod tests {
         });
         for round in 1..=2000 {
             waiting.fetch_add(1, Ordering::SeqCst);
-            crew.call(3).unwrap();
+            pool.call(3).unwrap();
             if round % 7 == 0 {
-                until("the crew missed a call", || {
+                until("the pool missed a call", || {
                     done.load(Ordering::SeqCst) == round
                 });
             }
         }
-        until("the crew missed a call", || {
+        until("the pool missed a call", || {
             done.load(Ordering::SeqCst) == 2000
         });
         assert!(most.load(Ordering::SeqCst) <= 3);
     }
 
     #[test]
-    fn a_panic_in_a_job_does_not_end_the_crew() {
+    fn a_panic_in_a_job_does_not_end_the_pool() {
         let turns = Arc::new(AtomicUsize::new(0));
         let counted = turns.clone();
-        let crew = Crew::new("test", spawn_plainly, move |_, _| {
+        let pool = Pool::new("test", spawn_plainly, move |_, _| {
             let turn = counted.fetch_add(1, Ordering::SeqCst);
             assert!(turn != 0, "planted");
             turn < 3
         });
-        crew.call(1).unwrap();
+        pool.call(1).unwrap();
         until("no turn after the panic", || {
             turns.load(Ordering::SeqCst) >= 3
         });
     }
 
     #[test]
-    fn two_calls_at_once_wake_two_idle_hands() {
+    fn two_calls_at_once_wake_two_idle_workers() {
         let (waiting, inside) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let (jobs, met) = (waiting.clone(), inside.clone());
-        // Each job waits for the other: with one hand only, neither ends.
-        let crew = Crew::new("test", spawn_plainly, move |_, _| {
+        // Each job waits for the other: with one worker only, neither ends.
+        let pool = Pool::new("test", spawn_plainly, move |_, _| {
             let taken = jobs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |jobs| {
                 jobs.checked_sub(1)
             });
@@ -243,22 +243,22 @@ mod tests {
         });
         for round in 1..=200 {
             waiting.fetch_add(2, Ordering::SeqCst);
-            crew.call(2).unwrap();
-            crew.call(2).unwrap();
+            pool.call(2).unwrap();
+            pool.call(2).unwrap();
             until("both jobs", || inside.load(Ordering::SeqCst) == 2 * round);
         }
     }
 
     #[test]
-    fn a_crew_that_is_dropped_goes_home() {
+    fn the_workers_of_a_pool_that_is_dropped_go_home() {
         let token = Arc::new(());
         let held = token.clone();
-        let crew = Crew::new("test", spawn_plainly, move |_, _| {
+        let pool = Pool::new("test", spawn_plainly, move |_, _| {
             let _ = &held;
             false
         });
-        crew.call(1).unwrap();
-        drop(crew);
-        until("a hand stayed", || Arc::strong_count(&token) == 1);
+        pool.call(1).unwrap();
+        drop(pool);
+        until("a worker stayed", || Arc::strong_count(&token) == 1);
     }
 }

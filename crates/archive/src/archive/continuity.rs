@@ -22,11 +22,11 @@ const REMEMBERED_MAX: usize = 48;
 
 /// What is known of the segments that passed by last.
 #[derive(Debug, Default)]
-pub(crate) struct Neighbours {
+pub(crate) struct Continuity {
     seen: Mutex<VecDeque<SegmentSummary>>,
 }
 
-impl Neighbours {
+impl Continuity {
     /// Fails unless the segment, which messages call `shown`, fits what has been seen of its neighbours. If that says nothing of
     /// the one before, or too little, the file that lies in `directory` is asked: there the server has what it wrote or replayed.
     pub(crate) fn check(
@@ -175,7 +175,7 @@ mod tests {
         for flipped in [None, Some(0), Some(1)] {
             let [one, two] = pair(flipped);
             for (first, second) in [(&one, &two), (&two, &one)] {
-                let seen = Neighbours::default();
+                let seen = Continuity::default();
                 assert!(seen.check(first, None, "the first").is_ok());
                 seen.remember(&as_segment(first), first.clone());
                 let checked = seen.check(second, None, "the second");
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn what_ends_in_a_partial_segment_goes_on_in_none() {
         let [one, two] = pair(None);
-        let seen = Neighbours::default();
+        let seen = Continuity::default();
         // As far as it goes it is the same, but for its end.
         let mut ended = Written::new();
         ended.fill(SEGMENT - 40_000);
@@ -216,7 +216,7 @@ mod tests {
         before.timeline = second;
         let mut behind = two.clone();
         behind.name = two.name.with_timeline(second);
-        let seen = Neighbours::default();
+        let seen = Continuity::default();
         seen.remember(&as_segment(&one), one);
         assert!(seen.check(&behind, None, "the second").is_ok());
         seen.remember(&as_segment(&before), before);
@@ -236,7 +236,7 @@ mod tests {
         let [one, two] = pair(None);
         let dir = tempfile::tempdir().unwrap();
         let beside = Some(dir.path());
-        let seen = Neighbours::default();
+        let seen = Continuity::default();
         assert!(seen.check(&two, beside, "the second").is_ok());
         let file = dir.path().join(name.to_string());
         std::fs::write(&file, first).unwrap();
@@ -251,19 +251,19 @@ mod tests {
         // What is not whole, or a recycled file, says nothing.
         for other in [&part, second] {
             std::fs::write(&file, other).unwrap();
-            assert!(Neighbours::default().check(&two, beside, "x").is_ok());
+            assert!(Continuity::default().check(&two, beside, "x").is_ok());
         }
         let mut rotten = first.clone();
         rotten[SEGMENT - 5000] ^= 4;
         std::fs::write(&file, &rotten).unwrap();
-        let error = Neighbours::default().check(&two, beside, "it").unwrap_err();
+        let error = Continuity::default().check(&two, beside, "it").unwrap_err();
         assert!(error.to_string().starts_with("it does not fit"), "{error}");
     }
 
     #[test]
     fn no_more_than_so_many_segments_are_remembered() {
         let [one, two] = pair(Some(0));
-        let seen = Neighbours::default();
+        let seen = Continuity::default();
         seen.remember(&as_segment(&one), one);
         let mut other = two.clone();
         for number in 0..REMEMBERED_MAX {

@@ -17,7 +17,7 @@ mod run;
 use std::sync::{Arc, Mutex};
 
 use self::binding::Seen;
-use self::continuity::Neighbours;
+use self::continuity::Continuity;
 use self::run::Run;
 use crate::base::spawn::Spawn;
 use crate::error::Error;
@@ -42,7 +42,7 @@ pub struct Archive {
     /// How the store is tried before it is bound.
     pub(crate) trial: Trial<'static>,
     /// What is known of the segments that passed by.
-    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) continuity: Arc<Continuity>,
     /// What has been archived so far.
     pub(crate) run: Run,
     /// How restored files are written.
@@ -83,15 +83,15 @@ impl Archive {
             secret: None,
             seen: Mutex::default(),
             trial: Trial::Thorough,
-            neighbours: Arc::default(),
+            continuity: Arc::default(),
             run: Run::default(),
             disk: Disk::default(),
         }
     }
 
     /// With what an archive of the same place has seen, which was opened before.
-    pub(crate) fn remembering(self, neighbours: Arc<Neighbours>) -> Archive {
-        Archive { neighbours, ..self }
+    pub(crate) fn remembering(self, continuity: Arc<Continuity>) -> Archive {
+        Archive { continuity, ..self }
     }
 
     /// The same archive, for whoever stores one file and goes: its store is tried briefly (see [`Trial`]).

@@ -5,7 +5,7 @@
 //! named segment and the expected system, and is exactly as long as that header says; a timeline history
 //! file parses. With [`Verify::Records`] every record up to the end of WAL is right, too. In any case, [`Verify::Off`]
 //! included, no file is empty, and a segment has the size of a segment: that of its header, of the archive, or at least one
-//! that a server can have. How a segment fits those beside it is left to `neighbours`.
+//! that a server can have. How a segment fits those beside it is left to `archive/continuity.rs`.
 
 use wal::{
     LONG_PAGE_HEADER_BYTES, LongPageHeader, ReadError, SegmentReader, SegmentSize, SegmentSummary,

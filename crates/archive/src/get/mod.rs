@@ -51,7 +51,7 @@ pub enum Got {
 }
 
 /// What is to be fetched.
-pub(crate) struct Wish<'a> {
+pub(crate) struct Request<'a> {
     pub(crate) name: &'a WalFileName,
     /// The directory that it is for.
     pub(crate) parent: &'a Path,
@@ -112,7 +112,7 @@ impl Archive {
             return Ok(Answer::Absent(Vec::new()));
         }
         let dest = Destination::of(dest)?;
-        let wish = Wish {
+        let request = Request {
             name,
             parent: dest.parent,
             system,
@@ -122,7 +122,7 @@ impl Archive {
             // Only to fail before the work rather than after it; publishing is what cannot overwrite.
             return Err(dest.exists());
         }
-        match ruled(self, &wish, rule, &mut Workspace::default(), cancel)? {
+        match ruled(self, &request, rule, &mut Workspace::default(), cancel)? {
             Ruled::File(fetched) => {
                 let bytes = fetched.bytes;
                 fetched.publish(&dest)?;
@@ -147,20 +147,20 @@ pub(crate) enum Ruled {
 /// Fetches a file, and has its rule decide what follows. Works on any thread.
 pub(crate) fn ruled(
     archive: &Archive,
-    wish: &Wish<'_>,
+    request: &Request<'_>,
     rule: &dyn Rule,
     workspace: &mut Workspace,
     cancel: &Cancel,
 ) -> Result<Ruled, Error> {
     for _ in 0..LOOKS_MAX {
-        let Some(fetched) = fetch(archive, wish, workspace, cancel)? else {
+        let Some(fetched) = fetch(archive, request, workspace, cancel)? else {
             match rule.not_stored(archive, cancel)? {
                 NotStored::Absent(notices) => return Ok(Ruled::Absent(notices)),
                 NotStored::LookAgain => continue,
             }
         };
         if rule.examines()
-            && let Some(notices) = rule.stored(archive, &mut fetched.contents(wish.name)?)?
+            && let Some(notices) = rule.stored(archive, &mut fetched.contents(request.name)?)?
         {
             return Ok(Ruled::Absent(notices));
         }
@@ -168,7 +168,7 @@ pub(crate) fn ruled(
     }
     Err(Error::unavailable(format!(
         "archive file \"{}\" is listed and cannot be found",
-        archive.shown(&key_of(wish.name))
+        archive.shown(&key_of(request.name))
     )))
 }
 
@@ -177,16 +177,16 @@ pub(crate) fn ruled(
 /// `None` if no such name was found. That is no answer yet: see [`prove_present`].
 pub(crate) fn fetch(
     archive: &Archive,
-    wish: &Wish<'_>,
+    request: &Request<'_>,
     workspace: &mut Workspace,
     cancel: &Cancel,
 ) -> Result<Option<Fetched>, Error> {
-    let Wish {
+    let Request {
         name,
         parent,
         system,
         ahead,
-    } = *wish;
+    } = *request;
     // One that is wanted now is synced by the server, which waits for it either way.
     let mut early = if ahead { EarlySync::ON } else { EarlySync::Off };
     let bound = binding::known(archive)?;
@@ -231,8 +231,8 @@ pub(crate) fn fetch(
     }
     let checked = check.finish()?;
     if let Some(summary) = checked.summary {
-        must_fit(archive, wish, &summary, &check.shown)?;
-        archive.neighbours.remember(name, summary);
+        must_fit(archive, request, &summary, &check.shown)?;
+        archive.continuity.remember(name, summary);
     }
     let history = check.history();
     branches::must_fit(archive, history.as_ref(), &check.shown)?;
@@ -249,11 +249,11 @@ pub(crate) fn fetch(
 /// in which WAL ends, though it goes on in the next.
 fn must_fit(
     archive: &Archive,
-    wish: &Wish<'_>,
+    request: &Request<'_>,
     summary: &SegmentSummary,
     shown: &str,
 ) -> Result<(), Error> {
-    if let (SegmentEnd::Ended(lsn), WalFileName::Segment(own)) = (summary.end(), wish.name)
+    if let (SegmentEnd::Ended(lsn), WalFileName::Segment(own)) = (summary.end(), request.name)
         && let Some(next) = own.next(summary.header.segment_size)
         && lookup::is_begun(archive, next)?
     {
@@ -263,12 +263,12 @@ fn must_fit(
         );
         return Err(continuity::ends_early(shown, lsn, &there));
     }
-    if let WalFileName::Segment(own) = wish.name {
+    if let WalFileName::Segment(own) = request.name {
         branches::must_begin_here(archive, own, &summary.header, shown)?;
     }
     // What is fetched ahead has nothing replayed before it yet.
-    let replayed = (!wish.ahead).then_some(wish.parent);
-    archive.neighbours.check(summary, replayed, shown)
+    let replayed = (!request.ahead).then_some(request.parent);
+    archive.continuity.check(summary, replayed, shown)
 }
 
 /// Removes the restored files of dead processes that had names and did not come to be used, and tells how many there

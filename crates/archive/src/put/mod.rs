@@ -301,7 +301,7 @@ impl Offer<'_> {
             Published::Exists => Ok(Made::Exists),
             Published::Created => {
                 if let Some(summary) = summary {
-                    self.archive.neighbours.remember(self.name, summary);
+                    self.archive.continuity.remember(self.name, summary);
                 }
                 Ok(Made::Stored {
                     bytes_in: self.source.bytes,
@@ -376,7 +376,7 @@ impl Offer<'_> {
             return Err(continuity::ends_early(shown, lsn, &there));
         }
         let directory = self.source.directory();
-        self.archive.neighbours.check(summary, directory, shown)
+        self.archive.continuity.check(summary, directory, shown)
     }
 
     /// What has been read counts only if the file was all the time what its name says, and still to be archived.

@@ -8,10 +8,10 @@
 //! said so; a failure is retried while recovery can wait, and then reported as "could not tell". What it
 //! leaves to the client: which exit status that is.
 
-mod desk;
 mod handover;
 mod left_behind;
 mod libraries;
+mod request_server;
 mod trouble;
 
 use crate::loader::c_text;
@@ -20,12 +20,12 @@ use crate::once::Once;
 use crate::settings::{self, Job};
 use crate::wiring;
 use archive::Backoff;
-use desk::{Asked, Desk};
 use handover::Handover;
 use left_behind::LeftBehind;
 use libraries::Libraries;
 use module::{Failure, KeepFrom, Level, Process, Report, WalFileName, Woken};
 use recovery::Phase;
+use request_server::{Asked, RequestServer};
 use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -43,13 +43,13 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
     handover::remove_leftovers(Path::new("pg_wal"));
     // A courtesy, as above: what is left takes up space and nothing else.
     drop(archive::remove_restore_leftovers(Path::new("pg_wal")));
-    let desk = Desk::open(settings::restore_timeout(process))?;
+    let requests = RequestServer::open(settings::restore_timeout(process))?;
     let libraries = Libraries::load(process);
-    desk.is_ready();
+    requests.is_ready();
     let mut worker = Worker {
         process,
         libraries,
-        desk,
+        requests,
         left_behind: LeftBehind::default(),
         once: Once::default(),
         trouble: Trouble::default(),
@@ -61,7 +61,7 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
 struct Worker {
     process: Process,
     libraries: Libraries,
-    desk: Desk,
+    requests: RequestServer,
     left_behind: LeftBehind,
     once: Once,
     trouble: Trouble,
@@ -76,12 +76,12 @@ impl Worker {
                 .left_behind
                 .is_open()
                 .then(|| Instant::now() + left_behind::LOOK_EVERY);
-            match self.process.wait(self.desk.bell(), look_again, true)? {
+            match self.process.wait(self.requests.bell(), look_again, true)? {
                 Woken::Shutdown | Woken::PostmasterGone => return Ok(()),
                 Woken::Reload => self.reload()?,
                 Woken::Deadline => self.left_behind.look(self.process, false),
                 Woken::Event => {
-                    while let Some(asked) = self.desk.next() {
+                    while let Some(asked) = self.requests.next() {
                         self.attend(asked);
                         if self.process.shutdown_requested() {
                             return Ok(());
@@ -107,7 +107,7 @@ impl Worker {
                 last_restartpoint,
             } => {
                 if !asked.is_wanted() {
-                    // Answered by the desk while a module did not come back.
+                    // Answered by the request server while a module did not come back.
                     return;
                 }
                 asked.take_up(restore_wait_max, restore_wait_max);

@@ -13,7 +13,7 @@
 //!   deadline; a cancellation ends a pause at once;
 //! * what is going on outlives a wait that ended early: asking again joins it.
 //!
-//! Left to others: waiting for the bell, deadlines, what is logged, and what "archived" means (`put/mod.rs`).
+//! Left to others: waiting for the notifier, deadlines, what is logged, and what "archived" means (`put/mod.rs`).
 
 mod order;
 mod queue;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use wal::{SystemIdentifier, WalFileName};
 
 use crate::ahead::memory;
-use crate::ahead::pool::{Crew, Hands};
+use crate::ahead::pool::{Pool, Workers};
 use crate::archive::Archive;
 use crate::base::spawn::Spawn;
 use crate::error::{Error, ErrorKind, Mark};
@@ -40,7 +40,7 @@ use ready::Reading;
 
 /// How much may be going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UploadLimits {
+pub struct ArchivingLimits {
     /// Files moved at once (`walden.archive_jobs`), at least 1.
     pub jobs: usize,
     /// Bytes of buffers in all (`walden.memory_limit`); one file is moved even if it needs more.
@@ -49,7 +49,7 @@ pub struct UploadLimits {
 
 /// Something that the log should tell once, not at every try.
 #[derive(Debug, PartialEq, Eq)]
-pub enum UploadNote {
+pub enum ArchivingNote {
     /// The file that is asked for could not be archived for now; it is tried again until its deadline.
     Retrying {
         /// Name of the file.
@@ -71,10 +71,10 @@ pub enum UploadNote {
 }
 
 /// Files on their way into one archive. Dropping it gives up what has not been acknowledged.
-pub struct Uploads {
+pub struct Archiving {
     engine: Arc<Engine>,
     /// None if its owner takes the turns.
-    crew: Option<Crew>,
+    pool: Option<Pool>,
 }
 
 struct Engine {
@@ -93,33 +93,33 @@ const CANCELLED_WAIT_MAX: Duration = Duration::from_secs(5);
 /// How long a staged file waits for its turn before it looks again: it is told, so this is for nothing but a fault of ours.
 const TURN_LOOK: Duration = Duration::from_secs(1);
 
-impl Uploads {
-    /// Nothing is going on yet. `ring` is called, from another thread, whenever [`Uploads::poll`] or
-    /// [`Uploads::note`] may have something new.
+impl Archiving {
+    /// Nothing is going on yet. `ring` is called, from another thread, whenever [`Archiving::poll`] or
+    /// [`Archiving::note`] may have something new.
     pub fn new(
         archive: Arc<Archive>,
         system: SystemIdentifier,
         spawn: Spawn,
         ring: impl Fn() + Send + Sync + 'static,
-    ) -> Uploads {
+    ) -> Archiving {
         let queue = Queue::new(archive.store.stages_ahead());
         let engine = Arc::new(Engine::new(archive, system, Box::new(ring), queue));
         let worker = Arc::clone(&engine);
-        let crew = Crew::new("walden archive", spawn, move |hands, workspace| {
-            worker.work(Some(hands), workspace)
+        let pool = Pool::new("walden archive", spawn, move |workers, workspace| {
+            worker.work(Some(workers), workspace)
         });
-        Uploads {
+        Archiving {
             engine,
-            crew: Some(crew),
+            pool: Some(pool),
         }
     }
 
-    /// The same without threads, for simulations, where time does not pass: each turn is taken by [`Uploads::take_turn`].
-    pub fn without_hands(archive: Arc<Archive>, system: SystemIdentifier) -> Uploads {
+    /// The same without threads, for simulations, where time does not pass: each turn is taken by [`Archiving::take_turn`].
+    pub fn without_workers(archive: Arc<Archive>, system: SystemIdentifier) -> Archiving {
         let queue = Queue::new(archive.store.stages_ahead()).without_pauses();
-        Uploads {
+        Archiving {
             engine: Arc::new(Engine::new(archive, system, Box::new(|| ()), queue)),
-            crew: None,
+            pool: None,
         }
     }
 
@@ -130,7 +130,7 @@ impl Uploads {
     }
 
     /// Asks for a file, until `deadline`, and lets the next ready ones be begun. Returns at once: with the answer if
-    /// the file has been archived unasked; else [`Uploads::poll`] will have it.
+    /// the file has been archived unasked; else [`Archiving::poll`] will have it.
     ///
     /// `path` is the file, in a folder that has the server's `archive_status` in it (`pg_wal`).
     ///
@@ -140,22 +140,22 @@ impl Uploads {
         name: &WalFileName,
         path: &Path,
         deadline: Instant,
-        limits: UploadLimits,
+        limits: ArchivingLimits,
     ) -> Result<Option<Put>, Error> {
         let store = &self.engine.archive.store;
         // What a segment is compressed to is not known; more than itself it hardly is.
         let staged = store.staged_bytes(path.metadata().map_or(0, |file| file.len()));
-        let each = memory::upload_bytes(self.engine.archive.options.compression) + staged;
+        let each = memory::archiving_bytes(self.engine.archive.options.compression) + staged;
         let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
-        let (answer, hands) = {
+        let (answer, workers) = {
             let mut queue = self.engine.queue();
             let answer = queue.ask(name, path, deadline, jobs);
-            (answer, queue.hands_wanted())
+            (answer, queue.workers_wanted())
         };
         self.engine.turns.notify_all();
-        if let Some(hands) = hands
-            && let Some(crew) = &self.crew
-            && let Err(cause) = crew.call(hands)
+        if let Some(workers) = workers
+            && let Some(pool) = &self.pool
+            && let Err(cause) = pool.call(workers)
             && answer.is_none()
         {
             let what = format!("could not start a thread to archive \"{name}\"");
@@ -170,7 +170,7 @@ impl Uploads {
     }
 
     /// What the log should be told, once each.
-    pub fn note(&self) -> Option<UploadNote> {
+    pub fn note(&self) -> Option<ArchivingNote> {
         self.engine.queue().take_note()
     }
 
@@ -185,7 +185,7 @@ impl Uploads {
     }
 }
 
-impl Drop for Uploads {
+impl Drop for Archiving {
     fn drop(&mut self) {
         self.engine.queue().close();
         self.engine.turns.notify_all();
@@ -212,14 +212,14 @@ impl Engine {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One turn of one hand.
-    fn work(&self, hands: Option<&Hands<'_>>, workspace: &mut Workspace) -> bool {
+    /// One turn of one worker.
+    fn work(&self, workers: Option<&Workers<'_>>, workspace: &mut Workspace) -> bool {
         let (turn, wanted) = {
             let mut queue = self.queue();
-            (queue.turn(), queue.hands_wanted())
+            (queue.turn(), queue.workers_wanted())
         };
-        if let (Some(hands), Some(wanted)) = (hands, wanted) {
-            hands.call(wanted);
+        if let (Some(workers), Some(wanted)) = (workers, wanted) {
+            workers.call(wanted);
         }
         match turn {
             Turn::Nothing => false,

@@ -1,4 +1,4 @@
-//! Whose turn it is: the state behind [`super::Uploads`], without threads and without touching an archive.
+//! Whose turn it is: the state behind [`super::Archiving`], without threads and without touching an archive.
 //!
 //! Guarantees: the file that is asked for comes first and never waits for a neighbour; beside it at most one
 //! file less than `jobs` is on its way; none becomes visible before those in front of it on its timeline but as `order.rs` says;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use wal::WalFileName;
 
-use super::UploadNote;
+use super::ArchivingNote;
 use super::order::{Order, Pace, is_before};
 use super::ready::{Reading, Ready};
 use crate::cancel::Cancel;
@@ -44,7 +44,7 @@ pub(crate) struct Queue {
     /// Where the files are (`pg_wal`), once one has been asked for.
     folder: Option<PathBuf>,
     asked: Option<Asked>,
-    files: HashMap<WalFileName, Upload>,
+    files: HashMap<WalFileName, Stage>,
     ready: Ready,
     /// The server's list is being read.
     reading: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Queue {
     /// Nothing is begun unasked before.
     not_before: Option<Instant>,
     trouble_since: Option<Instant>,
-    notes: VecDeque<UploadNote>,
+    notes: VecDeque<ArchivingNote>,
     pruned: Option<Instant>,
     closed: bool,
 }
@@ -67,7 +67,7 @@ struct Asked {
     deadline: Instant,
 }
 
-enum Upload {
+enum Stage {
     Running(Cancel),
     Stored(Put, Identity),
     Failed(Error),
@@ -93,7 +93,7 @@ pub(crate) enum Outcome {
     NotReady,
 }
 
-/// What a hand shall do now.
+/// What a worker shall do now.
 pub(crate) enum Turn {
     Nothing,
     /// Read this folder, and say what it held.
@@ -147,12 +147,12 @@ impl Queue {
             path: path.to_owned(),
             deadline,
         });
-        if let Some(Upload::Running(_)) = self.files.get(name) {
+        if let Some(Stage::Running(_)) = self.files.get(name) {
             return None;
         }
         self.refused.remove(name);
         match self.files.remove(name) {
-            Some(Upload::Stored(put, identity)) if Identity::at(path) == Some(identity) => {
+            Some(Stage::Stored(put, identity)) if Identity::at(path) == Some(identity) => {
                 self.asked = None;
                 self.acknowledge(*name);
                 Some(put)
@@ -164,29 +164,29 @@ impl Queue {
 
     /// The answer to a file that was asked for; given once.
     pub(crate) fn answer(&mut self, name: &WalFileName) -> Option<Result<Put, Error>> {
-        if matches!(self.files.get(name), None | Some(Upload::Running(_))) {
+        if matches!(self.files.get(name), None | Some(Stage::Running(_))) {
             return None;
         }
         let asked = self.asked.take_if(|asked| asked.name == *name);
         let now = asked.and_then(|asked| Identity::at(&asked.path));
         match self.files.remove(name)? {
-            Upload::Stored(put, identity) if now == Some(identity) => {
+            Stage::Stored(put, identity) if now == Some(identity) => {
                 self.acknowledge(*name);
                 Some(Ok(put))
             }
-            Upload::Stored(..) => Some(Err(Error::unavailable(format!(
+            Stage::Stored(..) => Some(Err(Error::unavailable(format!(
                 "\"{name}\" became another file while it was archived"
             )))),
-            Upload::Failed(error) => Some(Err(self.with_what_got_through(name, error))),
-            Upload::Running(_) => None,
+            Stage::Failed(error) => Some(Err(self.with_what_got_through(name, error))),
+            Stage::Running(_) => None,
         }
     }
 
     /// What is on its way behind a file.
     fn running_behind(&self, name: &WalFileName) -> impl Iterator<Item = &Cancel> {
         let files = self.files.iter();
-        files.filter_map(|(other, upload)| match upload {
-            Upload::Running(cancel) if is_before(name, other) => Some(cancel),
+        files.filter_map(|(other, stage)| match stage {
+            Stage::Running(cancel) if is_before(name, other) => Some(cancel),
             _ => None,
         })
     }
@@ -198,8 +198,8 @@ impl Queue {
         }
         let files = self.files.iter();
         let mut through: Vec<_> = files
-            .filter(|(other, upload)| {
-                is_before(name, other) && matches!(upload, Upload::Stored(Put::Stored { .. }, _))
+            .filter(|(other, stage)| {
+                is_before(name, other) && matches!(stage, Stage::Stored(Put::Stored { .. }, _))
             })
             .map(|(other, _)| format!("\"{other}\""))
             .collect();
@@ -225,15 +225,12 @@ impl Queue {
             return true;
         }
         let is_stored =
-            |name: &WalFileName| matches!(self.files.get(name), Some(Upload::Stored(..)));
+            |name: &WalFileName| matches!(self.files.get(name), Some(Stage::Stored(..)));
         let asked = self.asked.iter().map(|asked| &asked.name);
-        let mut running = self
-            .files
-            .iter()
-            .filter_map(|(other, upload)| match upload {
-                Upload::Running(_) => Some(other),
-                _ => None,
-            });
+        let mut running = self.files.iter().filter_map(|(other, stage)| match stage {
+            Stage::Running(_) => Some(other),
+            _ => None,
+        });
         let asked_for_waits = asked
             .into_iter()
             .any(|asked| is_before(asked, name) && !is_stored(asked));
@@ -258,8 +255,8 @@ impl Queue {
             .is_some_and(|name| match self.order.pace(name) {
                 Pace::Free => !self.order.stages_ahead && self.is_far_ahead(name),
                 Pace::First => true,
-                Pace::OneByOne => self.files.iter().any(|(other, upload)| {
-                    other.timeline() == name.timeline() && matches!(upload, Upload::Running(_))
+                Pace::OneByOne => self.files.iter().any(|(other, stage)| {
+                    other.timeline() == name.timeline() && matches!(stage, Stage::Running(_))
                 }),
             })
     }
@@ -267,8 +264,8 @@ impl Queue {
     /// Whether so many files are begun behind one that is still on its way that this one would be one too many, should that be
     /// refused.
     fn is_far_ahead(&self, name: &WalFileName) -> bool {
-        let running = self.files.iter().filter_map(|(other, upload)| {
-            let is_running = matches!(upload, Upload::Running(_)) && is_before(other, name);
+        let running = self.files.iter().filter_map(|(other, stage)| {
+            let is_running = matches!(stage, Stage::Running(_)) && is_before(other, name);
             is_running.then_some(other)
         });
         running.min().is_some_and(|first| {
@@ -318,8 +315,8 @@ impl Queue {
         Turn::Read(archive_status)
     }
 
-    /// How many hands are needed if [`Queue::turn`] may have something to do for one more; else `None`.
-    pub(crate) fn hands_wanted(&self) -> Option<usize> {
+    /// How many workers are needed if [`Queue::turn`] may have something to do for one more; else `None`.
+    pub(crate) fn workers_wanted(&self) -> Option<usize> {
         let (others, _) = self.counts();
         let waiting = self.asked_for_waits().is_some();
         let ahead = self.may_look_ahead()
@@ -342,7 +339,7 @@ impl Queue {
             return false;
         }
         self.trouble_since = Some(Instant::now());
-        self.notes.push_back(UploadNote::Retrying {
+        self.notes.push_back(ArchivingNote::Retrying {
             name: *name,
             cause: error.to_string(),
             hint: error.hint().map(str::to_owned),
@@ -360,9 +357,10 @@ impl Queue {
                 // A neighbour's success says nothing about the file that is waited for.
                 if asked_for && let Some(since) = self.trouble_since.take() {
                     let after = since.elapsed();
-                    self.notes.push_back(UploadNote::Recovered { name, after });
+                    self.notes
+                        .push_back(ArchivingNote::Recovered { name, after });
                 }
-                self.files.insert(name, Upload::Stored(put, identity));
+                self.files.insert(name, Stage::Stored(put, identity));
             }
             Outcome::Failed(error) if asked_for => {
                 self.give_up_behind(&name, &error);
@@ -371,7 +369,7 @@ impl Queue {
                 if self.order.stages_ahead || !error.kind().may_work_later() {
                     self.refuse(name);
                 }
-                self.files.insert(name, Upload::Failed(error));
+                self.files.insert(name, Stage::Failed(error));
             }
             // Given up while it was not waited for. If it is by now, it is begun again.
             Outcome::NotReady => drop(self.files.remove(&name)),
@@ -419,17 +417,17 @@ impl Queue {
     }
 
     pub(crate) fn warn(&mut self, warning: String) {
-        self.notes.push_back(UploadNote::Warning(warning));
+        self.notes.push_back(ArchivingNote::Warning(warning));
     }
 
-    pub(crate) fn take_note(&mut self) -> Option<UploadNote> {
+    pub(crate) fn take_note(&mut self) -> Option<ArchivingNote> {
         self.notes.pop_front()
     }
 
     pub(crate) fn last_progress(&self, name: &WalFileName) -> Option<Instant> {
         match self.files.get(name)? {
-            Upload::Running(cancel) => Some(cancel.last_alive()),
-            Upload::Stored(..) | Upload::Failed(_) => None,
+            Stage::Running(cancel) => Some(cancel.last_alive()),
+            Stage::Stored(..) | Stage::Failed(_) => None,
         }
     }
 
@@ -440,8 +438,8 @@ impl Queue {
     /// Begins nothing more, and asks what is going on to stop.
     pub(crate) fn close(&mut self) {
         self.closed = true;
-        for upload in self.files.values() {
-            if let Upload::Running(cancel) = upload {
+        for stage in self.files.values() {
+            if let Stage::Running(cancel) = stage {
                 cancel.cancel();
             }
         }
@@ -459,10 +457,10 @@ impl Queue {
             return;
         };
         let archive_status = folder.join("archive_status");
-        self.files.retain(|name, upload| match upload {
-            Upload::Running(_) => true,
-            Upload::Stored(..) => archive_status.join(format!("{name}.ready")).exists(),
-            Upload::Failed(_) => false,
+        self.files.retain(|name, stage| match stage {
+            Stage::Running(_) => true,
+            Stage::Stored(..) => archive_status.join(format!("{name}.ready")).exists(),
+            Stage::Failed(_) => false,
         });
     }
 
@@ -475,7 +473,7 @@ impl Queue {
 
     fn begin(&mut self, name: WalFileName, path: PathBuf, ready: Option<PathBuf>) -> Job {
         let cancel = Cancel::new();
-        self.files.insert(name, Upload::Running(cancel.clone()));
+        self.files.insert(name, Stage::Running(cancel.clone()));
         Job {
             name,
             path,
@@ -503,11 +501,11 @@ impl Queue {
     fn counts(&self) -> (usize, usize) {
         let asked = self.asked.as_ref().map(|asked| asked.name);
         let (mut others, mut unasked) = (0, 0);
-        for (name, upload) in &self.files {
-            match upload {
-                Upload::Running(_) if Some(*name) != asked => others += 1,
-                Upload::Stored(..) => unasked += 1,
-                Upload::Running(_) | Upload::Failed(_) => {}
+        for (name, stage) in &self.files {
+            match stage {
+                Stage::Running(_) if Some(*name) != asked => others += 1,
+                Stage::Stored(..) => unasked += 1,
+                Stage::Running(_) | Stage::Failed(_) => {}
             }
         }
         (others, unasked)

@@ -259,7 +259,7 @@ fn a_segment_behind_one_that_was_never_offered_must_follow_what_is_stored() {
         assert_eq!(scene.keys().len(), 3);
         // Where nothing is stored before it there is nothing to say.
         scene.archive(&names[5], LONG).unwrap();
-        assert_eq!(scene.uploads.note(), None);
+        assert_eq!(scene.archiving.note(), None);
     }
 }
 
@@ -280,12 +280,12 @@ fn what_cannot_be_compared_with_the_segment_before_is_archived_with_a_warning() 
         }
         fs::remove_file(scene.path(&names[number - 1])).unwrap();
         scene.archive(&names[number], LONG).unwrap();
-        let note = scene.uploads.note();
+        let note = scene.archiving.note();
         assert!(
-            matches!(&note, Some(UploadNote::Warning(text)) if text.contains(said)),
+            matches!(&note, Some(ArchivingNote::Warning(text)) if text.contains(said)),
             "{note:?}"
         );
-        assert_eq!(scene.uploads.note(), None);
+        assert_eq!(scene.archiving.note(), None);
     }
 }
 
@@ -395,21 +395,21 @@ fn trouble_is_retried_until_the_deadline_and_told_once() {
         .archive(&names[0], Duration::from_millis(700))
         .unwrap_err();
     assert!(faults.injected() > 2, "only {} tries", faults.injected());
-    let note = scene.uploads.note();
+    let note = scene.archiving.note();
     assert!(
-        matches!(note, Some(UploadNote::Retrying { .. })),
+        matches!(note, Some(ArchivingNote::Retrying { .. })),
         "{note:?}"
     );
-    assert_eq!(scene.uploads.note(), None);
+    assert_eq!(scene.archiving.note(), None);
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     faults.stop();
     assert!(scene.archive(&names[0], LONG).is_ok());
-    let note = scene.uploads.note();
+    let note = scene.archiving.note();
     assert!(
-        matches!(note, Some(UploadNote::Recovered { .. })),
+        matches!(note, Some(ArchivingNote::Recovered { .. })),
         "{note:?}"
     );
-    assert_eq!(scene.uploads.note(), None);
+    assert_eq!(scene.archiving.note(), None);
 }
 
 #[test]
@@ -442,9 +442,9 @@ fn dropping_the_engine_ends_a_pause_at_once() {
     while faults.injected() < 5 {
         std::thread::yield_now();
     }
-    let engine = Arc::downgrade(&scene.uploads.engine);
+    let engine = Arc::downgrade(&scene.archiving.engine);
     let begun = Instant::now();
-    drop(scene.uploads);
+    drop(scene.archiving);
     while engine.strong_count() > 0 {
         assert!(
             begun.elapsed() < Duration::from_secs(1),
@@ -525,11 +525,11 @@ fn trouble_with_one_file_is_told_once_and_its_neighbours_wait_for_it() {
     });
     let names = scene.backlog(8);
     assert!(scene.archive(&names[0], Duration::from_secs(1)).is_err());
-    let note = scene.uploads.note();
+    let note = scene.archiving.note();
     assert!(
-        matches!(note, Some(UploadNote::Retrying { .. })),
+        matches!(note, Some(ArchivingNote::Retrying { .. })),
         "{note:?}"
     );
-    assert_eq!(scene.uploads.note(), None);
+    assert_eq!(scene.archiving.note(), None);
     assert_eq!(scene.keys(), Vec::<String>::new());
 }

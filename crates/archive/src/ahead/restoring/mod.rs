@@ -11,15 +11,15 @@
 //!   hangs keeps a bounded number of threads, and no answer about another file.
 //! * The window is kept full, slides with the requests, and is given up when requests end.
 //!
-//! The owner asks from one thread, waits as it likes for the bell, and does nothing slow: files are fetched, checked
-//! and decompressed by a crew. Left to others: what follows from a file's being stored or not ([`Rule`]), retries, and how
+//! The owner asks from one thread, waits as it likes for the notifier, and does nothing slow: files are fetched, checked
+//! and decompressed by a pool. Left to others: what follows from a file's being stored or not ([`Rule`]), retries, and how
 //! long an answer is waited for.
 
-mod hands;
 mod line;
 mod pace;
 mod state;
 mod window;
+mod worker;
 
 #[cfg(test)]
 mod tests;
@@ -30,15 +30,15 @@ use std::time::{Duration, Instant};
 
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::ahead::pool::Crew;
+use crate::ahead::pool::Pool;
 use crate::archive::{Archive, Place};
 use crate::base::spawn::Spawn;
 use crate::error::Error;
 use crate::get::{Answer, Destination, Fetched, Rule, Ruled};
 
-use hands::Shared;
 use state::{Around, DemandId};
 use window::{Awaited, FetchId, Taken};
+use worker::Shared;
 
 /// The most segments that may be fetched ahead.
 pub const PREFETCH_MAX: usize = 64;
@@ -89,41 +89,45 @@ pub struct Tally {
 /// The engine. Dropping it cancels what is under way.
 pub struct Prefetch {
     shared: Arc<Shared>,
-    crew: Crew,
+    pool: Pool,
     spawn: Spawn,
 }
 
 impl Prefetch {
-    /// Nothing is fetched, and no thread started, before the first request. `bell` is rung whenever there may be an
+    /// Nothing is fetched, and no thread started, before the first request. `notifier` is called whenever there may be an
     /// answer; it is called from other threads and must not wait for anything.
-    pub fn new(spawn: Spawn, bell: impl Fn() + Send + Sync + 'static) -> Prefetch {
+    pub fn new(spawn: Spawn, notifier: impl Fn() + Send + Sync + 'static) -> Prefetch {
         let open =
             move |place: &Place| Archive::open(&place.location, place.options.clone(), spawn);
-        Prefetch::with(spawn, bell, open, KEPT_UNUSED_MAX)
+        Prefetch::with(spawn, notifier, open, KEPT_UNUSED_MAX)
     }
 
     fn with(
         spawn: Spawn,
-        bell: impl Fn() + Send + Sync + 'static,
+        notifier: impl Fn() + Send + Sync + 'static,
         open: impl Fn(&Place) -> Result<Archive, Error> + Send + Sync + 'static,
         kept_unused_max: Duration,
     ) -> Prefetch {
-        let shared = Arc::new(Shared::new(Box::new(bell), Box::new(open), kept_unused_max));
+        let shared = Arc::new(Shared::new(
+            Box::new(notifier),
+            Box::new(open),
+            kept_unused_max,
+        ));
         let theirs = Arc::clone(&shared);
-        let crew = Crew::new("walden restore", spawn, move |_, workspace| {
+        let pool = Pool::new("walden restore", spawn, move |_, workspace| {
             theirs.work(workspace)
         });
         Prefetch {
             shared,
-            crew,
+            pool,
             spawn,
         }
     }
 
-    /// Asks for a file. The answer is had from [`Asking::answer`], perhaps at once.
+    /// Asks for a file. The answer is had from [`PendingRequest::answer`], perhaps at once.
     ///
     /// Fails if too many earlier requests are stuck in the archive, or no thread can be started.
-    pub fn ask(&mut self, wanted: Wanted) -> Result<Asking<'_>, Error> {
+    pub fn ask(&mut self, wanted: Wanted) -> Result<PendingRequest<'_>, Error> {
         let around = Around::of(&wanted)?;
         let (waiting, forward) = match &wanted.name {
             WalFileName::Segment(segment) if wanted.in_line => {
@@ -134,7 +138,7 @@ impl Prefetch {
                 (Waiting::NotAsked, false)
             }
         };
-        let mut asking = Asking {
+        let mut asking = PendingRequest {
             prefetch: self,
             wanted,
             around,
@@ -201,7 +205,7 @@ impl std::fmt::Debug for Prefetch {
 
 /// A request that may not have been answered yet. Dropping it gives it up.
 #[derive(Debug)]
-pub struct Asking<'a> {
+pub struct PendingRequest<'a> {
     prefetch: &'a mut Prefetch,
     wanted: Wanted,
     around: Around,
@@ -219,7 +223,7 @@ enum Waiting {
     Answered,
 }
 
-impl Asking<'_> {
+impl PendingRequest<'_> {
     /// The answer, as soon as there is one; once.
     pub fn answer(&mut self) -> Option<Result<Answer, Error>> {
         let (found, ahead) = match std::mem::replace(&mut self.waiting, Waiting::Answered) {
@@ -302,10 +306,10 @@ impl Asking<'_> {
                 self.wanted.place.location
             ))
         })?);
-        let hands_max = self.prefetch.shared.state().hands_max();
+        let workers_max = self.prefetch.shared.state().workers_max();
         self.prefetch
-            .crew
-            .call(hands_max)
+            .pool
+            .call(workers_max)
             .map_err(|cause| Error::io("could not start a thread", cause))
     }
 
@@ -320,12 +324,12 @@ impl Asking<'_> {
         let free = free_bytes(&self.around.parent);
         let mut state = self.prefetch.shared.state();
         state.look_ahead(segment, &self.wanted, free);
-        let (calls, hands_max) = (state.hands_wanted(), state.hands_max());
+        let (calls, workers_max) = (state.workers_wanted(), state.workers_max());
         let needs_keeper = state.needs_keeper();
         drop(state);
         for _ in 0..calls {
             // Without a thread nothing is fetched ahead: the request for it is then the first to say so.
-            if self.prefetch.crew.call(hands_max).is_err() {
+            if self.prefetch.pool.call(workers_max).is_err() {
                 break;
             }
         }
@@ -340,7 +344,7 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
         self.prefetch.shared.state().hurry(false);
         match self.waiting {

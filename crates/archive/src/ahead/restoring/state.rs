@@ -1,6 +1,6 @@
 //! What restore-ahead knows at a moment: the window, the demands that go before it, and how far to look.
 //!
-//! Guarantees: a demand is next before anything ahead; no more hands look ahead than allowed, those counted that
+//! Guarantees: a demand is next before anything ahead; no more workers look ahead than allowed, those counted that
 //! nobody waits for any more; what belongs to another archive is never used. No threads, no I/O. Left to others: all
 //! of that.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::ahead::memory;
-use crate::archive::continuity::Neighbours;
+use crate::archive::continuity::Continuity;
 use crate::archive::{Archive, Place};
 use crate::cancel::Cancel;
 use crate::error::Error;
@@ -63,7 +63,7 @@ pub(super) struct State {
     turn: Turn,
     archive: Option<(Turn, Arc<Archive>)>,
     /// What is known of the segments that came from it: that outlives a failure, after which it is opened again.
-    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) continuity: Arc<Continuity>,
     last: Option<SegmentName>,
     /// What was looked for ahead last and was not there, and when.
     missed: Option<(SegmentName, Instant)>,
@@ -71,9 +71,9 @@ pub(super) struct State {
     pub(super) used: Instant,
     demands: VecDeque<Demand>,
     demand_count: DemandId,
-    /// Fetches ahead that have a hand, including those that are no longer wanted.
+    /// Fetches ahead that have a worker, including those that are no longer wanted.
     under_way: usize,
-    hands_ahead: usize,
+    workers_ahead: usize,
     depth: usize,
     /// Recovery has waited for long: nothing but its file is moved.
     hurried: bool,
@@ -94,11 +94,11 @@ enum DemandStage {
     InTurn(Box<Job>),
     UnderWay(Cancel),
     Ended(Result<Ruled, Error>),
-    /// No request waits any more, and the thread has not come back.
+    /// No request waits any more, and the worker has not come back.
     GivenUp,
 }
 
-/// Work for one thread.
+/// Work for one worker.
 pub(super) struct Job {
     pub(super) name: WalFileName,
     pub(super) around: Around,
@@ -130,18 +130,18 @@ impl State {
             around: None,
             turn: 0,
             archive: None,
-            neighbours: Arc::default(),
+            continuity: Arc::default(),
             last: None,
             missed: None,
             used: Instant::now(),
             demands: VecDeque::new(),
             demand_count: 0,
             under_way: 0,
-            hands_ahead: 0,
+            workers_ahead: 0,
             depth: 0,
             hurried: false,
             fetched: 0,
-            bytes_each: memory::download_bytes(),
+            bytes_each: memory::restoring_bytes(),
             has_keeper: false,
             closed: false,
         }
@@ -155,7 +155,7 @@ impl State {
         if !same_place {
             self.turn += 1;
             self.archive = None;
-            self.neighbours = Arc::default();
+            self.continuity = Arc::default();
             self.missed = None;
         }
         if !same_place || (in_line && known != Some(around)) {
@@ -261,8 +261,8 @@ impl State {
         let each = self.bytes_each + on_the_way;
         // One file more is being moved whenever recovery asks for one that is not there.
         let jobs = memory::jobs_within(wanted.memory_limit, each, depth + 1);
-        self.hands_ahead = jobs.saturating_sub(1 + self.stuck());
-        self.depth = if self.hands_ahead == 0 { 0 } else { depth };
+        self.workers_ahead = jobs.saturating_sub(1 + self.stuck());
+        self.depth = if self.workers_ahead == 0 { 0 } else { depth };
         let missed = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
         let line = self.line.after(behind, wanted.size).take(most);
         let line = line.take_while(|name| missed.is_none_or(|(missed, _)| missed != *name));
@@ -270,11 +270,11 @@ impl State {
         self.window.slide_to(&line, self.depth);
     }
 
-    /// How many hands could begin something ahead now.
-    pub(super) fn hands_wanted(&self) -> usize {
+    /// How many workers could begin something ahead now.
+    pub(super) fn workers_wanted(&self) -> usize {
         self.window
             .in_turn()
-            .min(self.hands_ahead.saturating_sub(self.under_way))
+            .min(self.workers_ahead.saturating_sub(self.under_way))
     }
 
     /// Recovery has waited for long, or no longer waits: what is fetched ahead stands still meanwhile.
@@ -285,9 +285,9 @@ impl State {
         }
     }
 
-    /// How many hands there may be: those ahead, those stuck, and one for the request at hand.
-    pub(super) fn hands_max(&self) -> usize {
-        self.hands_ahead.max(self.under_way) + self.stuck() + 1
+    /// How many workers there may be: those ahead, those stuck, and one for the request that is made now.
+    pub(super) fn workers_max(&self) -> usize {
+        self.workers_ahead.max(self.under_way) + self.stuck() + 1
     }
 
     /// True if there is a window and nobody to give it up; that somebody is expected to be there from now on.
@@ -320,13 +320,13 @@ impl State {
         }
     }
 
-    /// How many fetches ahead have a hand.
+    /// How many fetches ahead have a worker.
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// How many demands no hand has taken yet.
+    /// How many demands no worker has taken yet.
     #[cfg(test)]
     pub(super) fn demands_in_turn(&self) -> usize {
         let in_turn = |demand: &&Demand| matches!(demand.stage, DemandStage::InTurn(_));
@@ -373,7 +373,7 @@ impl State {
                 }
             }
         }
-        if self.hurried || self.under_way >= self.hands_ahead {
+        if self.hurried || self.under_way >= self.workers_ahead {
             return None;
         }
         let around = self.around.clone()?;
@@ -404,7 +404,7 @@ impl State {
     pub(super) fn ended(&mut self, job: &Job, found: Result<Ruled, Error>, cost: &Cost) -> bool {
         if matches!(found, Ok(Ruled::File(_))) && matches!(job.name, WalFileName::Segment(_)) {
             self.pace.fetched(cost.took);
-            self.bytes_each = cost.bytes.max(memory::download_bytes());
+            self.bytes_each = cost.bytes.max(memory::restoring_bytes());
         }
         match job.why {
             Why::Ahead(id) => {

@@ -19,8 +19,8 @@ pub(super) const LONG: Duration = Duration::from_secs(60);
 pub(super) struct Scene {
     pub(super) wal: TempDir,
     pub(super) store: MemoryStore,
-    pub(super) bell: Arc<(Mutex<u64>, Condvar)>,
-    pub(super) uploads: Uploads,
+    pub(super) notifier: Arc<(Mutex<u64>, Condvar)>,
+    pub(super) archiving: Archiving,
     pub(super) jobs: usize,
 }
 
@@ -51,17 +51,17 @@ impl Scene {
             ..Options::default()
         };
         let archive = Arc::new(Archive::with_store(wrap(store.clone()), options));
-        let bell = Arc::new((Mutex::new(0), Condvar::new()));
-        let rung = Arc::clone(&bell);
-        let uploads = Uploads::new(archive, SYSTEM, spawn_plainly, move || {
+        let notifier = Arc::new((Mutex::new(0), Condvar::new()));
+        let rung = Arc::clone(&notifier);
+        let archiving = Archiving::new(archive, SYSTEM, spawn_plainly, move || {
             *rung.0.lock().unwrap() += 1;
             rung.1.notify_all();
         });
         Scene {
             wal,
             store,
-            bell,
-            uploads,
+            notifier,
+            archiving,
             jobs,
         }
     }
@@ -97,11 +97,11 @@ impl Scene {
     }
 
     pub(super) fn ask(&self, name: &WalFileName, deadline: Instant) -> Option<Put> {
-        let limits = UploadLimits {
+        let limits = ArchivingLimits {
             jobs: self.jobs,
             memory: 1 << 30,
         };
-        self.uploads
+        self.archiving
             .ask(name, &self.path(name), deadline, limits)
             .unwrap()
     }
@@ -113,15 +113,15 @@ impl Scene {
             fs::remove_file(self.ready(name)).unwrap();
             return Ok(put);
         }
-        let mut rung = self.bell.0.lock().unwrap();
+        let mut rung = self.notifier.0.lock().unwrap();
         loop {
-            if let Some(outcome) = self.uploads.poll(name) {
+            if let Some(outcome) = self.archiving.poll(name) {
                 if outcome.is_ok() {
                     let _ = fs::remove_file(self.ready(name));
                 }
                 return outcome;
             }
-            let (again, waited) = self.bell.1.wait_timeout(rung, LONG).unwrap();
+            let (again, waited) = self.notifier.1.wait_timeout(rung, LONG).unwrap();
             assert!(!waited.timed_out(), "no answer about {name}");
             rung = again;
         }

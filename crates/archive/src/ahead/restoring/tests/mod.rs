@@ -328,7 +328,7 @@ impl Recovery {
     /// Waits until nothing is under way.
     fn settle(&self) {
         self.until("fetches ahead go on and on", |state| {
-            state.hands_wanted() == 0 && state.under_way() == 0
+            state.workers_wanted() == 0 && state.under_way() == 0
         });
     }
 
@@ -344,7 +344,7 @@ impl Recovery {
 }
 
 /// Waits for the answer, as an owner does.
-fn answered(asking: &mut Asking<'_>, rung: &mpsc::Receiver<()>) -> Result<Answer, Error> {
+fn answered(asking: &mut PendingRequest<'_>, rung: &mpsc::Receiver<()>) -> Result<Answer, Error> {
     loop {
         if let Some(answer) = asking.answer() {
             return answer;
@@ -353,7 +353,7 @@ fn answered(asking: &mut Asking<'_>, rung: &mpsc::Receiver<()>) -> Result<Answer
     }
 }
 
-/// Waits until a hand has every demand.
+/// Waits until a worker has every demand.
 fn until_begun(shared: &Shared) {
     let begun = Instant::now();
     while shared.state().demands_in_turn() > 0 {

@@ -44,9 +44,9 @@ fn without_a_window_each_segment_is_fetched_when_it_is_asked_for() {
 #[test]
 fn memory_for_one_file_only_leaves_none_to_fetch_ahead() {
     let mut recovery = Recovery::new(8).holding(1..=10);
-    recovery.wanted.memory_limit = memory::download_bytes() * 3 / 2;
+    recovery.wanted.memory_limit = memory::restoring_bytes() * 3 / 2;
     assert!((1..=5).all(|number| !recovery.restore(segment(number))));
-    recovery.wanted.memory_limit = memory::download_bytes() * 2;
+    recovery.wanted.memory_limit = memory::restoring_bytes() * 2;
     recovery.restore(segment(6));
     assert!(recovery.restore_later(segment(7)));
 }
@@ -54,7 +54,7 @@ fn memory_for_one_file_only_leaves_none_to_fetch_ahead() {
 #[test]
 fn what_a_store_keeps_of_an_open_object_counts_as_memory() {
     let mut recovery = Recovery::new(8).holding(1..=10);
-    let each = memory::download_bytes();
+    let each = memory::restoring_bytes();
     recovery.store.seen.lock().unwrap().opened_bytes = each;
     recovery.wanted.memory_limit = each * 7 / 2;
     assert!((1..=5).all(|number| !recovery.restore(segment(number))));

@@ -1,6 +1,6 @@
-//! What the owner and the hands of restore-ahead share, and what a hand does.
+//! What the owner and the workers of restore-ahead share, and what a worker does.
 //!
-//! Guarantees: a demand goes before everything that is fetched ahead, and is never without a hand; no lock is held
+//! Guarantees: a demand goes before everything that is fetched ahead, and is never without a worker; no lock is held
 //! while the archive is asked; a panic in a fetch fails that fetch alone.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +11,7 @@ use crate::ahead::memory;
 use crate::archive::{Archive, Place};
 use crate::error::Error;
 use crate::format::workspace::Workspace;
-use crate::get::{self, Ruled, Wish};
+use crate::get::{self, Request, Ruled};
 
 use super::pace::Pace;
 use super::state::{Around, Cost, Job, State, Why};
@@ -23,21 +23,21 @@ pub(super) struct Shared {
     state: Mutex<State>,
     /// Told to the keeper: there is nothing to keep any more.
     over: Condvar,
-    bell: Box<dyn Fn() + Send + Sync>,
+    notifier: Box<dyn Fn() + Send + Sync>,
     open: Open,
     kept_unused_max: Duration,
 }
 
 impl Shared {
     pub(super) fn new(
-        bell: Box<dyn Fn() + Send + Sync>,
+        notifier: Box<dyn Fn() + Send + Sync>,
         open: Open,
         kept_unused_max: Duration,
     ) -> Shared {
         Shared {
             state: Mutex::new(State::new()),
             over: Condvar::new(),
-            bell,
+            notifier,
             open,
             kept_unused_max,
         }
@@ -54,7 +54,7 @@ impl Shared {
         self.over.notify_all();
     }
 
-    /// One turn of a hand: true if there was something to do.
+    /// One turn of a worker: true if there was something to do.
     pub(super) fn work(&self, workspace: &mut Workspace) -> bool {
         let Some(job) = self.state().next_job() else {
             return false;
@@ -70,12 +70,12 @@ impl Shared {
             took: begun.elapsed(),
             bytes: workspace.bytes(),
         };
-        if cost.bytes > memory::download_bytes() {
+        if cost.bytes > memory::restoring_bytes() {
             // The rare large window is not kept for files that do not need it.
             *workspace = Workspace::default();
         }
         if self.state().ended(&job, found, &cost) {
-            (self.bell)();
+            (self.notifier)();
         }
         true
     }
@@ -108,7 +108,7 @@ impl Shared {
     fn fetch(&self, job: &Job, workspace: &mut Workspace) -> Result<Ruled, Error> {
         let archive = self.archive(job)?;
         let Around { parent, system, .. } = &job.around;
-        let wish = Wish {
+        let request = Request {
             name: &job.name,
             parent,
             system: Some(*system),
@@ -116,10 +116,10 @@ impl Shared {
         };
         match &job.why {
             Why::Demanded(_, rule) => {
-                get::ruled(&archive, &wish, rule.as_ref(), workspace, &job.cancel)
+                get::ruled(&archive, &request, rule.as_ref(), workspace, &job.cancel)
             }
             Why::Ahead(_) => {
-                let fetched = get::fetch(&archive, &wish, workspace, &job.cancel)?;
+                let fetched = get::fetch(&archive, &request, workspace, &job.cancel)?;
                 Ok(fetched.map_or(Ruled::Absent(Vec::new()), |it| Ruled::File(Box::new(it))))
             }
         }
@@ -129,8 +129,8 @@ impl Shared {
         if let Some(archive) = self.state().archive(job.turn) {
             return Ok(archive);
         }
-        let neighbours = Arc::clone(&self.state().neighbours);
-        let archive = (self.open)(&job.around.place)?.remembering(neighbours);
+        let continuity = Arc::clone(&self.state().continuity);
+        let archive = (self.open)(&job.around.place)?.remembering(continuity);
         let archive = Arc::new(archive);
         self.state().opened(job.turn, &archive);
         Ok(archive)

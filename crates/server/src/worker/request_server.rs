@@ -1,4 +1,4 @@
-//! The worker's front desk: a thread that takes requests and gives answers back, while the main thread alone
+//! The worker's request server: a thread that takes requests and gives answers back, while the main thread alone
 //! talks to modules.
 //!
 //! Guarantees: every client gets an answer within a deadline, even when a module hangs, counted from the moment
@@ -25,7 +25,7 @@ use wire::{
 /// The startup process and the checkpointer each have one client at a time; the rest is for people.
 const CLIENTS_MAX: usize = 16;
 /// What the main thread may take beyond a job's time to say that it has failed, before the client is told by
-/// the desk. A promotion waits for it, so it is short.
+/// the request server. A promotion waits for it, so it is short.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 /// How long the main thread may take to take up a request while no other is being served.
 const TAKING_UP_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -137,15 +137,15 @@ impl Front {
     }
 }
 
-/// The desk, as the main thread sees it.
-pub(crate) struct Desk {
+/// The request server, as the main thread sees it.
+pub(crate) struct RequestServer {
     asked: Receiver<Asked>,
     bell: Bell,
     front: Arc<Front>,
     stop: Stop,
 }
 
-impl Desk {
+impl RequestServer {
     /// Listens on the socket and starts the thread. Libraries are loaded behind its back: a client that asks meanwhile
     /// is told after `time_limit` that they are not, for one may hang in that, too.
     pub(crate) fn open(time_limit: Duration) -> Result<Self, Failure> {
@@ -162,13 +162,13 @@ impl Desk {
         let bell = Bell::new()?;
         let (ask, asked) = channel();
         let front = Arc::new(Front::loading(time_limit));
-        let clerk = Clerk {
+        let handler = Handler {
             ask,
             bell: bell.clone(),
             front: Arc::clone(&front),
             clients: Arc::default(),
         };
-        spawn_with_signals_blocked("walden desk", move || clerk.serve(&listener))
+        spawn_with_signals_blocked("walden requests", move || handler.serve(&listener))
             .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
         Ok(Self {
             asked,
@@ -201,14 +201,14 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for RequestServer {
     fn drop(&mut self) {
         self.stop.stop();
     }
 }
 
 #[derive(Clone)]
-struct Clerk {
+struct Handler {
     ask: Sender<Asked>,
     bell: Bell,
     front: Arc<Front>,
@@ -216,15 +216,15 @@ struct Clerk {
 }
 
 /// One client less when dropped, also when its thread panics.
-struct Seat(Arc<AtomicUsize>);
+struct Slot(Arc<AtomicUsize>);
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-impl Clerk {
+impl Handler {
     fn serve(&self, listener: &Listener) {
         loop {
             match listener.accept(Instant::now() + ACCEPT_WAIT) {
@@ -239,20 +239,20 @@ impl Clerk {
 
     fn take(&self, mut client: Connection) {
         let others = self.clients.fetch_add(1, Ordering::AcqRel);
-        let seat = Seat(Arc::clone(&self.clients));
+        let slot = Slot(Arc::clone(&self.clients));
         if others >= CLIENTS_MAX {
             let busy = format!("the recovery worker serves {CLIENTS_MAX} clients already");
             let _ = client.answer(&Answer::CouldNotTell(busy));
             return;
         }
-        let clerk = self.clone();
+        let handler = self.clone();
         // The new thread inherits the blocked signals of this one. If it cannot be started the connection is
         // closed unanswered, and the client asks again.
         let _ = std::thread::Builder::new()
             .name("walden client".to_owned())
             .spawn(move || {
-                let _seat = seat;
-                clerk.attend(client);
+                let _slot = slot;
+                handler.attend(client);
             });
     }
 
