@@ -265,7 +265,7 @@ fn odd_keys_stop_nothing() -> Result<()> {
         assert_eq!(store.skipped(), odd.len() as u64);
         let ran = it.list()?;
         let note = format!(
-            "left out {} objects with names that no archive has",
+            "ignored {} objects with names that no archive uses",
             odd.len()
         );
         ensure!(
