@@ -1,10 +1,14 @@
 //! What is worth knowing of a segment: which moments it holds, and how it goes on.
 //!
 //! Guarantees facts of bounded size, whatever is in the segment, which can be kept and read again: everything that choosing
-//! a recovery target depends on, but for the single transactions between a segment's first and last. Reading is left to
-//! `gather`, what follows from the facts to `targets`.
+//! a recovery target depends on, but for the single transactions between a segment's first and last. What was learnt of a
+//! segment together with others names those, so that nobody takes it for true beside other ones. Reading is left to `gather`,
+//! what follows from the facts to `targets`.
+//!
+//! Long because one record of the index is described here, field by field.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use wal::{
     LongPageHeader, Lsn, Meaning, Record, SegmentEnd, SegmentName, SegmentSize, SystemIdentifier,
     TimelineId, Timestamp, WalFileName,
@@ -139,9 +143,13 @@ pub struct Follower {
     /// Name of the file.
     #[serde(with = "text::plain")]
     pub file: WalFileName,
-    /// Why it does not go on where the segment ends; `None` if it does. A record between the two is among the facts of the
-    /// segment.
+    /// Which object was looked at.
+    pub(crate) stamp: Option<Stamp>,
+    /// Why it does not go on where the segment ends; `None` if it does.
     pub problem: Option<Problem>,
+    /// The record that goes over the boundary and ends in it: in this segment or, where a record goes through all of this one,
+    /// in an earlier one it begins.
+    pub(crate) over: Option<Over>,
 }
 
 /// Why a segment does not follow another.
@@ -191,8 +199,14 @@ pub struct SegmentFacts {
     pub switchpoint: Option<Lsn>,
     /// Whether anything was found to be wrong with it, beside the way that others follow it.
     pub has_findings: bool,
-    /// The record that goes over its end: where it ends, and which transaction, if it ends one.
-    pub over: Option<Over>,
+    /// Whether a record goes through all of it.
+    pub(crate) goes_through: bool,
+    /// Of a segment that a record goes through: what had been read of the ones before it when its end was looked at. See
+    /// [`trail`].
+    pub(crate) trail: Option<u64>,
+    /// The record that goes over its end, once it is known along which line: then it is among the facts. Never in an index.
+    #[serde(skip)]
+    pub(crate) over: Option<Over>,
     /// How many records begin in it.
     pub records: u64,
     /// Commits and rollbacks.
@@ -210,7 +224,7 @@ pub struct SegmentFacts {
 }
 
 /// A record that goes over the end of the segment in which it begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Over {
     /// LSN at which the record begins.
     #[serde(with = "text::plain")]
@@ -218,8 +232,81 @@ pub struct Over {
     /// Where the next record may begin.
     #[serde(with = "text::plain")]
     pub end: Lsn,
-    /// The end of a transaction, if it is one.
-    pub transaction: Option<TransactionEnd>,
+    /// What is noted of it, if anything is.
+    pub(crate) noted: Option<Box<Noted>>,
+}
+
+/// What is noted of a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Noted {
+    /// The end of a transaction.
+    Transaction(TransactionEnd),
+    /// A restore point.
+    RestorePoint(RestorePoint),
+    /// A checkpoint, and which timeline begins with it.
+    Checkpoint(Checkpoint, Option<Beginning>),
+    /// The end of a recovery, with which a timeline begins.
+    EndOfRecovery(Beginning),
+    /// The end of the base backup whose replay begins here.
+    BackupEnd(#[serde(with = "text::plain")] Lsn),
+}
+
+impl Over {
+    pub(crate) fn of(record: &Record<'_>) -> Over {
+        Over {
+            lsn: record.lsn,
+            end: record.end,
+            noted: Noted::of(record, &record.meaning()).map(Box::new),
+        }
+    }
+}
+
+impl Noted {
+    fn of(record: &Record<'_>, meaning: &Meaning<'_>) -> Option<Noted> {
+        if let Some(end) = of_meaning(record, meaning) {
+            return Some(Noted::Transaction(end));
+        }
+        let (lsn, end) = (record.lsn, record.end);
+        let begins = |timelines: wal::Timelines, at| Beginning {
+            lsn,
+            timeline: timelines.this,
+            previous: timelines.previous,
+            at,
+        };
+        let begins = |timelines: wal::Timelines, at| {
+            (timelines.this != timelines.previous).then(|| begins(timelines, at))
+        };
+        Some(match *meaning {
+            Meaning::RestorePoint { at, name } => {
+                let name = String::from_utf8_lossy(name).into_owned();
+                Noted::RestorePoint(RestorePoint { name, lsn, end, at })
+            }
+            Meaning::Checkpoint {
+                is_shutdown,
+                redo,
+                timelines,
+                at,
+            } => {
+                let beginning = begins(timelines, at).filter(|_| is_shutdown);
+                Noted::Checkpoint(Checkpoint { lsn, redo, at }, beginning)
+            }
+            Meaning::EndOfRecovery { at, timelines } => {
+                Noted::EndOfRecovery(begins(timelines, Some(at))?)
+            }
+            Meaning::BackupEnd { start } => Noted::BackupEnd(start),
+            _ => return None,
+        })
+    }
+}
+
+/// Says in a number which objects a record goes through up to this one, the one in which it begins first; `before` is the
+/// trail of the segment before.
+pub(crate) fn trail(file: &WalFileName, stamp: Option<&Stamp>, before: Option<u64>) -> u64 {
+    let stamp = stamp.map(|stamp| (stamp.bytes, stamp.modified));
+    let digest = Sha256::digest(format!("{file} {stamp:?} {before:?}"));
+    let bytes = digest.iter().take(8);
+    bytes.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The end of a transaction that a record is, if it is one.
@@ -282,6 +369,8 @@ impl SegmentFacts {
             following: Vec::new(),
             switchpoint: None,
             has_findings: false,
+            goes_through: false,
+            trail: None,
             over: None,
             records: 0,
             ends: Ends::default(),
@@ -295,34 +384,31 @@ impl SegmentFacts {
 
     /// The next record; answers with the time that it tells.
     pub(crate) fn record(&mut self, record: &Record<'_>) -> Option<Timestamp> {
-        self.first.get_or_insert(record.lsn);
-        self.last = Some(record.lsn);
-        self.records += 1;
         let meaning = record.meaning();
-        if let Some(end) = of_meaning(record, &meaning) {
-            self.ends.add(end);
-        }
-        let (lsn, end) = (record.lsn, record.end);
-        match meaning {
-            Meaning::RestorePoint { at, name } => {
-                let name = String::from_utf8_lossy(name).into_owned();
-                let point = RestorePoint { name, lsn, end, at };
+        let noted = Noted::of(record, &meaning);
+        self.note(record.lsn, record.end, noted);
+        time_of(&meaning)
+    }
+
+    fn note(&mut self, lsn: Lsn, end: Lsn, noted: Option<Noted>) {
+        self.first.get_or_insert(lsn);
+        self.last = Some(lsn);
+        self.records += 1;
+        match noted {
+            Some(Noted::Transaction(end)) => self.ends.add(end),
+            Some(Noted::RestorePoint(point)) => {
                 push(&mut self.restore_points, point, &mut self.left_out);
             }
-            Meaning::Checkpoint {
-                is_shutdown,
-                redo,
-                timelines,
-                at,
-            } => {
-                let checkpoint = Checkpoint { lsn, redo, at };
+            Some(Noted::Checkpoint(checkpoint, beginning)) => {
                 push(&mut self.checkpoints, checkpoint, &mut self.left_out);
-                if is_shutdown {
-                    self.beginning(lsn, timelines, at);
+                if let Some(beginning) = beginning {
+                    push(&mut self.beginnings, beginning, &mut self.left_out);
                 }
             }
-            Meaning::EndOfRecovery { at, timelines } => self.beginning(lsn, timelines, Some(at)),
-            Meaning::BackupEnd { start } => {
+            Some(Noted::EndOfRecovery(beginning)) => {
+                push(&mut self.beginnings, beginning, &mut self.left_out);
+            }
+            Some(Noted::BackupEnd(start)) => {
                 let latest = self.ends.latest;
                 let backup = BackupEnd {
                     lsn,
@@ -332,21 +418,14 @@ impl SegmentFacts {
                 };
                 push(&mut self.backup_ends, backup, &mut self.left_out);
             }
-            _ => {}
+            None => {}
         }
-        time_of(&meaning)
     }
 
-    fn beginning(&mut self, lsn: Lsn, timelines: wal::Timelines, at: Option<Timestamp>) {
-        if timelines.this != timelines.previous {
-            let beginning = Beginning {
-                lsn,
-                timeline: timelines.this,
-                previous: timelines.previous,
-                at,
-            };
-            push(&mut self.beginnings, beginning, &mut self.left_out);
-        }
+    /// Takes the record that goes over the end, on a line that leads to where it ends, among the facts.
+    pub(crate) fn take_over(&mut self, over: Over) {
+        self.note(over.lsn, over.end, over.noted.as_deref().cloned());
+        self.over = Some(over);
     }
 
     /// How the segment ends, and how it is stored; gives back memory that is not needed, for there may be a million of these.
@@ -364,27 +443,11 @@ impl SegmentFacts {
         self.stored = Timestamp::from_system_time(stamp.time()).unwrap_or(Timestamp(0));
     }
 
-    /// Why a segment does not follow this one, if it was looked at and does not.
+    /// A segment behind this one, if it was looked at.
     #[must_use]
-    pub fn problem_of(&self, next: &SegmentName) -> Option<&str> {
+    pub fn follower(&self, next: &SegmentName) -> Option<&Follower> {
         let next = WalFileName::Segment(*next);
-        let follower = self.following.iter().find(|it| it.file == next)?;
-        Some(&follower.problem.as_ref()?.why)
-    }
-
-    /// The record that begins here and ends in a later segment.
-    pub(crate) fn record_over_end(&mut self, record: &Record<'_>) {
-        self.record(record);
-        self.over = Some(Over {
-            lsn: record.lsn,
-            end: record.end,
-            transaction: transaction_end(record),
-        });
-    }
-
-    /// Whether a record goes through all of it.
-    pub(crate) fn goes_through(&self) -> bool {
-        self.first.is_none() && self.end == End::Full
+        self.following.iter().find(|it| it.file == next)
     }
 
     /// The place behind the segment.

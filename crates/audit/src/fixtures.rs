@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use archive::Error;
 use wal::{
     Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, Timestamp,
+    WalFileName,
 };
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{BackupEnd, End, Ends, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::facts::{BackupEnd, End, Ends, Follower, RestorePoint, SegmentFacts, TransactionEnd};
 use crate::records::{Records, Seen, SeenKind};
 use crate::survey::{Backup, Survey};
 
@@ -40,6 +41,8 @@ pub(crate) fn segment(name: &str) -> Made {
             following: Vec::new(),
             switchpoint: None,
             has_findings: false,
+            goes_through: false,
+            trail: None,
             over: None,
             records: 0,
             ends: Ends::default(),
@@ -50,6 +53,24 @@ pub(crate) fn segment(name: &str) -> Made {
             left_out: 0,
         },
         records: Vec::new(),
+    }
+}
+
+impl SegmentFacts {
+    /// Is followed by all of these that lie behind it, by their names.
+    pub(crate) fn follow_all(&mut self, names: &[SegmentName]) {
+        let size = self.size().unwrap();
+        let behind = |name: &&SegmentName| name.start(size) == Some(self.behind());
+        let following = names.iter().filter(behind).map(|name| Follower {
+            file: WalFileName::Segment(*name),
+            stamp: None,
+            problem: None,
+            over: None,
+        });
+        let mut following: Vec<Follower> = following.collect();
+        let is_new = |it: &Follower| self.following.iter().all(|had| had.file != it.file);
+        following.retain(is_new);
+        self.following.extend(following);
     }
 }
 
@@ -135,6 +156,10 @@ impl World {
             world.records.insert(made.facts.name, made.records);
             let facts = Box::new(made.facts);
             world.survey.segments.insert(facts.name, facts);
+        }
+        let names: Vec<SegmentName> = world.survey.segments.keys().copied().collect();
+        for facts in world.survey.segments.values_mut() {
+            facts.follow_all(&names);
         }
         world
     }

@@ -74,7 +74,7 @@ impl Gathering<'_> {
         let lineage = lineage(&keeping.entries);
         let size = self.size(&inventory, &keeping.entries)?;
         let order = Order::of(&inventory, &lineage, size);
-        let plan = to_read(&order, &stamps, &keeping.entries);
+        let plan = to_read(&order, &stamps, &keeping.entries, &lineage);
         let all = texts_read + plan.to_read.len() as u64;
         let scan = Scan {
             expected: &Expected {
@@ -140,34 +140,49 @@ fn lineage(entries: &Entries) -> Lineage {
     lineage
 }
 
-fn to_read(order: &Order<'_>, stamps: &Stamps, entries: &Entries) -> Plan {
+fn to_read(order: &Order<'_>, stamps: &Stamps, entries: &Entries, lineage: &Lineage) -> Plan {
     let is_segment = |file: &&WalFileName| matches!(file, WalFileName::Segment(_));
     let segments: Vec<WalFileName> = stamps.keys().filter(is_segment).copied().collect();
     let known = |file: &WalFileName| match entries.get(file) {
         None => Known::New,
-        Some(entry) => entry.known(),
+        Some(entry) => entry.known(lineage),
     };
-    plan(order, &segments, Some(&known))
+    plan(order, &segments, Some((&known, stamps)))
 }
 
 impl Entry {
-    /// What a plan has to know of it.
-    pub(crate) fn known(&self) -> Known {
+    /// What a plan has to know of it. What these histories contradict is to be read again.
+    pub(crate) fn known(&self, lineage: &Lineage) -> Known {
         match &self.what {
-            What::Segment(facts) => facts.outline().map_or(Known::New, Known::Read),
-            _ => Known::Unreadable,
+            What::Segment(facts) if facts.fits(lineage) => {
+                facts.outline().map_or(Known::New, Known::Read)
+            }
+            What::Segment(_) | What::Unfit(_) => Known::New,
+            What::Unreadable(_) | What::Text(_) => Known::Unreadable,
         }
     }
 }
 
 impl SegmentFacts {
+    /// Whether its first page is of the timeline that its timeline history file, if there is one, leads over there.
+    fn fits(&self, lineage: &Lineage) -> bool {
+        let history = lineage.history(self.name.timeline());
+        let timeline = history.map(|history| history.timeline_at(self.start));
+        timeline.is_none_or(|timeline| timeline == self.first_timeline)
+    }
+
     /// `None` if the facts are not of a segment.
     fn outline(&self) -> Option<Outline> {
         Some(Outline {
-            goes_through: self.goes_through(),
+            goes_through: self.goes_through,
             page: (self.size()?, self.first_timeline),
             switchpoint: self.switchpoint,
-            following: self.following.iter().map(|it| it.file).collect(),
+            trail: self.trail,
+            following: self
+                .following
+                .iter()
+                .map(|it| (it.file, it.stamp))
+                .collect(),
         })
     }
 }
@@ -181,19 +196,13 @@ struct Keeping<'a> {
 }
 
 impl Keeping<'_> {
-    /// Forgets what is not true any more: of objects that have changed, and where histories have, of whatever did not fit them.
+    /// Forgets what is not true any more, of objects that have changed, and what is of no use here: partial segments.
     fn forget(&mut self) {
         let stamps = self.stamps;
-        self.entries
-            .retain(|name, entry| stamps.get(name) == Some(&entry.stamp));
-        let is_history = |name: &&WalFileName| matches!(name, WalFileName::TimelineHistory(_));
-        let mut histories = stamps.keys().filter(is_history);
-        if histories.any(|name| !self.entries.contains_key(name)) {
-            self.entries.retain(|name, entry| match &entry.what {
-                What::Unreadable(_) => !matches!(name, WalFileName::Segment(_)),
-                What::Segment(_) | What::Text(_) => true,
-            });
-        }
+        self.entries.retain(|name, entry| {
+            let is_partial = matches!(name, WalFileName::Partial(_));
+            !is_partial && stamps.get(name) == Some(&entry.stamp)
+        });
     }
 
     fn texts(&mut self, small: BTreeMap<WalFileName, Small>) -> Result<(), Error> {
@@ -216,7 +225,7 @@ impl Keeping<'_> {
     }
 
     fn take(&mut self, scanned: Scanned) {
-        if scanned.again {
+        if scanned.is_as_known() {
             return;
         }
         let file = scanned.file;

@@ -22,7 +22,7 @@ use crate::inventory::Stamp;
 use crate::text;
 
 /// Changes with the form of the lines.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The longest line that is read: the facts of a segment with as much in it as is noted take less.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -48,8 +48,12 @@ pub(crate) enum What {
     Segment(Box<SegmentFacts>),
     /// A timeline history file, or backup history file.
     Text(String),
-    /// Something that cannot be read, and why.
+    /// Something that cannot be read by anybody, and why.
     Unreadable(String),
+    /// Something that does not fit what else there is, or cannot be read now, and why. Never in an index: it is looked at again
+    /// each time.
+    #[serde(skip)]
+    Unfit(String),
 }
 
 /// Which archive an index is of.
@@ -284,6 +288,9 @@ impl Index {
     /// # Errors
     /// When it cannot be written.
     pub fn add(&mut self, name: WalFileName, entry: &Entry) -> std::io::Result<()> {
+        if matches!(entry.what, What::Unfit(_)) {
+            return Ok(());
+        }
         self.write(&LineToWrite { name, entry })?;
         self.lines += 1;
         self.is_open = true;
@@ -325,11 +332,13 @@ impl Index {
         let staged = tempfile::NamedTempFile::new_in(folder)?;
         let mut to = BufWriter::new(staged);
         to.write_all(&self.subject.head()?)?;
-        for (name, entry) in entries {
+        let is_kept = |(_, entry): &(_, &Entry)| !matches!(entry.what, What::Unfit(_));
+        let mut lines = 0_u64;
+        for (name, entry) in entries.iter().filter(is_kept) {
             let name = *name;
             to.write_all(&in_a_line(&LineToWrite { name, entry })?)?;
+            lines += 1;
         }
-        let lines = entries.len() as u64;
         to.write_all(&in_a_line(&Foot { lines })?)?;
         let staged = to
             .into_inner()

@@ -7,7 +7,7 @@
 use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{End, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::facts::{End, Over, RestorePoint, SegmentFacts, TransactionEnd};
 use crate::lineage::Lineage;
 use crate::survey::Survey;
 
@@ -99,6 +99,13 @@ impl Survey {
         };
         for era in self.eras(timeline) {
             era.join(&mut line, &self.lineage);
+        }
+        for run in &mut line.runs {
+            for facts in &mut run.segments {
+                if let Some(on_line) = self.on_lines.get(&(timeline, facts.name)) {
+                    *facts = on_line;
+                }
+            }
         }
         line
     }
@@ -210,6 +217,20 @@ impl<'a> Era<'a> {
 }
 
 impl<'a> Line<'a> {
+    /// The record that begins in a segment of a run, this one of its segments, and goes over its end, if it ends in the run.
+    pub(crate) fn over(segments: &[&'a SegmentFacts], at: usize) -> Option<&'a Over> {
+        let here = segments.get(at).filter(|facts| !facts.goes_through)?;
+        let behind = segments.get(at + 1..)?;
+        let before = std::iter::once(here).chain(behind);
+        for (before, next) in before.zip(behind) {
+            let over = &before.follower(&next.name)?.over;
+            if over.is_some() || !next.goes_through {
+                return over.as_ref();
+            }
+        }
+        None
+    }
+
     fn push(&mut self, facts: &'a SegmentFacts) {
         let name = facts.name;
         let is_of_size = |run: &&mut Run<'_>| {
@@ -225,7 +246,10 @@ impl<'a> Line<'a> {
             let last = run.segments.last();
             let why = last.and_then(|last| match last.end {
                 End::Ended(lsn) => Some(format!("WAL ends at {lsn} before it")),
-                End::Full | End::Switched(_) => last.problem_of(&name).map(str::to_owned),
+                End::Full | End::Switched(_) => match last.follower(&name) {
+                    Some(follower) => follower.problem.as_ref().map(|it| it.why.clone()),
+                    None => Some("it was not compared with the one before it".to_owned()),
+                },
             });
             match why {
                 None => return run.segments.push(facts),

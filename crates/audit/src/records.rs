@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use archive::{Cancel, Error, ErrorKind, Reading};
 use wal::{Lsn, Meaning, SegmentName, SegmentReader};
 
-use crate::facts::{SegmentFacts, TransactionEnd, transaction_end};
+use crate::facts::{Noted, Over, SegmentFacts, TransactionEnd, transaction_end};
 
 /// A record as far as recovery targets depend on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,18 +88,14 @@ impl Records for FromArchive<'_> {
             return Err(changed("it is gone".to_owned()));
         }
         reader.finish().map_err(|why| changed(why.to_string()))?;
-        if let Some(over) = segment.over {
-            let point = segment
-                .restore_points
-                .iter()
-                .find(|point| point.lsn == over.lsn);
+        if let Some(over) = &segment.over {
             seen.push(Seen {
                 lsn: over.lsn,
                 end: over.end,
-                kind: match (over.transaction, point) {
-                    (Some(end), _) => SeenKind::Transaction(end),
-                    (None, Some(point)) => SeenKind::RestorePoint(point.name.clone()),
-                    (None, None) => SeenKind::Other,
+                kind: match over.noted.as_deref() {
+                    Some(Noted::Transaction(end)) => SeenKind::Transaction(*end),
+                    Some(Noted::RestorePoint(point)) => SeenKind::RestorePoint(point.name.clone()),
+                    _ => SeenKind::Other,
                 },
             });
         }
@@ -110,7 +106,8 @@ impl Records for FromArchive<'_> {
 /// The segments that were looked at last, so that several backups cost one reading.
 pub(crate) struct Kept<'r> {
     records: &'r mut dyn Records,
-    last: VecDeque<(SegmentName, Vec<Seen>)>,
+    /// With the record over the end, which differs from line to line.
+    last: VecDeque<(SegmentName, Option<Over>, Vec<Seen>)>,
 }
 
 /// How many segments' records are kept: those of a stop, and of what is behind it.
@@ -125,17 +122,24 @@ impl<'r> Kept<'r> {
     }
 
     pub(crate) fn of(&mut self, segment: &SegmentFacts) -> Result<&[Seen], Error> {
-        let at = self.last.iter().position(|(name, _)| *name == segment.name);
+        let at = self
+            .last
+            .iter()
+            .position(|(name, over, _)| *name == segment.name && *over == segment.over);
         let kept = match at.and_then(|at| self.last.remove(at)) {
             Some(kept) => kept,
-            None => (segment.name, self.records.of(segment)?),
+            None => (
+                segment.name,
+                segment.over.clone(),
+                self.records.of(segment)?,
+            ),
         };
         self.last.truncate(KEPT_MAX - 1);
         self.last.push_front(kept);
         Ok(self
             .last
             .front()
-            .map(|(_, seen)| seen.as_slice())
+            .map(|(_, _, seen)| seen.as_slice())
             .unwrap_or_default())
     }
 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
 use crate::backup_history::BackupHistory;
-use crate::facts::SegmentFacts;
+use crate::facts::{Over, SegmentFacts};
 use crate::index::{Entries, What};
+use crate::line::Line;
 use crate::lineage::Lineage;
 
 /// What is in an archive.
@@ -21,8 +22,11 @@ pub struct Survey {
     pub system: Option<SystemIdentifier>,
     /// How long its segments are, the latest ones if `pg_resetwal --wal-segsize` has changed it; `None` if it has none.
     pub size: Option<SegmentSize>,
-    /// The segments that can be read.
+    /// The segments that can be read. The record over the end of each is among its facts, if there is one along the line of its
+    /// own timeline or another one.
     pub segments: BTreeMap<SegmentName, Box<SegmentFacts>>,
+    /// The facts of segments from which another record goes on, or none, along the line of a timeline.
+    pub(crate) on_lines: BTreeMap<(TimelineId, SegmentName), Box<SegmentFacts>>,
     /// Those that cannot, and why.
     pub unreadable: BTreeMap<SegmentName, String>,
     /// Which timeline came from which.
@@ -55,7 +59,7 @@ impl Survey {
         for (name, entry) in entries {
             match (name, entry.what) {
                 (WalFileName::Segment(name), What::Segment(facts)) => survey.segment(name, facts),
-                (WalFileName::Segment(name), What::Unreadable(why)) => {
+                (WalFileName::Segment(name), What::Unreadable(why) | What::Unfit(why)) => {
                     survey.unreadable.entry(name).or_insert(why);
                 }
                 (WalFileName::TimelineHistory(timeline), What::Text(text)) => {
@@ -76,7 +80,7 @@ impl Survey {
                             .push(format!("backup history file \"{name}\" is invalid: {why}")),
                     }
                 }
-                (name, What::Unreadable(why)) => survey
+                (name, What::Unreadable(why) | What::Unfit(why)) => survey
                     .notes
                     .push(format!("\"{name}\" cannot be read: {why}")),
                 _ => {}
@@ -89,7 +93,57 @@ impl Survey {
         survey
             .backups
             .sort_by_key(|backup| (backup.history.start, backup.history.timeline));
+        survey.take_over();
         survey
+    }
+
+    /// Takes the records that go over the ends of segments among their facts: line by line, for it depends on what follows.
+    fn take_over(&mut self) {
+        let mut on_lines = BTreeMap::new();
+        for timeline in self.timelines() {
+            let line = self.line(timeline);
+            for run in &line.runs {
+                for (at, facts) in run.segments.iter().enumerate() {
+                    let over = Line::over(&run.segments, at);
+                    if over != self.over(facts) {
+                        let mut facts = Box::new((*facts).clone());
+                        if let Some(over) = over {
+                            facts.take_over(over.clone());
+                        }
+                        on_lines.insert((timeline, facts.name), facts);
+                    }
+                }
+            }
+        }
+        self.on_lines = on_lines;
+        let names: Vec<SegmentName> = self.segments.keys().copied().collect();
+        for name in names {
+            let facts = self.segments.get(&name);
+            let over = facts.and_then(|facts| self.over(facts).cloned());
+            if let (Some(over), Some(facts)) = (over, self.segments.get_mut(&name)) {
+                facts.take_over(over);
+            }
+        }
+    }
+
+    /// The record that goes over a segment's end along the line of its own timeline, as far as there is one; else along
+    /// another.
+    fn over<'a>(&'a self, facts: &'a SegmentFacts) -> Option<&'a Over> {
+        let mut at = Some(facts).filter(|facts| !facts.goes_through);
+        while let Some(facts) = at.take() {
+            let names = facts.following.iter().filter_map(|it| match &it.file {
+                WalFileName::Segment(name) if it.problem.is_none() => Some((name, it)),
+                _ => None,
+            });
+            let own = |(name, _): &(&SegmentName, _)| name.timeline() != facts.name.timeline();
+            let (name, follower) = names.min_by_key(own)?;
+            if follower.over.is_some() {
+                return follower.over.as_ref();
+            }
+            let next = self.segments.get(name);
+            at = next.filter(|next| next.goes_through).map(|next| &**next);
+        }
+        None
     }
 
     fn segment(&mut self, name: SegmentName, facts: Box<SegmentFacts>) {
@@ -169,12 +223,15 @@ mod tests {
     /// Segments of 1 MB from `000…1` to `000…3`, then ones of 4 MB; their names alone follow one another.
     fn resized(unreadable: &[&str]) -> Survey {
         let mut entries = BTreeMap::new();
+        let name_of = |number: u64| format!("0000000100000000{number:08X}");
+        let names: Vec<SegmentName> = (1..=5).map(|it| name_of(it).parse().unwrap()).collect();
         for (number, megabytes) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 4)] {
-            let name = format!("0000000100000000{number:08X}");
+            let name = name_of(number);
             let size = SegmentSize::new(megabytes << 20).unwrap();
             let mut facts = crate::fixtures::segment(&name).facts;
             facts.start = facts.name.start(size).unwrap();
             facts.segment_bytes = size.bytes();
+            facts.follow_all(&names);
             let what = if unreadable.contains(&name.as_str()) {
                 What::Unreadable("rotten".to_owned())
             } else {

@@ -1,8 +1,8 @@
 //! Where one segment ends and another begins, whoever has read them and in whichever order.
 //!
 //! Guarantees that two segments are joined once both have been read, that a record which goes through whole segments is
-//! followed to its end, and that it is among the facts of the segment in which it begins. Memory is that of the segments that
-//! wait for another.
+//! followed from its beginning to its end, and that each boundary says which objects it was looked at with: what is behind it,
+//! and where a record goes through the segment, what lies before. Memory is that of the segments that wait for another.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,25 @@ use wal::{SegmentEnd, SegmentSummary, WalFileName};
 use super::order::{self, Order};
 use super::reader::Seen;
 use super::wanted::ToRead;
-use crate::facts::{Follower, Problem, SegmentFacts};
+use crate::facts::{Follower, Over, Problem, SegmentFacts, trail};
 use crate::finding::{Finding, Kind};
 use crate::index::What;
+use crate::inventory::Stamps;
 
 /// A segment that was read.
 pub(crate) struct Scanned {
     /// Name of the file.
     pub(crate) file: WalFileName,
-    /// Whether it was read for its neighbors alone: what is known of it has not changed.
+    /// Whether it was read for its neighbors alone: what is known of it is true, unless something is found.
     pub(crate) again: bool,
     /// What is wrong with it.
     pub(crate) findings: Vec<Finding>,
     facts: Option<Box<SegmentFacts>>,
     why: Option<String>,
+    is_for_now: bool,
     end: Option<SegmentEnd>,
     following: Vec<Follower>,
+    trail: Option<u64>,
 }
 
 impl Scanned {
@@ -37,9 +40,17 @@ impl Scanned {
             findings: std::mem::take(&mut seen.findings),
             facts: seen.facts.take(),
             why: seen.why.take(),
+            is_for_now: seen.is_for_now,
             end: seen.summary.as_ref().map(SegmentSummary::end),
             following: Vec::new(),
+            trail: None,
         }
+    }
+
+    /// Whether what was known of it is true: it was read for others alone, and nothing was found.
+    pub(crate) fn is_as_known(&self) -> bool {
+        let is_sound = self.following.iter().all(|it| it.problem.is_none());
+        self.again && self.facts.is_some() && self.findings.is_empty() && is_sound
     }
 
     /// What is wrong where others follow it.
@@ -79,8 +90,10 @@ impl Scanned {
                 facts.following = self.following;
                 facts.following.sort_by_key(|follower| follower.file);
                 facts.has_findings = !self.findings.is_empty();
+                facts.trail = self.trail;
                 Some(What::Segment(facts))
             }
+            (None, Some(why)) if self.is_for_now => Some(What::Unfit(why)),
             (None, why) => why.map(What::Unreadable),
         }
     }
@@ -95,20 +108,16 @@ struct Open {
     before: Option<WalFileName>,
     /// Those that may follow it and have not been joined with it.
     behind: Vec<WalFileName>,
-    /// In which segment the record begins that goes through this one.
-    origin: Option<WalFileName>,
-    /// How many segments its last record goes through whose own followers have not been seen.
-    holds: u32,
 }
 
 impl Open {
     fn goes_through(&self) -> bool {
         let summary = self.summary.as_ref();
-        summary.is_some_and(|summary| summary.first.is_none())
+        summary.is_some_and(goes_through)
     }
 
     fn is_settled(&self) -> bool {
-        self.before.is_none() && self.behind.is_empty() && self.holds == 0
+        self.before.is_none() && self.behind.is_empty()
     }
 }
 
@@ -116,14 +125,20 @@ impl Open {
 pub(super) struct Boundaries<'a> {
     order: &'a Order<'a>,
     to_read: &'a [ToRead],
+    stamps: Option<&'a Stamps>,
     open: BTreeMap<WalFileName, Open>,
 }
 
 impl<'a> Boundaries<'a> {
-    pub(super) fn new(order: &'a Order<'a>, to_read: &'a [ToRead]) -> Boundaries<'a> {
+    pub(super) fn new(
+        order: &'a Order<'a>,
+        to_read: &'a [ToRead],
+        stamps: Option<&'a Stamps>,
+    ) -> Boundaries<'a> {
         Boundaries {
             order,
             to_read,
+            stamps,
             open: BTreeMap::new(),
         }
     }
@@ -151,8 +166,6 @@ impl<'a> Boundaries<'a> {
             summary,
             before: before.filter(is_read),
             behind: behind.into_iter().filter(is_read).collect(),
-            origin: None,
-            holds: 0,
         };
         self.open.insert(file, open);
         let mut changed = vec![file];
@@ -187,12 +200,6 @@ impl<'a> Boundaries<'a> {
         if self.open.get(&file).is_some_and(Open::is_settled)
             && let Some(open) = self.open.remove(&file)
         {
-            if let Some(origin) = open.origin
-                && let Some(holder) = self.open.get_mut(&origin)
-            {
-                holder.holds = holder.holds.saturating_sub(1);
-                changed.push(origin);
-            }
             sink(open.scanned);
         }
     }
@@ -228,37 +235,30 @@ impl<'a> Boundaries<'a> {
         if let (Some(summary), Some(next_summary)) = (&before.summary, &mut next.summary)
             && ends_where_begins(summary, next_summary)
         {
-            let origin = before.origin.filter(|_| before.goes_through());
-            let mut of_origin = origin.and_then(|origin| self.open.get_mut(&origin));
-            let facts = match &mut of_origin {
-                Some(open) => &mut open.scanned.facts,
-                None => &mut before.scanned.facts,
-            };
-            let joined = summary.join(next_summary, |record| {
-                if let Some(facts) = facts.as_mut().filter(|facts| facts.over.is_none()) {
-                    facts.record_over_end(record);
-                }
-            });
-            let is_sound = joined.is_ok();
+            let mut over = None;
+            let joined = summary.join(next_summary, |record| over = Some(Over::of(record)));
             let problem = joined.err().map(|damage| Problem {
                 lsn: damage.lsn,
                 why: damage.to_string(),
             });
+            let stamp = |file| self.stamps.and_then(|all| all.get(file));
             before.scanned.following.push(Follower {
                 file: next.scanned.file,
+                stamp: stamp(&next.scanned.file).copied(),
                 problem,
+                over,
             });
-            if is_sound && next.goes_through() {
-                let origin = origin.unwrap_or(left);
-                next.origin = Some(origin);
-                match of_origin {
-                    Some(open) => open.holds += 1,
-                    None => before.holds += 1,
-                }
+            if next.goes_through() {
+                next.scanned.trail = Some(trail(&left, stamp(&left), before.scanned.trail));
             }
         }
         self.open.insert(left, before);
     }
+}
+
+/// Whether a record goes through all of it: what comes behind it can be judged only by one who knows what lies before.
+pub(super) fn goes_through(summary: &SegmentSummary) -> bool {
+    summary.first.is_none() && summary.end() == SegmentEnd::Full
 }
 
 /// Whether one lies right behind the other: segments of another size do not, whatever their names are.

@@ -94,7 +94,7 @@ impl Scan<'_> {
             to_read,
             next: AtomicUsize::new(0),
             ledger: Mutex::new(Ledger {
-                boundaries: Boundaries::new(self.order, to_read),
+                boundaries: Boundaries::new(self.order, to_read, self.stamps),
                 sink,
                 failure: None,
             }),
@@ -153,6 +153,7 @@ impl Work<'_> {
         match (&seen.summary, &mut seen.facts, stamp) {
             (Some(summary), Some(facts), Some(stamp)) => {
                 facts.finish(summary.end(), stamp);
+                facts.goes_through = boundaries::goes_through(summary);
                 let (order, size) = (self.scan.order, summary.header.segment_size);
                 facts.switchpoint = order.begins_in(&summary.name, size);
             }

@@ -29,33 +29,41 @@ impl<'a> Order<'a> {
             size,
             branches: BTreeMap::new(),
         };
-        for (timeline, files) in &inventory.timelines {
-            if let Some((begins, _)) = lineage.beginning(*timeline) {
-                let first = name_of(*timeline, begins.segment(size).0, size);
-                if inventory.has_segment(&first) {
-                    order.branch(WalFileName::Segment(first));
-                }
-            } else if *timeline != TimelineId::FIRST && lineage.history(*timeline).is_none() {
-                for run in files.segments.runs(size) {
-                    order.maybe_branch(name_of(*timeline, *run.start(), size));
-                }
-            }
-            for name in &files.partials {
-                order.branch(WalFileName::Partial(*name));
-            }
+        for size in sizes() {
+            order.add_branches(size);
         }
         order
     }
 
-    fn branch(&mut self, file: WalFileName) {
-        if let Some(before) = self.before(&file, None) {
+    /// Adds what may follow where segments are of this size: whoever reads them sees which do.
+    fn add_branches(&mut self, size: SegmentSize) {
+        let (inventory, lineage) = (self.inventory, self.lineage);
+        for (timeline, files) in &inventory.timelines {
+            if let Some((begins, _)) = lineage.beginning(*timeline) {
+                let first = name_of(*timeline, begins.segment(size).0, size);
+                if inventory.has_segment(&first) {
+                    self.branch(WalFileName::Segment(first), size);
+                }
+            } else if *timeline != TimelineId::FIRST && lineage.history(*timeline).is_none() {
+                for run in files.segments.runs(size) {
+                    self.maybe_branch(name_of(*timeline, *run.start(), size), size);
+                }
+            }
+            for name in &files.partials {
+                self.branch(WalFileName::Partial(*name), size);
+            }
+        }
+    }
+
+    fn branch(&mut self, file: WalFileName, size: SegmentSize) {
+        if let Some(before) = self.before_of(&file, size, None) {
             self.add(before, file);
         }
     }
 
     /// The first of a run on a timeline whose history is not known may follow a segment of any older one.
-    fn maybe_branch(&mut self, name: SegmentName) {
-        let Some(before) = name.previous(self.size) else {
+    fn maybe_branch(&mut self, name: SegmentName, size: SegmentSize) {
+        let Some(before) = name.previous(size) else {
             return;
         };
         let older = self.inventory.timelines.range(..name.timeline());
@@ -69,7 +77,10 @@ impl<'a> Order<'a> {
     }
 
     fn add(&mut self, before: SegmentName, file: WalFileName) {
-        self.branches.entry(before).or_default().push(file);
+        let branches = self.branches.entry(before).or_default();
+        if !branches.contains(&file) {
+            branches.push(file);
+        }
     }
 
     /// Where a timeline begins, if that is in this segment.
@@ -84,8 +95,17 @@ impl<'a> Order<'a> {
         file: &WalFileName,
         page: Option<(SegmentSize, TimelineId)>,
     ) -> Option<SegmentName> {
-        let name = file.segment()?;
         let size = page.map_or(self.size, |(size, _)| size);
+        self.before_of(file, size, page.map(|(_, first)| first))
+    }
+
+    fn before_of(
+        &self,
+        file: &WalFileName,
+        size: SegmentSize,
+        first: Option<TimelineId>,
+    ) -> Option<SegmentName> {
+        let name = file.segment()?;
         let before = name.previous(size)?;
         let own = name.timeline();
         let is_partial = matches!(file, WalFileName::Partial(_));
@@ -94,24 +114,37 @@ impl<'a> Order<'a> {
         } else if self.lineage.history(own).is_some() || self.inventory.has_segment(&before) {
             Some(own)
         } else {
-            page.map(|(_, first)| first.min(own))
+            first.map(|first| first.min(own))
         };
         let before = before.with_timeline(timeline?);
         self.inventory.has_segment(&before).then_some(before)
     }
 
-    /// What may follow a segment.
+    /// What may follow a segment; of any size, if that of the segment is not known.
     pub(crate) fn behind(&self, name: &SegmentName, size: Option<SegmentSize>) -> Vec<WalFileName> {
-        let size = size.unwrap_or(self.size);
-        let next = name.next(size).filter(|next| {
-            self.inventory.has_segment(next) && self.begins_in(next, size).is_none()
-        });
-        let branches = self.branches.get(name).into_iter().flatten().copied();
-        next.map(WalFileName::Segment)
-            .into_iter()
-            .chain(branches)
-            .collect()
+        let mut behind: Vec<WalFileName> = Vec::new();
+        let mut add = |size| {
+            let next = name.next(size).filter(|next| {
+                self.inventory.has_segment(next) && self.begins_in(next, size).is_none()
+            });
+            behind.extend(next.map(WalFileName::Segment));
+        };
+        match size {
+            Some(size) => add(size),
+            None => sizes().for_each(add),
+        }
+        behind.extend(self.branches.get(name).into_iter().flatten());
+        behind.sort();
+        behind.dedup();
+        behind
     }
+}
+
+/// Every size that segments can have.
+fn sizes() -> impl Iterator<Item = SegmentSize> {
+    let doubled =
+        std::iter::successors(Some(SegmentSize::SMALLEST.bytes()), |bytes| Some(bytes * 2));
+    doubled.map_while(|bytes| SegmentSize::new(bytes).ok())
 }
 
 /// What a first page says of the order.

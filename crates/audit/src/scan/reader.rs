@@ -60,6 +60,8 @@ pub(crate) struct Seen {
     pub(crate) findings: Vec<Finding>,
     /// Why it is of no use, in a few words.
     pub(crate) why: Option<String>,
+    /// Whether that is so only beside what was expected, or for the time being.
+    pub(crate) is_for_now: bool,
     /// How many bytes of WAL were read.
     pub(crate) bytes: u64,
     /// Why it could not be had, where that is not its own fault.
@@ -278,6 +280,13 @@ impl Walk<'_> {
     }
 
     fn wrong(&mut self, kind: Kind, why: &str) -> Finding {
+        let is_relative = matches!(
+            kind,
+            Kind::OtherSystem | Kind::OtherSize | Kind::OtherTimeline
+        );
+        if self.seen.why.is_none() {
+            self.seen.is_for_now = is_relative;
+        }
         let message = format!("archive file \"{}\" is not valid: {why}", self.key);
         self.seen.why.get_or_insert_with(|| why.to_owned());
         Finding::error(kind, self.key, message)
@@ -312,6 +321,7 @@ impl Walk<'_> {
             self.found(finding);
         }
         if is_of_object(&error) {
+            self.seen.is_for_now = error.is_no_file();
             self.seen.why = Some(error.to_string());
         } else {
             self.seen.error = Some(error);

@@ -26,12 +26,6 @@ pub(super) struct Before {
 }
 
 impl Before {
-    /// How many of these are known.
-    pub(super) fn count(&self, files: &[WalFileName]) -> u64 {
-        let known = files.iter().filter(|file| self.known.contains_key(file));
-        known.count() as u64
-    }
-
     pub(super) fn known(&self, file: &WalFileName) -> Known {
         match self.known.get(file) {
             Some((outline, true)) => Known::Read(outline.clone()),
@@ -60,10 +54,11 @@ pub(super) fn open(
         stamps.and_then(|all| all.get(name)) == Some(&entry.stamp)
     };
     let opened = Index::open(path, &subject, &mut |name, entry| match &entry.what {
-        What::Segment(facts) if fits(&name, &entry) && is_sound(facts, measure, lineage) => {
+        What::Segment(facts) if fits(&name, &entry) && is_sound(facts, measure) => {
             let follows = facts.following.iter().all(|it| it.problem.is_none());
-            if let Known::Read(outline) = entry.known() {
-                before.known.insert(name, (outline, follows));
+            match entry.known(lineage) {
+                Known::Read(outline) => drop(before.known.insert(name, (outline, follows))),
+                _ => drop(before.known.remove(&name)),
             }
         }
         _ => drop(before.known.remove(&name)),
@@ -94,13 +89,10 @@ pub(super) fn open(
 }
 
 /// Whether a segment is what a segment of this archive has to be, as far as its own facts tell.
-fn is_sound(facts: &SegmentFacts, measure: Measure, lineage: &Lineage) -> bool {
-    let history = lineage.history(facts.name.timeline());
-    let timeline = history.map(|history| history.timeline_at(facts.start));
+fn is_sound(facts: &SegmentFacts, measure: Measure) -> bool {
     !facts.has_findings
         && measure.system.is_none_or(|system| system == facts.system)
         && facts.size() == Some(measure.size)
-        && timeline.is_none_or(|timeline| timeline == facts.first_timeline)
 }
 
 /// Adds what was learnt of a segment.

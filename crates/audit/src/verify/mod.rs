@@ -189,7 +189,6 @@ impl Audit<'_> {
             lineage: &lineage,
             cancel,
         };
-        let read_before = before.count(&files);
         let mut report = Report {
             place: archive.place(),
             measure,
@@ -199,7 +198,7 @@ impl Audit<'_> {
             segments: 0,
             bytes: 0,
             records: 0,
-            read_before,
+            read_before: 0,
             stopped: None,
         };
         self.read(&expected, inventory, files, (index, before), &mut report);
@@ -218,14 +217,16 @@ impl Audit<'_> {
     ) {
         let order = Order::of(inventory, expected.lineage, report.measure.size);
         let known = |file: &WalFileName| before.known(file);
-        let plan = plan(&order, &files, index.is_some().then_some(&known as _));
+        let stamps = inventory.stamps.as_ref().filter(|_| index.is_some());
+        let plan = plan(&order, &files, stamps.map(|stamps| (&known as _, stamps)));
+        report.read_before = (files.len() - plan.to_read.len()) as u64;
         drop(files);
         let planned = plan.to_read.len() as u64;
         let scan = Scan {
             expected,
             order: &order,
             readers: self.request.readers,
-            stamps: inventory.stamps.as_ref().filter(|_| index.is_some()),
+            stamps,
             gone_after: GONE_AFTER,
             told: &|segments| (self.told)(Told::Read(segments, planned)),
         };
@@ -395,17 +396,15 @@ struct Noting<'a> {
 
 impl Noting<'_> {
     fn take(&mut self, scanned: Scanned) {
+        // Of what is read again nothing has been told: else it would not have been known as sound.
         for finding in &scanned.findings {
-            // What is read again has been told, but for what cannot be read now.
-            if !scanned.again || finding.kind == Kind::NotRead {
-                self.findings.add(finding.clone());
-            }
-        }
-        if scanned.again {
-            return;
+            self.findings.add(finding.clone());
         }
         for finding in scanned.at_its_end() {
             self.findings.add(finding);
+        }
+        if scanned.is_as_known() {
+            return;
         }
         if let Some(index) = &mut self.index {
             let added = before::add(index, self.inventory, scanned);

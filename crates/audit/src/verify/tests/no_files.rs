@@ -107,7 +107,7 @@ fn targets_and_lists_go_on_without_what_is_no_file() {
     };
     let gathered = gathering.update(Entries::new(), None).unwrap();
     let entry = &gathered.entries[&key.parse().unwrap()];
-    assert!(matches!(entry.what, What::Unreadable(_)));
+    assert!(matches!(entry.what, What::Unfit(_)));
     let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();
     let found = ranges(&archive, &inventory, Depth::Contents, &Cancel::new()).unwrap();
     assert!(found.trouble.iter().any(|why| why.contains(&key)));
