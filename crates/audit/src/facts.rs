@@ -5,7 +5,7 @@
 //! segment together with others names those, so that nobody takes it for true beside other ones. Reading is left to `gather`,
 //! what follows from the facts to `targets`.
 //!
-//! Long because one record of the index is described here, field by field.
+//! The file is long because one record of the index is described here, field by field.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
