@@ -111,6 +111,7 @@ impl Gathering<'_> {
             archive: self.archive,
             cancel: self.cancel,
             readers: self.jobs,
+            gives_up: &|why| !is_of_object(why),
         }
     }
 

@@ -199,3 +199,97 @@ fn what_an_audit_has_read_is_not_read_again_nor_the_other_way_round() {
     let report = verified(&path);
     assert_eq!((report.segments, report.read_before), (0, 4));
 }
+
+/// A store that fails with every object, and counts how often.
+struct Failing {
+    inner: MemoryStore,
+    kind: ErrorKind,
+    opened: std::sync::Arc<AtomicU64>,
+}
+
+impl Store for Failing {
+    fn stage(&self, key: &str) -> Result<Box<dyn archive::Staged>, Error> {
+        self.inner.stage(key)
+    }
+
+    fn open(&self, key: &str) -> Result<Option<archive::Object>, Error> {
+        self.opened.fetch_add(1, Ordering::AcqRel);
+        Err(Error::new(self.kind, format!("no \"{key}\" for you")))
+    }
+
+    fn settle(&self, key: &str) -> Result<(), Error> {
+        self.inner.settle(key)
+    }
+
+    fn list_after(
+        &self,
+        prefix: &str,
+        start_after: &str,
+        detail: archive::Detail,
+        visit: &mut dyn FnMut(archive::Entry) -> std::ops::ControlFlow<()>,
+    ) -> Result<(), Error> {
+        self.inner.list_after(prefix, start_after, detail, visit)
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Error> {
+        self.inner.remove(key)
+    }
+
+    fn remove_leftovers(&self) -> Result<u64, Error> {
+        self.inner.remove_leftovers()
+    }
+
+    fn place(&self) -> String {
+        self.inner.place()
+    }
+}
+
+#[test]
+fn what_keeps_one_object_from_being_read_and_is_not_its_own_fault_ends_all_of_it() {
+    let inner = stored(&wal(), 1);
+    let known = read(&inner, &Entries::new()).0;
+    let segment = name(1, 5);
+    for number in 0..50 {
+        let key = format!("{segment}.{number:08X}.backup");
+        inner.overwrite(&key, b"START WAL LOCATION");
+    }
+    // Once for the small files, once for the segments alone.
+    for has_backups in [true, false] {
+        if !has_backups {
+            for number in 0..50 {
+                assert!(
+                    inner
+                        .remove(&format!("{segment}.{number:08X}.backup"))
+                        .unwrap()
+                );
+            }
+            put_again(&inner);
+        }
+        let opened = std::sync::Arc::new(AtomicU64::new(0));
+        let store = Failing {
+            inner: inner.clone(),
+            kind: ErrorKind::Unusable,
+            opened: opened.clone(),
+        };
+        let archive = Archive::with_store(Box::new(store), Options::default());
+        let gathering = Gathering {
+            archive: &archive,
+            jobs: 1,
+            listed: &|_| (),
+            read: &|_, _| (),
+            cancel: &Cancel::new(),
+        };
+        let failed = gathering.update(known.clone(), None).unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Unusable);
+        assert_eq!(opened.load(Ordering::Acquire), 1, "{has_backups}");
+    }
+}
+
+/// Stores all segments but the last anew.
+fn put_again(store: &MemoryStore) {
+    let mut segments = wal().segments(1);
+    segments.pop();
+    for (name, bytes) in segments {
+        store.overwrite(&name.to_string(), &bytes);
+    }
+}

@@ -110,15 +110,31 @@ pub enum Unusable {
         /// Path that was given.
         path: PathBuf,
     },
-    /// It is of another archive, or another version of this program, or no index.
-    #[error("index \"{}\" is of another archive or version", path.display())]
+    /// It is of another version of this program.
+    #[error("index \"{}\" is of another version of Walden", path.display())]
+    Version {
+        /// Path of the index.
+        path: PathBuf,
+    },
+    /// It is of another archive, or no index.
+    #[error("index \"{}\" is of another archive, or no index", path.display())]
     Other {
         /// Path of the index.
         path: PathBuf,
     },
 }
 
+#[derive(Deserialize)]
+struct Version {
+    walden_index: u32,
+}
+
 impl Subject {
+    /// Whether it is of the same archive, perhaps from before that was bound: what it says of objects is true all the same.
+    fn may_become(&self, now: &Subject) -> bool {
+        self.place == now.place && (self.system.is_none() || self.system == now.system)
+    }
+
     /// Where the index lies if nobody says: `walden/index/` below a directory for caches, by archive and system.
     #[must_use]
     pub fn default_path(&self, caches: &Path) -> PathBuf {
@@ -157,6 +173,8 @@ pub struct Index {
     is_open: bool,
     /// Whether the last line is cut off.
     is_torn: bool,
+    /// Whether it is this archive's, so that it can be added to.
+    is_of_use: bool,
     damage: Option<u64>,
 }
 
@@ -193,8 +211,16 @@ impl Index {
                 index.damage = Some(1);
                 return Ok(index);
             }
-            return Err(Unusable::Other { path });
+            match serde_json::from_slice::<Version>(first) {
+                Ok(of) if of.walden_index != VERSION => return Err(Unusable::Version { path }),
+                _ => {}
+            }
+            let found = serde_json::from_slice::<Head>(first);
+            if !found.is_ok_and(|found| found.subject.may_become(subject)) {
+                return Err(Unusable::Other { path });
+            }
         }
+        index.is_of_use = true;
         index.read(&mut lines, visit).map_err(io)?;
         Ok(index)
     }
@@ -204,6 +230,7 @@ impl Index {
         lines: &mut Lines<impl BufRead>,
         visit: &mut dyn FnMut(WalFileName, Entry),
     ) -> std::io::Result<()> {
+        let mut has_foot = false;
         while let Some(bytes) = lines.next()? {
             let is_whole = bytes.ends_with(b"\n");
             self.is_torn = !is_whole;
@@ -218,11 +245,12 @@ impl Index {
             }
             let foot = serde_json::from_slice::<Foot>(bytes).ok();
             self.is_open = false;
+            has_foot |= foot.is_some();
             if !is_whole || foot.is_none_or(|foot| foot.lines != self.lines) {
                 self.damage.get_or_insert(lines.number);
             }
         }
-        if self.is_open || self.lines == 0 {
+        if self.is_open || !has_foot {
             self.damage.get_or_insert(lines.number + 1);
         }
         Ok(())
@@ -238,6 +266,7 @@ impl Index {
             lines: 0,
             is_open: false,
             is_torn: false,
+            is_of_use: false,
             damage: Some(1),
         }
     }
@@ -269,14 +298,14 @@ impl Index {
         if self.file.is_some() {
             return Ok(());
         }
-        if self.lines == 0 && self.path.metadata().is_ok_and(|it| it.len() > 0) {
-            // Nothing of what is there is of use.
+        // What another call has added meanwhile to one that is of use stays.
+        if !self.is_of_use && self.path.metadata().is_ok_and(|it| it.len() > 0) {
             self.rewrite(&Entries::new())?;
         }
         let mut file = append_regular(&self.path)?;
         if file.metadata()?.len() == 0 {
             file.write_all(&self.subject.head()?)?;
-        } else if self.is_torn && self.lines > 0 {
+        } else if self.is_torn {
             file.write_all(b"\n")?;
         }
         self.file = Some(file);

@@ -69,7 +69,17 @@ fn an_index_is_read_as_it_was_written() {
     let (loaded, index) = load(&path, &subject()).unwrap();
     assert_eq!((loaded, index.lines()), (later, 3));
     Index::anew(&path, &subject()).end().unwrap();
-    assert_eq!(load(&path, &subject()).unwrap().0, Entries::new());
+    let (loaded, index) = load(&path, &subject()).unwrap();
+    assert_eq!((loaded, index.damage()), (Entries::new(), None));
+    // Two that both saw it empty take nothing from each other.
+    let (mut one, mut other) = (index, load(&path, &subject()).unwrap().1);
+    let all = entries();
+    let mut each = all.iter();
+    for index in [&mut one, &mut other] {
+        let (name, entry) = each.next().unwrap();
+        index.add(*name, entry).unwrap();
+    }
+    assert_eq!(load(&path, &subject()).unwrap().0.len(), 2);
 }
 
 #[test]
@@ -81,6 +91,23 @@ fn an_index_of_another_archive_is_not_used() {
     other.system = Some("8".to_owned());
     let unusable = load(&path, &other).unwrap_err();
     assert!(matches!(unusable, Unusable::Other { .. }), "{unusable}");
+    // An archive that is bound meanwhile is no other one; one that nobody has bound may be.
+    let mut unbound = subject();
+    unbound.system = None;
+    assert!(matches!(load(&path, &unbound), Err(Unusable::Other { .. })));
+    let of_unbound = dir.path().join("of unbound");
+    let mut index = Index::anew(&of_unbound, &unbound);
+    for (name, entry) in &entries() {
+        index.add(*name, entry).unwrap();
+    }
+    index.end().unwrap();
+    let (loaded, index) = load(&of_unbound, &subject()).unwrap();
+    assert_eq!((loaded, index.damage()), (entries(), None));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let now = format!("\"walden_index\":{VERSION}");
+    std::fs::write(&path, text.replace(&now, "\"walden_index\":1")).unwrap();
+    let unusable = load(&path, &subject()).unwrap_err();
+    assert!(matches!(unusable, Unusable::Version { .. }), "{unusable}");
     assert_ne!(
         subject().default_path(dir.path()),
         other.default_path(dir.path())

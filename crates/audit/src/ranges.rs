@@ -145,11 +145,16 @@ struct Looker<'a> {
 /// The first and last time that a segment tells, and where its WAL ends.
 type Told = (Option<(Timestamp, Timestamp)>, Option<Lsn>);
 
+/// Whether nothing can be read any more.
+fn is_away(error: &Error) -> bool {
+    let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled);
+    is_away && !error.is_no_file()
+}
+
 impl Looker<'_> {
     /// Takes note of something that could not be read, unless nothing can be.
     fn tell(&mut self, error: Error) -> Result<(), Error> {
-        let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Cancelled);
-        if is_away && !error.is_no_file() {
+        if is_away(&error) {
             return Err(error);
         }
         self.ranges.trouble.push(error.to_string());
@@ -217,6 +222,7 @@ impl Looker<'_> {
             archive: self.archive,
             cancel: self.cancel,
             readers: 0,
+            gives_up: &is_away,
         };
         let mut lineage = Lineage::default();
         for (name, small) in files.read(&names(inventory), &|| ()) {

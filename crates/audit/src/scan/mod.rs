@@ -44,7 +44,7 @@ pub(crate) struct Scan<'a> {
     pub(crate) readers: usize,
     /// Where facts are wanted, how each file is stored.
     pub(crate) stamps: Option<&'a Stamps>,
-    /// After how many objects in a row that could not be had it ends.
+    /// After how many objects in a row that could not be had it ends; with 1, whatever kept them from being had.
     pub(crate) gone_after: u32,
     /// Told how many segments have been read.
     pub(crate) told: &'a (dyn Fn(u64) + Sync),
@@ -137,7 +137,8 @@ impl Work<'_> {
     }
 
     fn count(&self, seen: &Seen) {
-        if seen.is_unavailable {
+        let ends_all = self.scan.gone_after == 1 && seen.error.is_some();
+        if seen.is_unavailable || ends_all {
             self.out_of_reach.fetch_add(1, Ordering::AcqRel);
         } else if !self.is_over() {
             // Once the archive counts as gone it stays so.

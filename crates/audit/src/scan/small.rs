@@ -1,11 +1,11 @@
 //! The small files: timeline history files and backup history files.
 //!
-//! Guarantees that each is read, several at a time, and that what cannot be understood is a finding. How histories fit together,
-//! and the WAL, is left to `verify`.
+//! Guarantees that each is read, several at a time, unless the caller gives up, and that what cannot be understood is a finding.
+//! How histories fit together, and the WAL, is left to `verify`.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use archive::{Archive, Cancel, Error, ErrorKind, Reading};
@@ -43,21 +43,28 @@ pub(crate) struct Files<'a> {
     pub(crate) cancel: &'a Cancel,
     /// How many are read at a time.
     pub(crate) readers: usize,
+    /// Which failure ends it: what is left over then is not read.
+    pub(crate) gives_up: &'a (dyn Fn(&Error) -> bool + Sync),
 }
 
 impl Files<'_> {
-    /// Reads files to their ends. `told` hears of each.
+    /// Reads files to their ends, all of them unless it gives up. `told` hears of each.
     pub(crate) fn read(
         &self,
         names: &[WalFileName],
         told: &(dyn Fn() + Sync),
     ) -> BTreeMap<WalFileName, Small> {
         let found = Mutex::new(BTreeMap::new());
-        let next = AtomicUsize::new(0);
+        let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         side_by_side(readers(self.readers).min(names.len()), &|| {
             let mut reading = self.archive.reading();
-            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed))
+                && !is_over.load(Ordering::Acquire)
+            {
                 let small = one(&mut reading, &name.to_string(), self.cancel);
+                if matches!(&small, Small::Failed(why) if (self.gives_up)(why)) {
+                    is_over.store(true, Ordering::Release);
+                }
                 lock(&found).insert(*name, small);
                 told();
             }

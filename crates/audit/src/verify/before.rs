@@ -12,6 +12,7 @@ use wal::WalFileName;
 
 use super::Audit;
 use crate::facts::SegmentFacts;
+use crate::finding::{Finding, Kind, Severity};
 use crate::index::{Entry, Index, Subject, Unusable, What};
 use crate::inventory::Inventory;
 use crate::lineage::Lineage;
@@ -23,6 +24,8 @@ use crate::scan::{Known, Outline, Scanned};
 pub(super) struct Before {
     /// With whether what follows each of them follows as it should.
     known: BTreeMap<WalFileName, (Outline, bool)>,
+    /// Why what there was is not used and begun anew, if so.
+    pub(super) anew: Option<Finding>,
 }
 
 impl Before {
@@ -67,6 +70,14 @@ pub(super) fn open(
         let what = format!("could not {what} file \"{}\"", path.display());
         Error::io(what, cause)
     };
+    let opened = match opened {
+        Err(unusable @ Unusable::Version { .. }) => {
+            let why = format!("{unusable}: it is begun anew");
+            before.anew = Some(Finding::new(Severity::Note, Kind::State, "", why));
+            Ok(Index::anew(path, &subject))
+        }
+        opened => opened,
+    };
     let mut index = opened.map_err(|unusable| match unusable {
         Unusable::Io { cause, .. } => could_not("read", cause),
         Unusable::NoFile { path } => {
@@ -74,7 +85,7 @@ pub(super) fn open(
             let what = format!("could not open file \"{shown}\": it is not a regular file");
             Error::new(ErrorKind::Unusable, what)
         }
-        Unusable::Other { path } => {
+        Unusable::Other { path } | Unusable::Version { path } => {
             let what = format!(
                 "file \"{}\" is not the state of an audit of archive \"{}\"",
                 path.display(),

@@ -2,8 +2,9 @@
 //!
 //! Guarantees, of what was looked at: every object decodes and every record is right; segments follow one another, along the
 //! timelines; none is missing; timeline history files fit one another and the WAL. What could not be read is a finding of its
-//! own kind, never passed over. Memory does not grow with the number of objects but for the inventory, and for findings up to
-//! [`crate::LISTED_MAX`] of a kind. Not looked at is whether replaying the records would work: that takes a server.
+//! own kind, never passed over. Memory does not grow with the number of objects but for the inventory, for findings up to
+//! [`crate::LISTED_MAX`] of a kind, and with an index for an outline of each segment. Not looked at is whether replaying the
+//! records would work: that takes a server.
 
 mod before;
 mod histories;
@@ -153,6 +154,7 @@ impl Audit<'_> {
             archive,
             cancel,
             readers: request.readers,
+            gives_up: &|_| false,
         };
         let (mut lineage, of_small) = missed::look(small, inventory, measure.size)?;
         let all = runs(inventory, measure.size);
@@ -179,7 +181,7 @@ impl Audit<'_> {
                 measure.size,
             ),
         ];
-        for finding in by_name.into_iter().flatten() {
+        for finding in by_name.into_iter().flatten().chain(before.anew.clone()) {
             findings.add(finding);
         }
         let files = files(inventory, &within, request.scope, &lineage, measure.size);

@@ -9,7 +9,9 @@ mod sizes;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use archive::{Archive, Cancel, DirStore, ErrorKind, Faults, FaultyStore, MemoryStore, Options};
+use archive::{
+    Archive, Cancel, DirStore, ErrorKind, Faults, FaultyStore, MemoryStore, Options, Store,
+};
 use forge::SEGMENT;
 
 use super::*;
@@ -174,6 +176,34 @@ fn the_state_of_another_archive_is_refused() {
     let refused = verify(&scene.archive(), &request, &|_| (), &Cancel::new()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Unusable);
     assert_eq!(std::fs::read_to_string(path).unwrap(), "something else\n");
+}
+
+#[test]
+fn a_state_of_another_version_or_from_before_the_archive_was_bound_is_no_other_archives() {
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let request = Request {
+        state: Some(path.clone()),
+        ..readers(2)
+    };
+    let mut object = scene.store.open("walden.json").unwrap().unwrap();
+    let mut binding = Vec::new();
+    std::io::Read::read_to_end(&mut object.reader, &mut binding).unwrap();
+    scene.remove("walden.json");
+    scene.verify_with(&request);
+    scene.store.overwrite("walden.json", &binding);
+    assert_eq!(scene.verify_with(&request).segments, 0);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (_, rest) = text.split_once(',').unwrap();
+    std::fs::write(&path, format!("{{\"walden_index\":1,{rest}")).unwrap();
+    let report = scene.verify_with(&request);
+    assert_eq!(report.segments, scene.segments.len() as u64 + 1);
+    let note = scene::one(&report, Kind::State, "");
+    assert!(note.message.contains("another version"), "{note:?}");
+    assert_eq!(report.worst(), Some(Severity::Note));
+    let again = scene.verify_with(&request);
+    assert_eq!((again.segments, again.worst()), (0, None));
 }
 
 #[test]
