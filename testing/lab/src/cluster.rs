@@ -86,6 +86,35 @@ impl Lab {
 }
 
 impl Cluster<'_> {
+    /// Keeps a copy of the data directory for [`Cluster::begin_anew`], in the place of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be copied.
+    pub fn keep(&self) -> Result<()> {
+        if self.kept().exists() {
+            fs::remove_dir_all(self.kept())?;
+        }
+        self.lab.copy(&self.data(), &self.kept())
+    }
+
+    /// Stops the server at once, puts back the data directory that was kept, and forgets the log.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be stopped, or the files cannot be replaced.
+    pub fn begin_anew(&self) -> Result<()> {
+        self.stop(Shutdown::Immediate)?;
+        fs::remove_dir_all(self.data())?;
+        self.lab.copy(&self.kept(), &self.data())?;
+        fs::remove_file(self.log_path())?;
+        Ok(())
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.home.join("kept")
+    }
+
     /// Path of the data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {

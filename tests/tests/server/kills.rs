@@ -4,14 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{
-    ArchiveDir, Cluster, DEADLINE, Lab, Lost, Mark, Process, Shutdown, scenario, seed, wait_for,
-};
+use lab::{ArchiveDir, Cluster, DEADLINE, Lab, Lost, Process, Shutdown, scenario, seed, wait_for};
 use rustix::process::Signal;
 
 use crate::common::{
     SMALL_MB, must_recover, primary, primary_with, recovery_of, recovery_settings, recovery_to,
-    standby, wait_for_entries, write,
+    standby, start_and_hold, wait_for_entries, write,
 };
 
 /// How often the archiver is killed: enough that some kills hit the middle of a file.
@@ -19,11 +17,16 @@ const KILLS: u32 = 12;
 
 /// Waits until the archiver works on a file, then a random moment more, and kills it.
 ///
-/// Answers whether it was still on that file.
+/// Answers whether it was still on that file. One that was through with everything before it was looked for is left alone.
 fn kill_archiver_in_mid_file(server: &Cluster, random: &mut fastrand::Rng) -> Result<bool> {
     let archiver = wait_for("the archiver to archive", DEADLINE, || {
-        Ok(server.processes("archiver archiving")?.into_iter().next())
+        let archiver = server.processes("archiver archiving")?.into_iter().next();
+        let is_through = archiver.is_none() && server.ready()?.is_empty();
+        Ok((archiver.is_some() || is_through).then_some(archiver))
     })?;
+    let Some(archiver) = archiver else {
+        return Ok(false);
+    };
     let moment = Duration::from_micros(random.u64(0..60_000));
     let begun = Instant::now();
     wait_for("a random moment", DEADLINE, || {
@@ -162,10 +165,10 @@ fn recovery_completes_when_the_worker_is_killed_in_mid_request() -> Result<()> {
         } = primary.lose(40)?;
 
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
-        recovered.launch()?;
-        recovered.wait_for_log(Mark::default(), &["restored log file"])?;
+        let startup = start_and_hold(&recovered, 3)?;
         let worker = recovered.wait_for_process("recovery worker")?;
         worker.pause()?;
+        startup.signal(Signal::CONT)?;
         wait_for_client(&recovered)?;
         worker.signal(Signal::KILL)?;
         recovered.wait_until_promoted()?;
@@ -186,10 +189,10 @@ fn recovery_completes_after_a_restart_when_the_client_is_killed() -> Result<()> 
         } = primary.lose(40)?;
 
         let recovered = recovery_to(lab, &backup, recovery_settings(lab, &archive)?, "goal")?;
-        recovered.launch()?;
-        recovered.wait_for_log(Mark::default(), &["restored log file"])?;
+        let startup = start_and_hold(&recovered, 3)?;
         let worker = recovered.wait_for_process("recovery worker")?;
         worker.pause()?;
+        startup.signal(Signal::CONT)?;
         wait_for_client(&recovered)?.signal(Signal::KILL)?;
         // The startup process takes a killed command for a reason to give up: FATAL, nothing promoted.
         worker.signal(Signal::CONT)?;
@@ -216,9 +219,7 @@ fn a_killed_server_leaves_no_half_restored_file_and_recovery_completes() -> Resu
 
         let recovered = recovery_of(lab, &backup, recovery_settings(lab, &archive)?)?;
         for _ in 0..5 {
-            let mark = recovered.mark()?;
-            recovered.launch()?;
-            recovered.wait_for_log(mark, &["restored log file"])?;
+            start_and_hold(&recovered, 1)?.signal(Signal::CONT)?;
             let (begun, moment) = (Instant::now(), Duration::from_micros(random.u64(0..50_000)));
             wait_for("a random moment", DEADLINE, || {
                 Ok((begun.elapsed() >= moment).then_some(()))

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::common::{
     SHORT_RESTORE_TIMEOUT, SMALL_MB, check_not_promoted, must_recover, primary_with, recovery_of,
-    recovery_to, standby, start_could_not_restore, wait_for_entries, write,
+    recovery_to, standby, start_and_hold, start_could_not_restore, wait_for_entries, write,
 };
 
 /// What a slow module takes for one file.
@@ -351,11 +351,11 @@ fn recovery_completes_after_a_restart_when_the_worker_of_another_module_is_kille
         primary.stop(Shutdown::Immediate)?;
 
         let recovered = recovery_of(lab, &backup, recovering(lab, &archive, "ok")?)?;
-        recovered.launch()?;
-        recovered.wait_for_log(Mark::default(), &["restored log file"])?;
+        let startup = start_and_hold(&recovered, 1)?;
         recovered
             .wait_for_process("recovery worker")?
             .signal(Signal::KILL)?;
+        startup.signal(Signal::CONT)?;
         // After a crash the server starts no worker before redo, which waits for the worker: only a
         // module that its client can do without, Walden's own, gets over that.
         stops_after_crash(lab, &recovered)?;
