@@ -127,11 +127,18 @@ pub(crate) fn wait_for_entries(cluster: &Cluster, count: u32) -> Result<()> {
 /// Starts a recovery and stops its startup process once it has restored `segments` segments.
 ///
 /// A recovery of small segments takes a quarter of a second, and a test on a busy machine may be late for that. Then the
-/// recovery is begun anew, from the same files. The answer is to be continued with SIGCONT.
+/// recovery is begun anew, from the same files. Until one is held the server archives nothing, so that none leaves a timeline
+/// behind. The answer is to be continued with SIGCONT.
 pub(crate) fn start_and_hold(cluster: &Cluster, segments: usize) -> Result<Process> {
+    let settings = cluster.settings();
+    cluster.configure(|settings| {
+        settings.set("archive_library", "");
+        settings.set("archive_command", "");
+    })?;
     cluster.keep()?;
     for _ in 0..HOLDS_MAX {
         if let Some(startup) = try_to_hold(cluster, segments)? {
+            cluster.reload(|now| *now = settings)?;
             return Ok(startup);
         }
         cluster.begin_anew()?;
@@ -142,19 +149,21 @@ pub(crate) fn start_and_hold(cluster: &Cluster, segments: usize) -> Result<Proce
 fn try_to_hold(cluster: &Cluster, segments: usize) -> Result<Option<Process>> {
     let mark = cluster.mark()?;
     cluster.launch()?;
-    let is_over = || {
+    let is_over = || -> Result<bool> {
         let over = cluster.logged(mark, &["redo done at"])?;
-        Ok::<bool, anyhow::Error>(!over.is_empty())
+        Ok(!over.is_empty())
     };
-    let held = wait_for("recovery to get under way", DEADLINE, || {
-        if is_over()? {
-            return Ok(Some(None));
+    let mut startup = None;
+    let in_time = wait_for("recovery to get under way", DEADLINE, || {
+        if startup.is_none() {
+            startup = cluster.processes("startup")?.into_iter().next();
         }
-        let startup = cluster.processes("startup")?.into_iter().next();
-        let far_enough = restored_since(cluster, mark)?.len() >= segments;
-        Ok(startup.filter(|_| far_enough).map(Some))
+        if startup.is_some() && restored_since(cluster, mark)?.len() >= segments {
+            return Ok(Some(true));
+        }
+        Ok(is_over()?.then_some(false))
     })?;
-    let Some(startup) = held else {
+    let Some(startup) = startup.filter(|_| in_time) else {
         return Ok(None);
     };
     startup.pause()?;

@@ -85,7 +85,7 @@ fn recover_through(&(make, trouble): &(Make, Trouble)) -> Result<()> {
 }
 
 #[test]
-fn targeted_recovery_goes_on_after_a_minute_without_the_store() -> Result<()> {
+fn targeted_recovery_goes_on_after_a_while_without_the_store() -> Result<()> {
     let cases = [
         (Make::SeaweedFs, Trouble::Down),
         (Make::SeaweedFs, Trouble::Stalls),
@@ -95,7 +95,7 @@ fn targeted_recovery_goes_on_after_a_minute_without_the_store() -> Result<()> {
 }
 
 #[test]
-fn targeted_recovery_goes_on_after_a_minute_in_which_the_store_refuses_to_do_anything() -> Result<()>
+fn targeted_recovery_goes_on_after_a_while_in_which_the_store_refuses_to_do_anything() -> Result<()>
 {
     let cases = [
         (Make::SeaweedFs, Trouble::Throttles),
@@ -105,7 +105,7 @@ fn targeted_recovery_goes_on_after_a_minute_in_which_the_store_refuses_to_do_any
 }
 
 #[test]
-fn targeted_recovery_goes_on_after_a_minute_of_any_trouble_with_the_fake_of_googles_store()
+fn targeted_recovery_goes_on_after_a_while_of_any_trouble_with_the_fake_of_googles_store()
 -> Result<()> {
     let cases = Trouble::ALL.map(|trouble| (Make::GcsFake, trouble));
     at_once(&cases, recover_through)
@@ -192,7 +192,7 @@ fn stand_by_through(&trouble: &Trouble) -> Result<()> {
 }
 
 #[test]
-fn a_standby_goes_on_after_a_minute_of_any_trouble_with_its_store() -> Result<()> {
+fn a_standby_goes_on_after_a_while_of_any_trouble_with_its_store() -> Result<()> {
     at_once(&Trouble::ALL, stand_by_through)
 }
 
