@@ -93,7 +93,7 @@ deny: ## check licences, versions and sources of dependencies (installs cargo-de
 check: prerequisites everything ## a verdict in minutes: lints, tests without a server, a scenario for each invariant
 	@CARGO="$(CARGO)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/check
 
-test: prerequisites everything ## run every test with PostgreSQL 15, those of real servers with 18 too (SERVERS="15 18" JOBS=…)
+test: prerequisites everything ## run every test with PostgreSQL 15, scenarios that depend on the server with 18 too (SERVERS="15 18" JOBS=…)
 	@CARGO="$(CARGO)" JOBS="$(JOBS)" TEST_THREADS=$(TEST_THREADS) WALDEN_LIB_DIR="$(abspath $(release))" scripts/test $(SERVERS)
 
 test-all: ## the same at full length, with 15, 16, 17, 18 and 19

@@ -1,6 +1,6 @@
 //! The directory archive as its users meet it: messages, raw directories, mounts that come and go, the
 //! checks of `walden.json`. What holds for any store is in the conformance suite; failing steps and
-//! crashes are in `src/durable/tests.rs`.
+//! crashes are in `src/store/dir/durable/tests.rs`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -32,7 +32,12 @@ pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
     let progress = Progress::start("checking", Where::Everywhere);
     let lines = all(global, &progress);
     drop(progress);
-    let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
+    let count = |verdict| {
+        lines
+            .iter()
+            .filter(|line| line.verdict() == verdict)
+            .count()
+    };
     let report = Report {
         failed: count(Verdict::Failed),
         warnings: count(Verdict::Warning),
@@ -62,15 +67,7 @@ impl Report<'_> {
     fn text(&self) -> String {
         let mut text = String::new();
         for line in self.checks {
-            let verdict = match line.verdict {
-                Verdict::Passed => "passed ",
-                Verdict::Warning => "warning",
-                Verdict::Failed => "FAILED ",
-            };
-            let _ = writeln!(text, "{verdict}  {}", line.found);
-            if let Some(cure) = &line.cure {
-                let _ = writeln!(text, "         cure: {cure}");
-            }
+            text.push_str(&line.text());
         }
         let total = self.checks.len();
         let _ = writeln!(

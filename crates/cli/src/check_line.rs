@@ -22,12 +22,12 @@ pub(crate) enum Verdict {
 /// One line of the report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Line {
-    pub(crate) verdict: Verdict,
+    verdict: Verdict,
     /// What was found.
-    pub(crate) found: String,
+    found: String,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cure: Option<String>,
+    cure: Option<String>,
 }
 
 impl Line {
@@ -64,9 +64,22 @@ impl Line {
     }
 
     /// Result of the check.
-    #[cfg(test)]
     pub(crate) fn verdict(&self) -> Verdict {
         self.verdict
+    }
+
+    /// The line as people read it, and its cure below it.
+    pub(crate) fn text(&self) -> String {
+        let verdict = match self.verdict {
+            Verdict::Passed => "passed ",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "FAILED ",
+        };
+        let mut text = format!("{verdict}  {}\n", self.found);
+        if let Some(cure) = &self.cure {
+            text.push_str(&format!("         cure: {cure}\n"));
+        }
+        text
     }
 }
 

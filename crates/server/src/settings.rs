@@ -90,8 +90,8 @@ static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
         c"walden.archive_timeout",
         Context::Reload,
         c"Sets how long archiving one file may take, retries included, before it counts as failed.",
-        c"Until then failures that may be temporary are retried. Then the server tries again, and joins an \
-          attempt that is still running.",
+        c"Until then failures that may be temporary are retried. Then the server tries again; an attempt \
+          that is still running is joined.",
     ),
     60,
     1..=TIMEOUT_S_MAX,
@@ -141,7 +141,8 @@ static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.restore_timeout",
         Context::Reload,
-        c"Sets how long a restore is retried while the archive cannot be read; then recovery gets an error.",
+        c"Sets how long a restore is retried that can neither succeed nor tell that the file is absent; \
+          then recovery gets an error.",
         c"A standby gets the error at once, because it tries again by itself. A recovery module that does not \
           return is given up after this time, too.",
     ),

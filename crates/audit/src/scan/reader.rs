@@ -178,9 +178,10 @@ impl Walk<'_> {
                 header.segment_size
             );
             let finding = self.wrong(Kind::OtherSize, &why);
-            return self.found(finding.hint(
-                "WAL from before pg_resetwal --wal-segsize belongs into an archive of its own.",
-            ));
+            return self
+                .found(finding.hint(
+                    "WAL from before pg_resetwal --wal-segsize needs an archive of its own.",
+                ));
         }
         if let Err(why) = header.check_name(&self.name) {
             let kind = match why.kind() {

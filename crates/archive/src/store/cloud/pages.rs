@@ -149,7 +149,7 @@ impl Shared {
     fn endless(&self, why: &str) -> Error {
         let place = self.address.place();
         Error::unavailable(format!("could not list \"{place}\" to its end: {why}"))
-            .with_hint("Only a faulty store, or a faulty proxy before it, answers so.")
+            .with_hint("A faulty store answers so, or a faulty proxy before it; or there is more in this place than an archive.")
     }
 }
 
