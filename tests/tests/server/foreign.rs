@@ -92,7 +92,11 @@ fn a_foreign_standby_removes_nothing_from_the_archive() -> Result<()> {
         let before = archive.snapshot()?;
 
         // A standby of another cluster streams, so its restartpoints go on although it restores nothing.
-        let settings = lab.settings().with("wal_level", "replica");
+        let settings = lab
+            .settings()
+            .with("wal_level", "replica")
+            // It archives nothing, and a standby that is late finds its WAL nowhere else.
+            .with("wal_keep_size", "64MB");
         let stranger = lab.foreign_cluster("stranger", SMALL_MB, settings)?;
         stranger.start()?;
         let backup = stranger.base_backup("stranger-backup")?;
