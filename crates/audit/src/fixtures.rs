@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 
 use archive::Error;
 use wal::{
-    Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, Timestamp,
-    WalFileName,
+    LongPageHeader, Lsn, SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId,
+    Timestamp, WalFileName, WalMagic,
 };
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{BackupEnd, End, Ends, Follower, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::facts::{BackupEnd, Follower, RestorePoint, SegmentFacts, TransactionEnd};
 use crate::records::{Records, Seen, SeenKind};
 use crate::survey::{Backup, Survey};
 
@@ -25,32 +25,18 @@ const RECORD_BYTES: u64 = 1024;
 
 pub(crate) fn segment(name: &str) -> Made {
     let name: SegmentName = name.parse().unwrap();
-    let start = name.start(SegmentSize::SMALLEST).unwrap();
+    let header = LongPageHeader {
+        magic: WalMagic(0xD110),
+        timeline: name.timeline(),
+        address: name.start(SegmentSize::SMALLEST).unwrap(),
+        system: SystemIdentifier(7),
+        segment_size: SegmentSize::SMALLEST,
+        block_size: 8192,
+    };
     Made {
         facts: SegmentFacts {
-            name,
-            system: SystemIdentifier(7),
-            start,
-            segment_bytes: SegmentSize::SMALLEST.bytes(),
             stored_bytes: 1000,
-            stored: Timestamp(0),
-            first_timeline: name.timeline(),
-            first: None,
-            last: None,
-            end: End::Full,
-            following: Vec::new(),
-            switchpoint: None,
-            has_findings: false,
-            goes_through: false,
-            trail: None,
-            over: None,
-            records: 0,
-            ends: Ends::default(),
-            restore_points: Vec::new(),
-            checkpoints: Vec::new(),
-            beginnings: Vec::new(),
-            backup_ends: Vec::new(),
-            left_out: 0,
+            ..SegmentFacts::begin(name, &header)
         },
         records: Vec::new(),
     }

@@ -15,6 +15,11 @@ pub(crate) const SMALL_MB: u32 = 1;
 /// How long a test waits for "could not tell" where an outage is what it wants to see.
 pub(crate) const SHORT_RESTORE_TIMEOUT: &str = "2s";
 
+/// Whether tests are to show everything, at full length (`make test-all`), and not what a run of minutes can.
+pub(crate) fn at_full_length() -> bool {
+    std::env::var_os("WALDEN_TEST_WHOLE").is_some()
+}
+
 /// A running primary that archives through Walden, with an empty ledger.
 pub(crate) fn primary<'lab>(
     lab: &'lab Lab,

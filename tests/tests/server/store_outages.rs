@@ -13,15 +13,14 @@ use anyhow::{Context, Result, ensure};
 use lab::stores::{Behaviour, Fault, Make, Proxy};
 use lab::{Cluster, Mark, Process, scenario, wait_for};
 
-use crate::common::{SMALL_MB, must_recover, primary_with, recovery_of};
+use crate::common::{SMALL_MB, at_full_length, must_recover, primary_with, recovery_of};
 use crate::in_store::InStore;
 use crate::witness::Witness;
 
 /// How long an outage lasts: longer than one try of a request. With `WALDEN_TEST_WHOLE` it lasts as long as the server's pause
 /// between two attempts to archive a file (`PGARCH_AUTOWAKE_INTERVAL`, 60 s) and the timeouts of archiving and restoring.
 fn outage() -> Duration {
-    let whole = std::env::var_os("WALDEN_TEST_WHOLE").is_some();
-    Duration::from_secs(if whole { 60 } else { 25 })
+    Duration::from_secs(if at_full_length() { 60 } else { 25 })
 }
 
 /// Longer than any wait here.

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, ensure};
 use conformance::{Kind, Library, Plan, Verdict};
 use lab::{Installation, timed};
 
+use crate::common::at_full_length;
+
 /// Promises at a time: most of them wait most of the time.
 const JOBS: usize = 5;
 
@@ -44,7 +46,7 @@ fn plan(installation: &Installation, settings: &[(&str, &str)]) -> Result<Plan> 
 ///
 /// With `WALDEN_TEST_WHOLE` it runs all promises for each fault.
 fn breaks(how: &str, broken: &[&str], kept: &[&str]) -> Result<()> {
-    if std::env::var_os("WALDEN_TEST_WHOLE").is_some() {
+    if at_full_length() {
         return breaks_of_all(how, broken);
     }
     breaks_of(how, broken, &[broken, kept].concat())
