@@ -18,10 +18,11 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 30] = [
+const EDGES: [(&str, &[&str]); 31] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/pgconf", &[]),
+    ("crates/status", &[]),
     ("crates/wire", &[]),
     ("crates/module", &["abi", "wal"]),
     ("crates/archive", &["wal"]),
@@ -30,7 +31,7 @@ const EDGES: [(&str, &[&str]); 30] = [
     (
         "crates/server",
         &[
-            "abi", "archive", "module", "pgconf", "recovery", "wal", "wire",
+            "abi", "archive", "module", "pgconf", "recovery", "status", "wal", "wire",
         ],
     ),
     (
@@ -350,8 +351,12 @@ fn nothing_in_the_library_can_end_the_process() {
         "mmap",
         "todo!(",
     ];
-    // The way out; and the tests of it, in a process of their own.
-    let exempt = ["crates/cli/src/exit.rs", "crates/cli/src/again.rs"];
+    // The way out; the tests of it, in a process of their own; and the one mapping, which is of no file.
+    let exempt = [
+        "crates/cli/src/exit.rs",
+        "crates/cli/src/again.rs",
+        "crates/module/src/boundary/shared.rs",
+    ];
     let found = lines_where(&sources(), &exempt, |line| {
         banned.iter().any(|word| line.contains(word))
     });

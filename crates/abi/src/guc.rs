@@ -4,6 +4,8 @@ use crate::Major;
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::{offset_of, size_of};
 
+/// `PGC_INTERNAL`: shown, never set.
+pub const PGC_INTERNAL: c_int = 0;
 /// `PGC_POSTMASTER`: set at server start.
 pub const PGC_POSTMASTER: c_int = 1;
 /// `PGC_SIGHUP`: set in the configuration file, re-read on reload.
@@ -51,6 +53,23 @@ pub fn unit_flags(unit: Unit, major: Major) -> c_int {
     }
 }
 
+/// The flag bits of a parameter that is only shown: not in the sample file, not allowed in a file, not reset; and, if so
+/// wanted, `GUC_SUPERUSER_ONLY`, which admits `pg_read_all_settings` too. They moved in 16.
+#[must_use]
+pub fn read_only_flags(privileged: bool, major: Major) -> c_int {
+    let (no_reset_all, not_in_sample, disallow_in_file, superuser_only) = if major >= Major(16) {
+        (0x10, 0x80, 0x100, 0x400)
+    } else {
+        (0x8, 0x20, 0x40, 0x100)
+    };
+    let base = no_reset_all | not_in_sample | disallow_in_file;
+    if privileged {
+        base | superuser_only
+    } else {
+        base
+    }
+}
+
 /// `struct config_enum_entry`; a list of them ends with a null name.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +92,9 @@ pub type StringCheckHook =
 
 /// `GucIntCheckHook`: new value, extra, source.
 pub type IntCheckHook = unsafe extern "C-unwind" fn(*mut c_int, *mut *mut c_void, c_int) -> bool;
+
+/// `GucShowHook`: the text to show, which the server copies.
+pub type ShowHook = unsafe extern "C-unwind" fn() -> *const c_char;
 
 unsafe extern "C-unwind" {
     /// The value of a parameter as text, or null when missing and `missing_ok`.
@@ -101,7 +123,7 @@ unsafe extern "C-unwind" {
         flags: c_int,
         check_hook: Option<StringCheckHook>,
         assign_hook: Option<unsafe extern "C-unwind" fn()>,
-        show_hook: Option<unsafe extern "C-unwind" fn()>,
+        show_hook: Option<ShowHook>,
     );
     /// Defines an integer parameter.
     pub fn DefineCustomIntVariable(

@@ -89,7 +89,9 @@
 //! * parameters: defined, checked and shown by the server;
 //! * waiting: on the process latch, with a deadline, serving interrupts ([`Process::wait`],
 //!   [`Process::idle`]), or for slow work on a thread ([`Task`]);
-//! * background workers ([`Loading::register_worker`]).
+//! * background workers ([`Loading::register_worker`]);
+//! * what sessions are shown: memory that all processes share ([`SharedWords`]), and parameters whose value is made when
+//!   they are shown ([`settings::ShownSetting`]).
 //!
 //! What it leaves to the module: the promises of its job, above all to answer [`Archived::Durably`] only for
 //! bytes that survive a power cut, and [`Restored::NotInArchive`] only if the archive says so.
@@ -123,6 +125,7 @@ pub use boundary::guard::{ServerError, guard};
 pub use boundary::load::{Loading, library_path};
 pub use boundary::process::Woken;
 pub use boundary::settings;
+pub use boundary::shared::SharedWords;
 pub use boundary::signals::spawn_with_signals_blocked;
 pub use boundary::worker::Registration;
 pub use report::{Failure, Level, OrFail, Report};
@@ -150,6 +153,14 @@ pub trait Module: Sized + 'static {
     message = "`{Self}` is not an archive module: it does not implement `module::ArchiveModule`"
 )]
 pub trait ArchiveModule: Module {
+    /// The archiver has loaded the library. [`Module::startup`] follows when there is a first file, which on an idle server
+    /// may be in days: what is to be seen before belongs here. A panic here is reported and has no other effect.
+    fn loaded(_process: Process)
+    where
+        Self: Sized,
+    {
+    }
+
     /// Whether all that files need is configured. Asked before every attempt on every file (pgarch.c,
     /// `pgarch_ArchiverCopyLoop`, 15 to 18); when not, nothing is counted as failed, and the server asks
     /// again when there is more to archive, on a reload, or after a minute. Storage that does not answer is

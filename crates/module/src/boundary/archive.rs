@@ -259,6 +259,9 @@ impl<M: ArchiveModule> Table<M> {
     pub unsafe fn init(to_fill: *mut ArchiveModuleCallbacks15) -> *const ArchiveModuleCallbacks16 {
         // SAFETY: the archiver calls on its main thread.
         let process = unsafe { Process::in_callback() };
+        if let Err(panic) = panics::caught(|| M::loaded(process)) {
+            process.report(&Report::of(Level::Warning, panic));
+        }
         if load::major(process) == Major(15) {
             // SAFETY: 15 passes its own zeroed struct (pgarch.c, LoadArchiveLibrary).
             unsafe { *to_fill = Self::DIALECT15 };

@@ -19,6 +19,7 @@ pub(crate) mod panics;
 pub mod process;
 pub mod recovery;
 pub mod settings;
+pub mod shared;
 pub mod signals;
 pub mod speech;
 pub mod worker;

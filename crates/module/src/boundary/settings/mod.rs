@@ -16,6 +16,7 @@
 //! | [`IntSetting`] | `i32` | `integer`, `unit`, `min_val`, `max_val` |
 //! | [`DurationSetting`] | `Duration` | `integer`, `unit` a unit of time |
 //! | [`SizeSetting`] | bytes, `u64` | `integer`, `unit` a unit of memory |
+//! | [`ShownSetting`] | made when it is shown | `string`, context `internal` |
 //!
 //! Contradictions, such as a default that is out of bounds, do not compile. What this leaves to the module:
 //! what to do when a value changes, which it notices by reading it again.
@@ -23,12 +24,14 @@
 mod checks;
 mod choice;
 mod number;
+mod shown;
 mod text;
 
 pub use abi::guc::Unit;
 pub use checks::Check;
 pub use choice::{BoolSetting, EnumSetting};
 pub use number::{DurationSetting, IntSetting, MemoryUnit, SizeSetting, TimeUnit};
+pub use shown::{Readers, Show, ShownSetting};
 pub use text::StringSetting;
 
 use abi::Major;
