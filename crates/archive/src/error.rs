@@ -55,6 +55,8 @@ pub(crate) enum Mark {
     CannotCompare,
     /// The name is there, and no file: a link to nowhere, a directory, a device.
     NoFile,
+    /// The store does not let us: credentials, or permissions.
+    Denied,
 }
 
 /// A failure, with its kind, its message, and sometimes a hint and the error that caused it.
@@ -107,7 +109,7 @@ impl Error {
             kind: ErrorKind::Unavailable,
             message: fit(format!("{}: {}", what.as_ref(), cause_of(&cause))),
             hint: None,
-            mark: None,
+            mark: (cause.kind() == io::ErrorKind::PermissionDenied).then_some(Mark::Denied),
             source: Some(cause),
         }
     }
@@ -146,6 +148,11 @@ impl Error {
     /// that before somebody puts the file there, or mounts what the link leads to.
     pub fn is_no_file(&self) -> bool {
         self.mark == Some(Mark::NoFile)
+    }
+
+    /// Whether the store, or the file system, does not let this process in: credentials or permissions are missing or wrong.
+    pub fn is_denied(&self) -> bool {
+        self.mark == Some(Mark::Denied)
     }
 
     pub(crate) fn mark(&self) -> Option<Mark> {

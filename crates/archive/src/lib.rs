@@ -54,6 +54,7 @@ pub use options::recipients::{RECIPIENTS_MAX, Recipients};
 pub use options::settings::{MissingSegment, Settings};
 pub use options::{Options, Verify};
 pub use pg_wal::folder::{histories_in, history_in, segment_in};
+pub use pg_wal::pending::Pending;
 pub use put::{ENCRYPTED_KEY, Put};
 pub use store::cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use store::dir::store::DirStore;
@@ -61,6 +62,7 @@ pub use store::faulty::{Faults, FaultyStore};
 pub use store::form::Form;
 pub use store::key::{beside, rename_hint};
 pub use store::memory::MemoryStore;
+pub use store::metered::{LATENCY_BOUNDS_MS, Latency, Meter, Op, RequestEnd};
 pub use store::retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use store::waist::{
     Detail, Entry, Glance, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial,

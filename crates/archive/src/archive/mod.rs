@@ -29,6 +29,7 @@ use crate::options::settings::Settings;
 use crate::store::cloud::CloudStore;
 use crate::store::dir::durable::Disk;
 use crate::store::dir::store::DirStore;
+use crate::store::metered::{Meter, MeteredStore};
 use crate::store::waist::{Object, Store, Trial};
 
 /// An archive of WAL files. All calls block; it may be shared between threads.
@@ -47,6 +48,8 @@ pub struct Archive {
     pub(crate) run: Run,
     /// How restored files are written.
     pub(crate) disk: Disk,
+    /// What has been asked of the store.
+    meter: Meter,
 }
 
 /// Which archive, and how it is used.
@@ -70,7 +73,12 @@ impl Archive {
             Location::Directory(directory) => Box::new(DirStore::open(directory)?),
             Location::Cloud(address) => Box::new(CloudStore::open(address, spawn)?),
         };
-        let archive = Archive::with_store(store, options);
+        let meter = Meter::default();
+        let store = Box::new(MeteredStore::new(store, meter.clone()));
+        let archive = Archive {
+            meter,
+            ..Archive::with_store(store, options)
+        };
         archive.binding()?;
         Ok(archive)
     }
@@ -86,7 +94,13 @@ impl Archive {
             continuity: Arc::default(),
             run: Run::default(),
             disk: Disk::default(),
+            meter: Meter::default(),
         }
+    }
+
+    /// What has been asked of the store since the archive was opened. Empty for one that was made of a store.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     /// With what an archive of the same place has seen, which was opened before.

@@ -28,6 +28,11 @@ pub struct Recipients {
 }
 
 impl Recipients {
+    /// How many keys new files are encrypted for.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
     /// True if new files are not encrypted.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()

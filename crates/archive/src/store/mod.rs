@@ -9,5 +9,6 @@ pub(crate) mod faulty;
 pub(crate) mod form;
 pub(crate) mod key;
 pub(crate) mod memory;
+pub(crate) mod metered;
 pub(crate) mod retry;
 pub(crate) mod waist;

@@ -9,7 +9,7 @@ use std::fmt;
 use object_store::Error as StoreError;
 
 use crate::base::printable::printable;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Mark};
 
 /// The longest text of an answer that is repeated, in bytes.
 const TEXT_BYTES_MAX: usize = 300;
@@ -145,6 +145,12 @@ impl Failure {
     /// As an error of the archive; `what` says what could not be done.
     pub(super) fn error(&self, what: &str) -> Error {
         let error = Error::new(ErrorKind::Unavailable, format!("{what}: {}", self.text));
+        let is_denied = self.is_of_credentials || matches!(self.status, Some(401 | 403));
+        let error = if is_denied {
+            error.marked(Mark::Denied)
+        } else {
+            error
+        };
         match self.hint() {
             Some(hint) => error.with_hint(hint),
             None => error,
@@ -312,7 +318,7 @@ mod tests {
             error.to_string(),
             "could not read object \"s3://b/a\": 403 AccessDenied: Access Denied."
         );
-        assert!(error.hint().is_some());
+        assert!(error.hint().is_some() && error.is_denied());
     }
 
     #[test]
