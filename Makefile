@@ -12,12 +12,14 @@ CARGO     ?= cargo
 # Asked only when needed: most targets, help among them, work without PostgreSQL.
 pkglibdir      = $(shell $(PG_CONFIG) --pkglibdir)
 pg_bindir      = $(shell $(PG_CONFIG) --bindir)
+sharedir       = $(shell $(PG_CONFIG) --sharedir)
 includedir     = $(shell $(PG_CONFIG) --includedir-server)
 target         = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 release        = $(target)/release
 product        = --package walden-server --package walden-cli
 # The bench is a workspace of its own, built into the same place.
 bench          = --release --locked --manifest-path bench/Cargo.toml --target-dir "$(target)"
+extension       = crates/server/extension
 recovery_header = crates/abi/include/walden/recovery_module.h
 
 # Servers wait more than they compute, and a test that waits holds nobody else up. On two processors eight at once took
@@ -55,9 +57,10 @@ build: ## build libwalden.so, walden and walden-conformance, optimised
 everything:
 	$(CARGO) build --release --locked --workspace --all-targets
 
-install: build ## install walden.so, walden and walden-conformance for the server of PG_CONFIG (DESTDIR is honoured)
+install: build ## install walden.so, walden, walden-conformance and the views for the server of PG_CONFIG (DESTDIR is honoured)
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
-	install -d "$(DESTDIR)$(pkglibdir)" "$(DESTDIR)$(pg_bindir)" "$(DESTDIR)$(PREFIX)/bin"
+	install -d "$(DESTDIR)$(pkglibdir)" "$(DESTDIR)$(pg_bindir)" "$(DESTDIR)$(PREFIX)/bin" \
+	    "$(DESTDIR)$(sharedir)/extension"
 	@# install(1) writes a new file and renames nothing over the old one, so a library that a running
 	@# server has mapped is removed first and never written into.
 	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
@@ -65,6 +68,7 @@ install: build ## install walden.so, walden and walden-conformance for the serve
 	install -m 755 $(release)/walden "$(DESTDIR)$(pg_bindir)/walden"
 	ln -sfn "$(pg_bindir)/walden" "$(DESTDIR)$(PREFIX)/bin/walden"
 	install -m 755 $(release)/walden-conformance "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
+	install -m 644 $(extension)/walden.control $(extension)/walden--*.sql "$(DESTDIR)$(sharedir)/extension"
 	@if [ -f $(recovery_header) ]; then set -x; \
 	    install -d "$(DESTDIR)$(includedir)/walden"; \
 	    install -m 644 $(recovery_header) "$(DESTDIR)$(includedir)/walden/"; \
@@ -74,6 +78,7 @@ uninstall: ## remove what install put there
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
 	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
+	rm -f "$(DESTDIR)$(sharedir)/extension/walden.control" "$(DESTDIR)$(sharedir)"/extension/walden--*.sql
 	rm -f "$(DESTDIR)$(includedir)/walden/recovery_module.h"
 	-rmdir "$(DESTDIR)$(includedir)/walden" 2>/dev/null
 	@# Only our own link: somebody else's program of that name stays.

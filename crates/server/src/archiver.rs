@@ -9,6 +9,7 @@
 
 use crate::failure;
 use crate::settings;
+use crate::status;
 use archive::{
     Archive, Archiving, ArchivingNote, Backoff, CONNECT_WAIT_MAX, ClusterSecret, ErrorKind,
     PROGRESS_WAIT_MAX, Place, Put,
@@ -76,7 +77,9 @@ impl ArchiveModule for Archiver {
         let place = settings::archive(process).inspect_err(|_| {
             // Unset: nothing more goes there, what is on its way included.
             self.open = None;
-        })?;
+        });
+        let place = place.inspect_err(status::archiver::not_configured)?;
+        status::archiver::configured(process, &place);
         if self
             .open
             .as_ref()
@@ -137,7 +140,7 @@ impl Archiver {
         let asked = self
             .archiving()?
             .ask(file, path, deadline, limits)
-            .map_err(|error| failure::while_doing(&what, &error))?;
+            .map_err(|error| failed(file, &what, &error))?;
         if let Some(put) = asked {
             let took = begun.elapsed().as_micros();
             archived(
@@ -154,7 +157,7 @@ impl Archiver {
                 archived(process, file, put, &format!(" in {took} ms"));
                 Ok(Archived::Durably)
             }
-            Waited::Done(Err(error)) => Err(failure::while_doing(&what, &error)),
+            Waited::Done(Err(error)) => Err(failed(file, &what, &error)),
             Waited::NotYet(woken) => self.not_yet(process, file, woken, begun),
         }
     }
@@ -182,7 +185,7 @@ impl Archiver {
             Woken::Deadline | Woken::Event => {
                 let seconds = begun.elapsed().as_secs();
                 let going_on = self.archiving()?.last_progress(file).is_some();
-                Err(Failure::new(format!(
+                let failure = Failure::new(format!(
                     "could not archive file \"{file}\" within {seconds} s"
                 ))
                 .detail(if going_on {
@@ -190,7 +193,9 @@ impl Archiver {
                 } else {
                     "It was not begun: too many earlier attempts have not returned."
                 })
-                .hint("The archive is slow or does not answer; see \"walden.archive_timeout\"."))
+                .hint("The archive is slow or does not answer; see \"walden.archive_timeout\".");
+                status::archiver::unanswered(file, &failure);
+                Err(failure)
             }
         }
     }
@@ -275,18 +280,21 @@ impl Archiver {
                 Waited::Done(Ok(())) => return Ok(None),
                 Waited::Done(Err(error)) => error,
                 Waited::NotYet(Woken::Deadline | Woken::Event) => {
-                    return Err(Failure::new(format!(
+                    let failure = Failure::new(format!(
                         "{what}: archive \"{}\" does not answer",
                         place.location
                     ))
-                    .detail("The attempt to open it goes on and is joined by the next one."));
+                    .detail("The attempt to open it goes on and is joined by the next one.");
+                    status::archiver::unanswered(file, &failure);
+                    return Err(failure);
                 }
                 Waited::NotYet(woken) => return Ok(Some(woken)),
             };
             let again = Instant::now() + backoff.pause();
             if error.kind() != ErrorKind::Unavailable || again >= deadline {
-                return Err(failure::while_doing(&what, &error));
+                return Err(failed(file, &what, &error));
             }
+            status::archiver::in_trouble(file, &error);
             if self.failing_since.is_none() {
                 self.failing_since = Some(Instant::now());
                 process.report(&told(ArchivingNote::Retrying {
@@ -360,6 +368,7 @@ impl Archiver {
             .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
             process.report(&Report::of(Level::Warning, text));
         }
+        status::archiver::opened(&archive);
         let bell = self.bell.clone();
         let archiving = Archiving::new(
             Arc::new(archive),
@@ -412,7 +421,15 @@ fn is_stopping() -> bool {
         .is_some_and(|line| line.trim() == "stopping")
 }
 
+/// What a failed attempt is reported with.
+fn failed(file: &WalFileName, what: &str, error: &archive::Error) -> Failure {
+    let failure = failure::while_doing(what, error);
+    status::archiver::failed(file, error, &failure);
+    failure
+}
+
 fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
+    status::archiver::archived(file, put);
     let mut level = Level::Debug1;
     let message = match put {
         Put::Stored {

@@ -9,6 +9,7 @@
 //! | host of several archive modules | archiver | [`several`] |
 //! | host of recovery modules | recovery worker | [`worker`] |
 //! | Walden's own recovery module | recovery worker | [`recovery_module`] |
+//! | what sessions are shown | archiver, recovery worker, sessions | [`status`] |
 //!
 //! Walden's own recovery module has no privileges: the host loads it by name like any other.
 
@@ -20,6 +21,7 @@ mod once;
 mod recovery_module;
 mod settings;
 mod several;
+mod status;
 mod wiring;
 mod worker;
 

@@ -8,6 +8,7 @@
 use crate::failure;
 use crate::once::Once;
 use crate::settings;
+use crate::status;
 use archive::{
     Answer, Archive, CONNECT_WAIT_MAX, Cancel, Cleaned, Error, ErrorKind, Notice,
     PROGRESS_WAIT_MAX, PendingRequest, Prefetch, Tally, Wanted,
@@ -84,7 +85,9 @@ impl RestoreModule for Recovery {
         // Where the server must not stop over trouble with the archive, it is told to go on.
         match answer.or_else(|error| question.failed(error).map(Answer::Absent)) {
             Ok(Answer::Restored { bytes, ahead }) => {
-                process.report(&restored(file, bytes, ahead, self.prefetch.tally()));
+                let tally = self.prefetch.tally();
+                status::recovery::from_archive(ahead, tally.depth);
+                process.report(&restored(file, bytes, ahead, tally));
                 Ok(Restored::Yes)
             }
             Ok(Answer::Absent(notices)) => {
@@ -95,7 +98,10 @@ impl RestoreModule for Recovery {
                 }
                 Ok(Restored::NotInArchive)
             }
-            Err(error) => Err(failure::while_doing(&what, &error)),
+            Err(error) => {
+                status::recovery::because(&error);
+                Err(failure::while_doing(&what, &error))
+            }
         }
     }
 }

@@ -223,6 +223,8 @@ pub(crate) static ALL: &[&dyn Setting] = &[
     &RESTORE_LIBRARY,
     &ARCHIVE_CLEANUP_LIBRARY,
     &RECOVERY_END_LIBRARY,
+    &crate::status::STATUS,
+    &crate::status::VERSION,
 ];
 
 struct LocationCheck;

@@ -6,6 +6,7 @@
 
 use crate::command::{self, Through};
 use crate::settings::{self, Job};
+use crate::status;
 use module::{Failure, Level, Loading, Process, Registration, Report, library_path};
 use pgconf::ServerConf;
 use std::ffi::CString;
@@ -23,6 +24,7 @@ pub(crate) fn on_load(loading: Loading) -> Result<(), Failure> {
         return Ok(());
     }
     loading.reserve_prefix(c"walden")?;
+    status::create(loading)?;
     warn_of_list_without_host(*loading)?;
     let jobs: Vec<(Job, String)> = Job::ALL
         .into_iter()

@@ -13,6 +13,7 @@ mod archive_dir;
 mod cluster;
 mod contents;
 mod control;
+mod extension;
 mod installation;
 mod lab;
 mod ledger;

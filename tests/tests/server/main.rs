@@ -41,6 +41,7 @@ mod seeds;
 mod segment_sizes;
 mod several;
 mod standby;
+mod status;
 mod store_kills;
 mod store_outages;
 mod store_outages_recovery;

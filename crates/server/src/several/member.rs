@@ -8,6 +8,7 @@ use crate::archiver::Archiver;
 use crate::loader::archive::Library;
 use crate::loader::c_text;
 use crate::settings;
+use crate::status;
 use module::{ArchiveModule, Archived, Failure, Level, Module, Process, Report, WalFileName};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -112,6 +113,7 @@ impl Member {
         if known {
             return;
         }
+        status::archiver::not_configured(why);
         let mut report = why.clone();
         report.detail.get_or_insert_with(|| {
             "The other modules are given the files, but none counts as archived before all have it.".to_owned()
@@ -134,6 +136,7 @@ impl Member {
             "archive module \"{}\" did not archive file \"{file}\"",
             self.name
         );
+        let is_walden = matches!(self.kind, Kind::Walden(_));
         let failure = match self.try_file(process, file, path) {
             Ok(Some(taken)) => return taken,
             Ok(None) => Failure::new(what)
@@ -143,6 +146,10 @@ impl Member {
                 ..why
             },
         };
+        // Walden's own module knows its cause and has noted it.
+        if !is_walden {
+            status::archiver::not_taken(file, &failure);
+        }
         process.report(&Report::of(Level::Warning, failure));
         false
     }

@@ -17,6 +17,7 @@ mod taken;
 
 use crate::archiver::Archiver;
 use crate::settings;
+use crate::status;
 use member::Member;
 use module::{ArchiveModule, Archived, Failure, Level, Module, Process, Report, WalFileName};
 use std::path::Path;
@@ -71,6 +72,10 @@ impl Module for Archivers {
 }
 
 impl ArchiveModule for Archivers {
+    fn loaded(process: Process) {
+        status::archiver::loaded(process);
+    }
+
     /// A library cannot be unloaded, so another list takes another process.
     fn restart(&mut self, process: Process) -> Option<Report> {
         (settings::archive_libraries(process) != self.list).then(|| {
@@ -85,7 +90,10 @@ impl ArchiveModule for Archivers {
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
         match &mut self.who {
             Who::Walden(walden) => walden.check_configured(process),
-            Who::Unusable(why) => Err(why.clone()),
+            Who::Unusable(why) => {
+                status::archiver::not_configured(why);
+                Err(why.clone())
+            }
             Who::Several { members, taken } => {
                 for (number, member) in members.iter_mut().enumerate() {
                     if member.check(process) {

@@ -18,6 +18,7 @@ use crate::loader::c_text;
 use crate::loader::recovery::Library;
 use crate::once::Once;
 use crate::settings::{self, Job};
+use crate::status::recovery as status;
 use crate::wiring;
 use archive::Backoff;
 use handover::Handover;
@@ -46,6 +47,7 @@ pub(crate) fn main(process: Process) -> Result<(), Failure> {
     let requests = RequestServer::open(settings::restore_timeout(process))?;
     let libraries = Libraries::load(process);
     requests.is_ready();
+    status::started(process);
     let mut worker = Worker {
         process,
         libraries,
@@ -94,6 +96,7 @@ impl Worker {
 
     fn reload(&mut self) -> Result<(), Failure> {
         self.process.reload_configuration()?;
+        status::reloaded(self.process);
         wiring::warn_of_commands(self.process);
         Ok(())
     }
@@ -140,15 +143,28 @@ impl Worker {
             // Before any module is asked: the end of a recovery must not depend on it.
             return Answer::Absent;
         }
+        status::asked(&name);
+        let answer = self.restore_patiently(&name, path, last, wanted);
+        status::answered(&name, &answer);
+        answer
+    }
+
+    fn restore_patiently(
+        &mut self,
+        name: &WalFileName,
+        path: &str,
+        last: &str,
+        wanted: &dyn Fn() -> bool,
+    ) -> Answer {
         // The module may be so late that the standby has been promoted meanwhile.
         let asked_in = Phase::of(Path::new("."));
         let give_up = Instant::now() + settings::restore_timeout(self.process);
         let mut backoff = Backoff::at_most(RETRY_PAUSE_MAX);
         loop {
-            let failure = match self.restore_once(&name, path, last, wanted) {
+            let failure = match self.restore_once(name, path, last, wanted) {
                 Ok(restored) => {
-                    self.left_behind.answered(name);
-                    if let Some(over) = self.trouble.answered(&name) {
+                    self.left_behind.answered(*name);
+                    if let Some(over) = self.trouble.answered(name) {
                         self.process.report(&over);
                     }
                     return if restored {
@@ -164,9 +180,10 @@ impl Worker {
                 return Answer::Reported;
             }
             self.report_once(&failure);
-            self.trouble.failed(name);
+            status::in_trouble(name, &failure);
+            self.trouble.failed(*name);
             if let WalFileName::TimelineHistory(timeline) = name
-                && recovery::keeps_history(Path::new("."), timeline)
+                && recovery::keeps_history(Path::new("."), *timeline)
             {
                 return Answer::Absent;
             }
@@ -174,7 +191,7 @@ impl Worker {
             let phase = Phase::of(Path::new("."));
             if !phase.stops() || Instant::now() >= give_up || !wanted() {
                 if asked_in == Phase::Standby {
-                    self.left_behind.could_not_tell(name);
+                    self.left_behind.could_not_tell(*name);
                 }
                 // What was said at the start only belongs beside the FATAL that it leads to.
                 return if phase.stops() && self.libraries.has_reported(&failure) {

@@ -108,6 +108,11 @@ fn a_server_with_walden_runs_every_block_of_sql() -> Result<()> {
                 .filter(|block| block.kind == Kind::Sql)
             {
                 tried += 1;
+                // Its files are not installed in the server.
+                if block.text.trim() == "create extension walden;" {
+                    server.create_walden_views(lab)?;
+                    continue;
+                }
                 server
                     .sql(&block.text)
                     .with_context(|| block.place.clone())?;
