@@ -22,21 +22,21 @@ mod ready;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wal::{SystemIdentifier, WalFileName};
 
 use crate::ahead::memory;
-use crate::ahead::pool::{Pool, Workers};
+use crate::ahead::pool::{IDLE_MAX, Pool, Work};
 use crate::archive::Archive;
 use crate::base::spawn::Spawn;
 use crate::error::{Error, ErrorKind, Mark};
 use crate::format::workspace::Workspace;
 use crate::put::{self, Offered, Put};
-use crate::store::retry::Backoff;
+use crate::store::retry::{Backoff, PAUSE_MAX};
 use queue::{Job, Outcome, Queue, Turn};
-use ready::Reading;
+use ready::{READING_SHARE, Reading};
 
 /// How much may be going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,18 +72,14 @@ pub enum ArchivingNote {
 
 /// Files on their way into one archive. Dropping it gives up what has not been acknowledged.
 pub struct Archiving {
-    engine: Arc<Engine>,
-    /// None if its owner takes the turns.
-    pool: Option<Pool>,
+    pool: Arc<Pool<Queue>>,
 }
 
-struct Engine {
+/// What archiving takes beside the queue.
+pub(crate) struct Tools {
     archive: Arc<Archive>,
     system: SystemIdentifier,
-    ring: Box<dyn Fn() + Send + Sync>,
-    queue: Mutex<Queue>,
-    /// Told whenever a staged file may have come to its turn.
-    turns: Condvar,
+    notifier: Box<dyn Fn() + Send + Sync>,
 }
 
 /// How long an answer "refused" waits for what is on its way behind it and has been cancelled: a request that has been made is
@@ -94,39 +90,42 @@ const CANCELLED_WAIT_MAX: Duration = Duration::from_secs(5);
 const TURN_LOOK: Duration = Duration::from_secs(1);
 
 impl Archiving {
-    /// Nothing is going on yet. `ring` is called, from another thread, whenever [`Archiving::poll`] or
+    /// Nothing is going on yet. `notifier` is called, from another thread, whenever [`Archiving::poll`] or
     /// [`Archiving::note`] may have something new.
     pub fn new(
         archive: Arc<Archive>,
         system: SystemIdentifier,
         spawn: Spawn,
-        ring: impl Fn() + Send + Sync + 'static,
+        notifier: impl Fn() + Send + Sync + 'static,
     ) -> Archiving {
-        let queue = Queue::new(archive.store.stages_ahead());
-        let engine = Arc::new(Engine::new(archive, system, Box::new(ring), queue));
-        let worker = Arc::clone(&engine);
-        let pool = Pool::new("walden archive", spawn, move |workers, workspace| {
-            worker.work(Some(workers), workspace)
-        });
+        let queue = Queue::new(archive.store.stages_ahead(), PAUSE_MAX, READING_SHARE);
+        let tools = Tools {
+            archive,
+            system,
+            notifier: Box::new(notifier),
+        };
         Archiving {
-            engine,
-            pool: Some(pool),
+            pool: Arc::new(Pool::new(queue, tools, Some(spawn), IDLE_MAX)),
         }
     }
 
     /// The same without threads, for simulations, where time does not pass: each turn is taken by [`Archiving::take_turn`].
     pub fn without_workers(archive: Arc<Archive>, system: SystemIdentifier) -> Archiving {
-        let queue = Queue::new(archive.store.stages_ahead()).without_pauses();
+        let queue = Queue::new(archive.store.stages_ahead(), Duration::ZERO, 0);
+        let tools = Tools {
+            archive,
+            system,
+            notifier: Box::new(|| ()),
+        };
         Archiving {
-            engine: Arc::new(Engine::new(archive, system, Box::new(|| ()), queue)),
-            pool: None,
+            pool: Arc::new(Pool::new(queue, tools, None, IDLE_MAX)),
         }
     }
 
     /// Takes one turn, to its end; false if there is nothing to do. A store may take another one in the middle of it, as
     /// another thread would, but not where staged files wait for those in front of them ([`crate::Store::stages_ahead`]).
     pub fn take_turn(&self) -> bool {
-        self.engine.work(None, &mut Workspace::default())
+        self.pool.turn(&mut Workspace::default())
     }
 
     /// Asks for a file, until `deadline`, and lets the next ready ones be begun. Returns at once: with the answer if
@@ -142,211 +141,173 @@ impl Archiving {
         deadline: Instant,
         limits: ArchivingLimits,
     ) -> Result<Option<Put>, Error> {
-        let store = &self.engine.archive.store;
+        let archive = &self.pool.tools.archive;
         // What a segment is compressed to is not known; more than itself it hardly is.
-        let staged = store.staged_bytes(path.metadata().map_or(0, |file| file.len()));
-        let each = memory::archiving_bytes(self.engine.archive.options.compression) + staged;
+        let bytes = path.metadata().map_or(0, |file| file.len());
+        let each = memory::archiving_bytes(archive.options.compression)
+            + archive.store.staged_bytes(bytes);
         let jobs = memory::jobs_within(limits.memory, each, limits.jobs);
-        let (answer, workers) = {
-            let mut queue = self.engine.queue();
-            let answer = queue.ask(name, path, deadline, jobs);
-            (answer, queue.workers_wanted())
-        };
-        self.engine.turns.notify_all();
-        if let Some(workers) = workers
-            && let Some(pool) = &self.pool
-            && let Err(cause) = pool.call(workers)
-            && answer.is_none()
-        {
-            let what = format!("could not start a thread to archive \"{name}\"");
-            return Err(Error::io(what, cause));
+        let mut queue = self.pool.state();
+        let answer = queue.ask(name, path, deadline, jobs);
+        self.pool.changed();
+        match self.pool.call(&mut queue) {
+            Err(cause) if answer.is_none() => {
+                let what = format!("could not start a thread to archive \"{name}\"");
+                Err(Error::io(what, cause))
+            }
+            _ => Ok(answer),
         }
-        Ok(answer)
     }
 
     /// The answer to what was asked for last, once it is there.
     pub fn poll(&self, name: &WalFileName) -> Option<Result<Put, Error>> {
-        self.engine.queue().answer(name)
+        self.pool.state().answer(name)
     }
 
     /// What the log should be told, once each.
     pub fn note(&self) -> Option<ArchivingNote> {
-        self.engine.queue().take_note()
+        self.pool.state().notes.pop_front()
     }
 
     /// Whether the file that is asked for has failed and is tried again.
     pub fn is_in_trouble(&self) -> bool {
-        self.engine.queue().is_in_trouble()
+        self.pool.state().is_in_trouble()
     }
 
     /// When a chunk of this file was moved last; `None` if it is not on its way.
     pub fn last_progress(&self, name: &WalFileName) -> Option<Instant> {
-        self.engine.queue().last_progress(name)
+        self.pool.state().last_progress(name)
     }
 }
 
 impl Drop for Archiving {
     fn drop(&mut self) {
-        self.engine.queue().close();
-        self.engine.turns.notify_all();
+        self.pool.close();
     }
 }
 
-impl Engine {
-    fn new(
-        archive: Arc<Archive>,
-        system: SystemIdentifier,
-        ring: Box<dyn Fn() + Send + Sync>,
-        queue: Queue,
-    ) -> Engine {
-        Engine {
-            archive,
-            system,
-            ring,
-            queue: Mutex::new(queue),
-            turns: Condvar::new(),
-        }
+impl Work for Queue {
+    const NAME: &'static str = "walden archive";
+    type Tools = Tools;
+    type Job = Turn;
+
+    fn next_job(&mut self) -> Option<Turn> {
+        self.turn()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn workers_max(&self) -> usize {
+        Queue::workers_max(self)
     }
 
-    /// One turn of one worker.
-    fn work(&self, workers: Option<&Workers<'_>>, workspace: &mut Workspace) -> bool {
-        let (turn, wanted) = {
-            let mut queue = self.queue();
-            (queue.turn(), queue.workers_wanted())
-        };
-        if let (Some(workers), Some(wanted)) = (workers, wanted) {
-            workers.call(wanted);
-        }
-        match turn {
-            Turn::Nothing => false,
+    fn run(pool: &Pool<Queue>, turn: Turn, workspace: &mut Workspace) {
+        let job = match turn {
             Turn::Read(archive_status) => {
                 // Not under the lock: the folder may be large, or its disk slow.
                 let reading = Reading::of(&archive_status);
-                self.queue().ready_names(reading);
-                true
+                return pool.state().ready_names(reading);
             }
-            Turn::Archive(job) => {
-                let outcome = self.archive(&job, workspace);
-                if let Outcome::Failed(error) = &outcome {
-                    self.give_up_behind(&job.name, error);
-                }
-                {
-                    let mut queue = self.queue();
-                    for warning in self.archive.take_warnings() {
-                        queue.warn(warning);
-                    }
-                    queue.ended(job.name, outcome);
-                }
-                self.turns.notify_all();
-                (self.ring)();
-                true
-            }
-        }
-    }
-
-    /// Gives up what is on its way behind a file that is refused, so that the answer can say what got through.
-    fn give_up_behind(&self, name: &WalFileName, error: &Error) {
-        if error.kind().may_work_later() {
-            return;
-        }
-        let mut queue = self.queue();
-        queue.give_up_behind(name, error);
-        self.turns.notify_all();
-        let until = Instant::now() + CANCELLED_WAIT_MAX;
-        while queue.is_giving_up_behind(name)
-            && let Some(left) = until.checked_duration_since(Instant::now())
+            Turn::Archive(job) => job,
+        };
+        let outcome = archive(pool, &job, workspace);
+        let mut queue = pool.state();
+        if let Outcome::Ended(Err(error)) = &outcome
+            && !error.kind().may_work_later()
         {
-            (queue, _) = self
-                .turns
-                .wait_timeout(queue, left)
-                .unwrap_or_else(PoisonError::into_inner);
+            // So that the answer can say what got through.
+            queue.give_up_behind(&job.name, error);
+            pool.changed();
+            queue = pool.wait_while(queue, CANCELLED_WAIT_MAX, |queue| {
+                queue.is_giving_up_behind(&job.name)
+            });
         }
+        let warnings = pool.tools.archive.take_warnings().into_iter();
+        queue.notes.extend(warnings.map(ArchivingNote::Warning));
+        queue.ended(&job, outcome);
+        drop(queue);
+        pool.changed();
+        (pool.tools.notifier)();
     }
 
-    /// Waits until a staged file may be given its name, or is cancelled.
-    fn wait_for_turn(&self, job: &Job) -> Result<(), Error> {
-        let mut queue = self.queue();
-        loop {
-            if job.cancel.is_cancelled() {
-                return job.cancel.check(&format!("archiving of \"{}\"", job.name));
-            }
-            if queue.may_publish(&job.name) {
-                return Ok(());
-            }
-            (queue, _) = self
-                .turns
-                .wait_timeout(queue, TURN_LOOK)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+    fn close(&mut self) {
+        Queue::close(self);
     }
+}
 
-    /// Looks what is stored behind a file that has been archived, where that decides how the next ones may go.
-    fn look_behind(&self, name: &WalFileName, put: Put) {
-        let wants = self.queue().wants_look_behind(name);
-        if wants && matches!(put, Put::Stored { .. }) {
-            // What cannot be seen is not known: the next one goes alone, too.
-            let has_later = put::has_later(&self.archive, name).ok();
-            self.queue().looked_behind(name, has_later);
-        }
+/// Waits until a staged file may be given its name, or is cancelled.
+fn wait_for_turn(pool: &Pool<Queue>, job: &Job) -> Result<(), Error> {
+    let waits = |queue: &Queue| !job.cancel.is_cancelled() && !queue.may_publish(&job.name);
+    let mut queue = pool.state();
+    while waits(&queue) {
+        queue = pool.wait_while(queue, TURN_LOOK, waits);
     }
+    drop(queue);
+    job.cancel.check(&format!("archiving of \"{}\"", job.name))
+}
 
-    /// Archives a file, trying again as long as it is waited for.
-    fn archive(&self, job: &Job, workspace: &mut Workspace) -> Outcome {
-        let mut backoff = Backoff::new();
-        loop {
-            let asked_for = self.queue().deadline(&job.name).is_some();
-            let ready = job.ready.as_deref().filter(|_| !asked_for);
-            // The list that the name is from may be old by now.
-            if ready.is_some_and(|ready| !ready.exists()) {
-                return Outcome::NotReady;
+/// Looks what is stored behind a file that has been archived, where that decides how the next ones may go.
+fn look_behind(pool: &Pool<Queue>, name: &WalFileName, put: Put) {
+    let wants = pool.state().wants_look_behind(name);
+    if wants && matches!(put, Put::Stored { .. }) {
+        // What cannot be seen is not known: the next one goes alone, too.
+        let has_later = put::has_later(&pool.tools.archive, name).ok();
+        pool.state().looked_behind(name, has_later);
+    }
+}
+
+/// Archives a file, trying again as long as it is waited for.
+fn archive(pool: &Pool<Queue>, job: &Job, workspace: &mut Workspace) -> Outcome {
+    let mut backoff = Backoff::new();
+    loop {
+        let asked_for = pool.state().deadline(&job.name).is_some();
+        let ready = job.ready.as_deref().filter(|_| !asked_for);
+        // The list that the name is from may be old by now.
+        if ready.is_some_and(|ready| !ready.exists()) {
+            return Outcome::NotReady;
+        }
+        let offered = Offered {
+            name: &job.name,
+            path: &job.path,
+            ready,
+            system: Some(pool.tools.system),
+            turn: Some(&|| wait_for_turn(pool, job)),
+        };
+        let once = || -> Result<_, Error> {
+            let archived = put::put_new(&pool.tools.archive, &offered, &job.cancel, workspace)?;
+            look_behind(pool, &job.name, archived.0);
+            Ok(archived)
+        };
+        let error = match catch_unwind(AssertUnwindSafe(once)) {
+            Ok(Ok(archived)) => return Outcome::Ended(Ok(archived)),
+            Ok(Err(error)) => error,
+            Err(payload) => {
+                *workspace = Workspace::default();
+                return Outcome::Ended(Err(panicked(&job.name, payload.as_ref())));
             }
-            let offered = Offered {
-                name: &job.name,
-                path: &job.path,
-                ready,
-                system: Some(self.system),
-                turn: Some(&|| self.wait_for_turn(job)),
-            };
-            let once = || -> Result<_, Error> {
-                let archived = put::put_new(&self.archive, &offered, &job.cancel, workspace)?;
-                self.look_behind(&job.name, archived.0);
-                Ok(archived)
-            };
-            let error = match catch_unwind(AssertUnwindSafe(once)) {
-                Ok(Ok((put, identity))) => return Outcome::Archived(put, identity),
-                Ok(Err(error)) => error,
-                Err(payload) => {
-                    *workspace = Workspace::default();
-                    return Outcome::Failed(panicked(&job.name, payload.as_ref()));
-                }
-            };
-            if error.mark() == Some(Mark::NotReady) {
-                return Outcome::NotReady;
-            }
-            if error.kind() == ErrorKind::Cancelled && !self.queue().is_closed() {
-                // Given up for one in front of it, and perhaps asked for by now: then it is begun again.
-                return Outcome::NotReady;
-            }
-            if error.kind() != ErrorKind::Unavailable {
-                return Outcome::Failed(error);
-            }
-            let Some(deadline) = self.queue().deadline(&job.name) else {
-                return Outcome::Unasked(error);
-            };
-            let pause = backoff.pause();
-            if Instant::now() + pause >= deadline {
-                return Outcome::Failed(error);
-            }
-            if self.queue().retrying(&job.name, &error) {
-                (self.ring)();
-            }
-            if job.cancel.wait(pause) {
-                return Outcome::Failed(error);
-            }
+        };
+        let mut queue = pool.state();
+        if error.mark() == Some(Mark::NotReady)
+            // Given up for one in front of it, and perhaps asked for by now: then it is begun again.
+            || (error.kind() == ErrorKind::Cancelled && !queue.closed)
+        {
+            return Outcome::NotReady;
+        }
+        if error.kind() != ErrorKind::Unavailable {
+            return Outcome::Ended(Err(error));
+        }
+        let Some(deadline) = queue.deadline(&job.name) else {
+            return Outcome::Unasked(error);
+        };
+        let pause = backoff.pause();
+        if Instant::now() + pause >= deadline {
+            return Outcome::Ended(Err(error));
+        }
+        let tell = queue.retrying(&job.name, &error);
+        drop(queue);
+        if tell {
+            (pool.tools.notifier)();
+        }
+        if job.cancel.wait(pause) {
+            return Outcome::Ended(Err(error));
         }
     }
 }

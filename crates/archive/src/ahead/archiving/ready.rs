@@ -16,7 +16,7 @@ use wal::WalFileName;
 const NAMES_MAX: usize = 1024;
 
 /// A reading may take one part in so many of the time.
-const SHARE: u32 = 20;
+pub(crate) const READING_SHARE: u32 = 20;
 
 /// The server's suffix for files that are to be archived.
 const SUFFIX: &str = ".ready";
@@ -29,19 +29,12 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new() -> Ready {
+    /// Readings take one part in so many of the time; with 0 there is no pause between them.
+    pub(crate) fn new(share: u32) -> Ready {
         Ready {
             names: VecDeque::new(),
             not_before: None,
-            share: SHARE,
-        }
-    }
-
-    /// One that may be read again at once.
-    pub(crate) fn without_pauses() -> Ready {
-        Ready {
-            share: 0,
-            ..Ready::new()
+            share,
         }
     }
 
@@ -58,11 +51,6 @@ impl Ready {
     /// The next name of the last reading.
     pub(crate) fn next(&mut self) -> Option<WalFileName> {
         self.names.pop_front()
-    }
-
-    /// Whether all names of the last reading have been taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 
     /// Whether all names have been taken and the directory may be read again.
@@ -122,7 +110,7 @@ mod tests {
     use std::fs;
 
     fn names_of(reading: Reading) -> Vec<String> {
-        let mut ready = Ready::new();
+        let mut ready = Ready::new(READING_SHARE);
         ready.fill(reading);
         std::iter::from_fn(|| ready.next().map(|name| name.to_string())).collect()
     }
@@ -172,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_reading_is_not_repeated_before_its_share_of_the_time_has_come() {
-        let mut ready = Ready::new();
+        let mut ready = Ready::new(READING_SHARE);
         assert!(ready.wants_reading());
         ready.fill(Reading {
             names: VecDeque::new(),

@@ -7,6 +7,7 @@ use super::*;
 use crate::{Faults, FaultyStore, Options};
 use scene::*;
 use std::fs;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
@@ -147,15 +148,16 @@ fn behind_a_file_that_is_refused_none_of_the_same_server_appears() {
 #[test]
 fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
     for far in [false, true] {
-        let mut queue = queue::Queue::new(!far);
+        let mut queue = Queue::new(!far, PAUSE_MAX, READING_SHARE);
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &WalFileName| folder.path().join(name.to_string());
         let (first, behind) = (segment(1), segment(2));
         let deadline = Instant::now() + LONG;
         assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
-        assert!(matches!(queue.turn(), queue::Turn::Archive(job) if job.name == first));
+        let begun = begun(&mut queue).unwrap();
+        assert_eq!(begun.name, first);
         let refused = Error::conflict("other bytes");
-        queue.ended(first, queue::Outcome::Failed(refused));
+        queue.ended(&begun, Outcome::Ended(Err(refused)));
         assert!(matches!(queue.answer(&first), Some(Err(_))));
         // The server's list is read again, and holds both of them.
         let status = folder.path().join("archive_status");
@@ -163,20 +165,17 @@ fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
         for name in [&first, &behind] {
             fs::write(status.join(format!("{name}.ready")), "").unwrap();
         }
-        queue.ready_names(ready::Reading::of(&status));
-        assert!(
-            !matches!(queue.turn(), queue::Turn::Archive(_)),
-            "far {far}"
-        );
+        queue.ready_names(Reading::of(&status));
+        assert!(!matches!(queue.turn(), Some(Turn::Archive(_))), "far {far}");
         // Asked for once more, it is tried at once.
         assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
-        assert!(matches!(queue.turn(), queue::Turn::Archive(job) if job.name == first));
+        assert!(matches!(queue.turn(), Some(Turn::Archive(job)) if job.name == first));
     }
 }
 
 #[test]
 fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
-    let mut queue = queue::Queue::new(false).without_pauses();
+    let mut queue = Queue::new(false, Duration::ZERO, 0);
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &WalFileName| folder.path().join(name.to_string());
     let status = folder.path().join("archive_status");
@@ -186,39 +185,42 @@ fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
         fs::write(path(name), "").unwrap();
         fs::write(status.join(format!("{name}.ready")), "").unwrap();
     }
-    let ask = |queue: &mut queue::Queue, name| {
+    let ask = |queue: &mut Queue, name| {
         assert_eq!(queue.ask(name, &path(name), Instant::now(), 4), None);
     };
-    let begun = |queue: &mut queue::Queue| loop {
-        match queue.turn() {
-            queue::Turn::Archive(job) => return Some(job.name),
-            queue::Turn::Read(status) => queue.ready_names(ready::Reading::of(&status)),
-            queue::Turn::Nothing => return None,
-        }
-    };
-    let ended = |queue: &mut queue::Queue, name: &WalFileName| {
-        let identity = crate::pg_wal::source::Identity::at(&path(name)).unwrap();
-        queue.ended(
-            *name,
-            queue::Outcome::Archived(Put::AlreadyStored, identity),
-        );
+    let ended = |queue: &mut Queue, job: &Job| {
+        let identity = crate::pg_wal::source::Identity::at(&path(&job.name)).unwrap();
+        queue.ended(job, Outcome::Ended(Ok((Put::AlreadyStored, identity))));
     };
     // The first one goes alone, and nothing lies behind it.
     ask(&mut queue, &names[0]);
-    assert_eq!(begun(&mut queue), Some(names[0]));
+    let first = begun(&mut queue).unwrap();
+    assert_eq!(first.name, names[0]);
     queue.looked_behind(&names[0], Some(false));
-    ended(&mut queue, &names[0]);
+    ended(&mut queue, &first);
     assert!(matches!(queue.answer(&names[0]), Some(Ok(_))));
     // The second one takes long, and the others do not.
     ask(&mut queue, &names[1]);
-    assert_eq!(begun(&mut queue), Some(names[1]));
+    let second = begun(&mut queue).unwrap();
+    assert_eq!(second.name, names[1]);
     for name in &names[2..5] {
-        assert_eq!(begun(&mut queue), Some(*name));
-        ended(&mut queue, name);
+        let job = begun(&mut queue).unwrap();
+        assert_eq!(job.name, *name);
+        ended(&mut queue, &job);
     }
-    assert_eq!(begun(&mut queue), None);
-    ended(&mut queue, &names[1]);
-    assert_eq!(begun(&mut queue), Some(names[5]));
+    assert!(begun(&mut queue).is_none());
+    ended(&mut queue, &second);
+    assert_eq!(begun(&mut queue).unwrap().name, names[5]);
+}
+
+/// The next file that is begun.
+fn begun(queue: &mut Queue) -> Option<Job> {
+    loop {
+        match queue.turn()? {
+            Turn::Archive(job) => return Some(job),
+            Turn::Read(status) => queue.ready_names(Reading::of(&status)),
+        }
+    }
 }
 
 #[test]
@@ -442,7 +444,7 @@ fn dropping_the_engine_ends_a_pause_at_once() {
     while faults.injected() < 5 {
         std::thread::yield_now();
     }
-    let engine = Arc::downgrade(&scene.archiving.engine);
+    let engine = Arc::downgrade(&scene.archiving.pool);
     let begun = Instant::now();
     drop(scene.archiving);
     while engine.strong_count() > 0 {

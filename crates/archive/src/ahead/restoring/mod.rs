@@ -18,7 +18,6 @@
 mod line;
 mod pace;
 mod state;
-mod window;
 mod worker;
 
 #[cfg(test)]
@@ -28,17 +27,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
+use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
-use crate::ahead::pool::Pool;
+use crate::ahead::jobs::JobId;
+use crate::ahead::pool::{IDLE_MAX, Pool};
 use crate::archive::{Archive, Place};
 use crate::base::spawn::Spawn;
 use crate::error::Error;
 use crate::get::{Answer, Destination, Fetched, Rule, Ruled};
 
-use state::{Around, DemandId};
-use window::{Awaited, FetchId, Taken};
-use worker::Shared;
+use state::{Around, State};
+use worker::Tools;
 
 /// The most segments that may be fetched ahead.
 pub const PREFETCH_MAX: usize = 64;
@@ -88,9 +87,7 @@ pub struct Tally {
 
 /// The engine. Dropping it cancels what is under way.
 pub struct Prefetch {
-    shared: Arc<Shared>,
-    pool: Pool,
-    spawn: Spawn,
+    pool: Arc<Pool<State>>,
 }
 
 impl Prefetch {
@@ -108,19 +105,13 @@ impl Prefetch {
         open: impl Fn(&Place) -> Result<Archive, Error> + Send + Sync + 'static,
         kept_unused_max: Duration,
     ) -> Prefetch {
-        let shared = Arc::new(Shared::new(
-            Box::new(notifier),
-            Box::new(open),
-            kept_unused_max,
-        ));
-        let theirs = Arc::clone(&shared);
-        let pool = Pool::new("walden restore", spawn, move |_, workspace| {
-            theirs.work(workspace)
-        });
+        let tools = Tools {
+            notifier: Box::new(notifier),
+            open: Box::new(open),
+        };
+        let (state, idle_max) = (State::new(kept_unused_max), IDLE_MAX.min(kept_unused_max));
         Prefetch {
-            shared,
-            pool,
-            spawn,
+            pool: Arc::new(Pool::new(state, tools, Some(spawn), idle_max)),
         }
     }
 
@@ -128,70 +119,46 @@ impl Prefetch {
     ///
     /// Fails if too many earlier requests are stuck in the archive, or no thread can be started.
     pub fn ask(&mut self, wanted: Wanted) -> Result<PendingRequest<'_>, Error> {
-        let around = Around::of(&wanted)?;
-        let (waiting, forward) = match &wanted.name {
-            WalFileName::Segment(segment) if wanted.in_line => {
-                self.asked_in_line(*segment, &around, wanted.rule.examines())
-            }
-            _ => {
-                self.shared.state().arrive_at(&around, false);
-                (Waiting::NotAsked, false)
-            }
+        let mut state = self.pool.state();
+        let segment = match &wanted.name {
+            WalFileName::Segment(segment) if wanted.in_line => Some(*segment),
+            _ => None,
         };
-        let mut asking = PendingRequest {
+        let around = state.arrive(&wanted, segment.is_some())?;
+        // Redo begins before the checkpoint, or the requests go backwards: then this file and nothing else.
+        let forward = segment.is_some_and(|segment| state.asked_for(segment, &around));
+        // Where what it holds decides, that has to be looked at where the archive is asked.
+        let may_be_ahead = forward && !wanted.rule.examines();
+        let job = may_be_ahead.then(|| state.take(&wanted.name)).flatten();
+        drop(state);
+        let mut request = PendingRequest {
             prefetch: self,
             wanted,
             around,
-            waiting,
+            job,
             forward,
         };
-        match asking.waiting {
-            Waiting::NotAsked => asking.demand()?,
-            _ => asking.look_ahead(),
+        match request.job {
+            None => request.demand()?,
+            Some(_) => request.look_ahead(),
         }
-        Ok(asking)
+        Ok(request)
     }
 
     /// Drops whatever was fetched ahead, and what was learnt on the way: recovery has ended.
     pub fn forget(&mut self) {
-        self.shared.state().forget();
+        self.pool.state().forget();
     }
 
     /// What has been done ahead so far.
     pub fn tally(&self) -> Tally {
-        self.shared.state().tally()
-    }
-
-    fn asked_in_line(
-        &self,
-        segment: SegmentName,
-        around: &Around,
-        examines: bool,
-    ) -> (Waiting, bool) {
-        let mut state = self.shared.state();
-        state.arrive_at(around, true);
-        let forward = state.asked_for(segment, around.size, Instant::now());
-        if !forward {
-            // Redo begins before the checkpoint, or the requests go backwards: this file and nothing else.
-            return (Waiting::NotAsked, false);
-        }
-        state.window.drop_behind(segment);
-        if examines {
-            // What it holds decides, and that has to be looked at where the archive is asked.
-            return (Waiting::NotAsked, true);
-        }
-        let waiting = match state.window.take(segment) {
-            Taken::Ready(fetched) => Waiting::Ready(Box::new(fetched)),
-            Taken::UnderWay(id) => Waiting::UnderWay(id),
-            Taken::NotThere => Waiting::NotAsked,
-        };
-        (waiting, true)
+        self.pool.state().tally()
     }
 }
 
 impl Drop for Prefetch {
     fn drop(&mut self) {
-        self.shared.close();
+        self.pool.close();
     }
 }
 
@@ -209,67 +176,40 @@ pub struct PendingRequest<'a> {
     prefetch: &'a mut Prefetch,
     wanted: Wanted,
     around: Around,
-    waiting: Waiting,
+    /// What it waits for; `None` once it has been answered.
+    job: Option<JobId>,
     /// Recovery goes on from here.
     forward: bool,
-}
-
-#[derive(Debug)]
-enum Waiting {
-    NotAsked,
-    Ready(Box<Fetched>),
-    UnderWay(FetchId),
-    Demanded(DemandId),
-    Answered,
 }
 
 impl PendingRequest<'_> {
     /// The answer, as soon as there is one; once.
     pub fn answer(&mut self) -> Option<Result<Answer, Error>> {
-        let (found, ahead) = match std::mem::replace(&mut self.waiting, Waiting::Answered) {
-            Waiting::Answered | Waiting::NotAsked => return None,
-            Waiting::Ready(fetched) => (Ok(Ruled::File(fetched)), true),
-            Waiting::UnderWay(id) => {
-                let awaited = self.prefetch.shared.state().window.awaited(id);
-                match awaited {
-                    Awaited::Ready(fetched) => (Ok(Ruled::File(Box::new(fetched))), true),
-                    Awaited::UnderWay => {
-                        self.waiting = Waiting::UnderWay(id);
-                        return None;
-                    }
-                    // What it met is no answer: the archive is asked anew.
-                    Awaited::Lost => return self.demand().err().map(Err),
-                }
-            }
-            Waiting::Demanded(id) => match self.prefetch.shared.state().demanded(id) {
-                Some(found) => (found, false),
-                None => {
-                    self.waiting = Waiting::Demanded(id);
-                    return None;
-                }
-            },
-        };
-        found.and_then(|found| self.give(found, ahead)).transpose()
+        let (fetch, found) = self.prefetch.pool.state().jobs.take(self.job?)?;
+        self.job = None;
+        match found {
+            Ok(Ruled::File(fetched)) => self.give(*fetched, !fetch.is_demanded()).transpose(),
+            // What a fetch ahead met is no answer: the archive is asked anew.
+            _ if !fetch.is_demanded() => self.demand().err().map(Err),
+            Ok(Ruled::Absent(notices)) => Some(Ok(Answer::Absent(notices))),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// It takes long: until there is an answer, what is fetched ahead stands still and leaves the whole way to this
     /// file, if it is on its way itself.
     pub fn hurry(&mut self) {
-        self.prefetch.shared.state().hurry(true);
+        self.prefetch.pool.state().hurry(true);
     }
 
     /// Whether the archive has been opened. Until then it may not be there at all, and need not be waited for as long
     /// as for a file on its way.
     pub fn is_connected(&self) -> bool {
-        self.prefetch.shared.state().is_connected()
+        self.around.source.opened().is_some()
     }
 
     /// `None` if it has to be fetched anew.
-    fn give(&mut self, found: Ruled, ahead: bool) -> Result<Option<Answer>, Error> {
-        let mut fetched = match found {
-            Ruled::File(fetched) => *fetched,
-            Ruled::Absent(notices) => return Ok(Some(Answer::Absent(notices))),
-        };
+    fn give(&mut self, mut fetched: Fetched, ahead: bool) -> Result<Option<Answer>, Error> {
         let (bytes, history) = (fetched.bytes, fetched.history.take());
         let dest = self.wanted.dest.clone();
         if let Err(error) = fetched.publish(&Destination::of(&dest)?) {
@@ -279,7 +219,7 @@ impl PendingRequest<'_> {
             // What became of it meanwhile is no answer either.
             return self.demand().map(|()| None);
         }
-        let mut state = self.prefetch.shared.state();
+        let mut state = self.prefetch.pool.state();
         if let Some(history) = history.filter(|_| self.wanted.in_line) {
             state.line.learn(history);
         }
@@ -295,21 +235,16 @@ impl PendingRequest<'_> {
 
     /// Fetches it now.
     fn demand(&mut self) -> Result<(), Error> {
-        let demanded = self.prefetch.shared.state().demand(
-            self.wanted.name,
-            &self.around,
-            Arc::clone(&self.wanted.rule),
-        );
-        self.waiting = Waiting::Demanded(demanded.ok_or_else(|| {
+        let pool = &self.prefetch.pool;
+        let mut state = pool.state();
+        let job = state.demand(&self.wanted, &self.around).ok_or_else(|| {
             Error::unavailable(format!(
                 "archive \"{}\" still has not answered {STUCK_MAX} earlier requests",
                 self.wanted.place.location
             ))
-        })?);
-        let workers_max = self.prefetch.shared.state().workers_max();
-        self.prefetch
-            .pool
-            .call(workers_max)
+        })?;
+        self.job = Some(job);
+        pool.call(&mut state)
             .map_err(|cause| Error::io("could not start a thread", cause))
     }
 
@@ -322,36 +257,16 @@ impl PendingRequest<'_> {
             return;
         }
         let free = free_bytes(&self.around.parent);
-        let mut state = self.prefetch.shared.state();
+        let mut state = self.prefetch.pool.state();
         state.look_ahead(segment, &self.wanted, free);
-        let (calls, workers_max) = (state.workers_wanted(), state.workers_max());
-        let needs_keeper = state.needs_keeper();
-        drop(state);
-        for _ in 0..calls {
-            // Without a thread nothing is fetched ahead: the request for it is then the first to say so.
-            if self.prefetch.pool.call(workers_max).is_err() {
-                break;
-            }
-        }
-        if needs_keeper {
-            let theirs = Arc::clone(&self.prefetch.shared);
-            let keeper = (self.prefetch.spawn)("walden window", Box::new(move || theirs.keep()));
-            if keeper.is_err() {
-                // An unused window would not be given up, so there is none.
-                self.prefetch.shared.state().without_keeper();
-            }
-        }
+        // Without a thread nothing is fetched ahead: the request for it is then the first to say so.
+        drop(self.prefetch.pool.call(&mut state));
     }
 }
 
 impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
-        self.prefetch.shared.state().hurry(false);
-        match self.waiting {
-            Waiting::UnderWay(_) => self.prefetch.shared.state().window.give_up(),
-            Waiting::Demanded(id) => self.prefetch.shared.state().give_up(id),
-            Waiting::NotAsked | Waiting::Ready(_) | Waiting::Answered => {}
-        }
+        self.prefetch.pool.state().give_up(self.job);
     }
 }
 

@@ -7,8 +7,8 @@ use crate::{Compression, Detail, Entry, Glance, MemoryStore, Object, Options, St
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 use tempfile::TempDir;
 use wal::{SegmentName, SegmentSize};
 

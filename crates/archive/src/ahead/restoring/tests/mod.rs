@@ -1,15 +1,16 @@
 //! The engine over stores in memory, with recovery played by the test: `window.rs` asks for what is there and what is
-//! not, `trouble.rs` has the archive fail, hang and be slow.
+//! not, `trouble.rs` has the archive fail, hang and be slow; `state.rs` has the state alone.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 
+mod state;
 mod trouble;
 mod window;
 
-use super::state::State;
+use super::state::FetchJob;
 use super::*;
 use crate::ahead::memory;
 use crate::base::spawn::spawn_plainly;
@@ -23,7 +24,7 @@ use crate::{
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex, mpsc};
 use tempfile::TempDir;
-use wal::TimelineId;
+use wal::{SegmentName, TimelineId};
 
 const OURS: SystemIdentifier = SystemIdentifier(7);
 
@@ -319,7 +320,7 @@ impl Recovery {
 
     fn until(&self, what: &str, met: impl Fn(&State) -> bool) {
         let begun = Instant::now();
-        while !met(&self.prefetch.shared.state()) {
+        while !met(&self.prefetch.pool.state()) {
             assert!(begun.elapsed() < PATIENCE, "{what}");
             std::thread::yield_now();
         }
@@ -328,7 +329,8 @@ impl Recovery {
     /// Waits until nothing is under way.
     fn settle(&self) {
         self.until("fetches ahead go on and on", |state| {
-            state.workers_wanted() == 0 && state.under_way() == 0
+            let may_begin = |job: &FetchJob| job.is_in_turn() && state.workers_ahead > 0;
+            state.under_way() == 0 && !state.window().any(may_begin)
         });
     }
 
@@ -354,9 +356,10 @@ fn answered(asking: &mut PendingRequest<'_>, rung: &mpsc::Receiver<()>) -> Resul
 }
 
 /// Waits until a worker has every demand.
-fn until_begun(shared: &Shared) {
+fn until_begun(pool: &Pool<State>) {
     let begun = Instant::now();
-    while shared.state().demands_in_turn() > 0 {
+    let in_turn = |job: &FetchJob| job.is_in_turn() && job.work.is_demanded();
+    while pool.state().jobs.iter().any(in_turn) {
         assert!(begun.elapsed() < PATIENCE, "a demand is left alone");
         std::thread::yield_now();
     }

@@ -1,6 +1,7 @@
 //! An archive that fails, hangs, is slow, or holds rubbish.
 
 use super::*;
+use crate::ahead::pool::Work;
 
 #[test]
 fn a_segment_under_way_is_waited_for_and_not_fetched_twice() {
@@ -52,13 +53,13 @@ fn an_archive_that_hangs_keeps_few_threads_and_no_answer_about_another_file() {
     }
     recovery.restore(segment(1));
     let mut refused = 0;
-    let shared = Arc::clone(&recovery.prefetch.shared);
+    let pool = Arc::clone(&recovery.prefetch.pool);
     for number in 2..=30 {
         // Recovery gives up each time, and asks for the next one.
         match recovery.prefetch.ask(recovery.wanting(segment(number))) {
             Ok(mut asking) => {
                 assert!(asking.answer().is_none());
-                until_begun(&shared);
+                until_begun(&pool);
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Unavailable);
@@ -93,9 +94,9 @@ fn an_archive_that_hangs_keeps_few_threads_and_no_answer_about_another_file() {
 fn a_request_given_up_leaves_no_file_however_late_its_fetch_ends() {
     let mut recovery = Recovery::new(8).holding(1..=3);
     recovery.store.hold(&segment(1));
-    let shared = Arc::clone(&recovery.prefetch.shared);
+    let pool = Arc::clone(&recovery.prefetch.pool);
     let asking = recovery.prefetch.ask(recovery.wanting(segment(1))).unwrap();
-    until_begun(&shared);
+    until_begun(&pool);
     drop(asking);
     recovery.store.release();
     recovery.until("the late fetch ends", |state| state.stuck() == 0);
@@ -149,10 +150,10 @@ fn what_is_ahead_stands_still_for_a_segment_that_takes_long() {
     let wanted = recovery.wanting(segment(2));
     let mut asking = recovery.prefetch.ask(wanted).unwrap();
     asking.hurry();
-    let shared = Arc::clone(&asking.prefetch.shared);
-    let begun = shared.state().tally().fetched;
+    let pool = Arc::clone(&asking.prefetch.pool);
+    let begun = pool.state().tally().fetched;
     assert!(
-        shared.state().next_job().is_none(),
+        pool.state().next_job().is_none(),
         "something is begun ahead"
     );
     store.release();
@@ -207,6 +208,22 @@ fn a_panic_in_a_fetch_is_that_fetchs_failure() {
         "{error}"
     );
     recovery.restore(segment(4));
+}
+
+#[test]
+fn what_is_under_way_ahead_and_fails_is_asked_for_anew() {
+    let mut recovery = Recovery::new(8).holding(1..=3);
+    recovery.store.hold(&segment(2));
+    recovery.store.seen.lock().unwrap().poisoned = vec![segment(2).to_string()];
+    recovery.restore(segment(1));
+    let store = recovery.store.clone();
+    recovery.until("the next segment is under way", |_| store.waiting() == 1);
+    let wanted = recovery.wanting(segment(2));
+    let mut asking = recovery.prefetch.ask(wanted).unwrap();
+    assert!(asking.answer().is_none());
+    store.release();
+    assert!(answered(&mut asking, &recovery.rung).is_err());
+    assert_eq!(store.opened(&segment(2)), 2);
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_window_that_nobody_uses_is_given_up() {
     let mut recovery = Recovery::over(memory, store, 8, kept).holding(1..=9);
     recovery.restore(segment(1));
     recovery.until("the window to be given up", |state| {
-        state.window.is_empty() && state.under_way() == 0
+        state.window().next().is_none() && state.under_way() == 0
     });
     assert!(
         !recovery.restore(segment(2)),
@@ -195,7 +195,7 @@ fn nothing_is_fetched_while_nobody_asks_and_nothing_kept_when_recovery_has_ended
     recovery.settle();
     assert_eq!(recovery.prefetch.tally().fetched, fetched);
     recovery.prefetch.forget();
-    assert!(recovery.prefetch.shared.state().window.is_empty());
+    assert!(recovery.prefetch.pool.state().window().next().is_none());
     assert!(!recovery.restore(segment(2)));
 }
 
