@@ -254,6 +254,23 @@ fn an_interrupted_cp_is_damaged_to_recovery_and_never_handed_out() {
 }
 
 #[test]
+fn a_segment_cut_between_two_zstd_frames_is_damaged() {
+    let (place, size) = (Place::new(), SegmentSize::new(8 << 20).unwrap());
+    let archive = place.archive(Compression::Zstd(1));
+    place
+        .put(&archive, ONE, &segment_of(ONE, OURS, size, 1))
+        .unwrap();
+    let stored = fs::read(place.stored(ONE)).unwrap();
+    let first = zstd::zstd_safe::find_frame_compressed_size(&stored).unwrap();
+    assert!(first < stored.len(), "the segment is one frame");
+    for cut in [first, stored.len() - 1] {
+        fs::write(place.stored(ONE), &stored[..cut]).unwrap();
+        let error = place.get(&archive, ONE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "cut at {cut}: {error}");
+    }
+}
+
+#[test]
 fn a_segment_of_another_name_or_system_is_never_handed_out() {
     let place = Place::new();
     fs::write(place.stored(ONE), segment(TWO)).unwrap();

@@ -1,9 +1,9 @@
 //! Compressing on the way in, decompressing and decrypting on the way out, in bounded memory, without ever calling a
 //! cut-off stream complete.
 //!
-//! Guarantees: every frame written carries a checksum of its contents and its size. What is read is unpacked as its first
-//! bytes say (`store/form.rs`): age, then zstd or lz4 inside, else it is plain. [`Decoded`] tells apart what a failed read can
-//! mean: the store did not deliver ([`crate::ErrorKind::Unavailable`]); what is stored is damaged
+//! Guarantees: every frame written carries a checksum of its contents and its size (zstd's are made in `frames.rs`). What is
+//! read is unpacked as its first bytes say (`store/form.rs`): age, then zstd or lz4 inside, else it is plain. [`Decoded`] tells
+//! apart what a failed read can mean: the store did not deliver ([`crate::ErrorKind::Unavailable`]); what is stored is damaged
 //! ([`crate::ErrorKind::Damaged`]); it is encrypted and cannot be opened; or it is packed in a form not unpacked here, twice for
 //! example ([`crate::ErrorKind::Unusable`]).
 //!
@@ -13,10 +13,11 @@ use std::io::{self, BufRead, BufReader, Chain, Cursor, Read, Write};
 use std::sync::Arc;
 
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
-use zstd::zstd_safe::{self, CCtx, CParameter, DCtx};
+use zstd::zstd_safe::{self, CParameter, DCtx};
 
 use crate::error::{Error, ErrorKind, Mark};
 use crate::format::delivery::{Delivered, Delivery};
+use crate::format::frames::{self, Compressor, Frames};
 use crate::format::seal::{self, NotOpened, Opened};
 use crate::options::compression::Compression;
 use crate::options::identity::IdentityFile;
@@ -36,24 +37,27 @@ pub(crate) trait Contents {
 /// A writer that compresses into another.
 pub(crate) enum Encoder<'a, W: Write> {
     Raw(W),
+    Frames(Frames<'a, W>),
     Zstd(zstd::Encoder<'a, W>),
     Lz4(Box<FrameEncoder<W>>),
 }
 
 impl<'a, W: Write> Encoder<'a, W> {
-    /// `bytes` is how many bytes will be written; the frame says so to decoders. `context` is made when
-    /// there is none, and can be used for the next file.
+    /// `bytes` is how many bytes will be written; frames say to decoders how much is in them. `compressor` can be used for
+    /// the next file.
     pub(crate) fn new(
         compression: Compression,
         bytes: u64,
-        context: &'a mut Option<CCtx<'static>>,
+        compressor: &'a mut Compressor,
         into: W,
     ) -> io::Result<Encoder<'a, W>> {
         Ok(match compression {
             Compression::None => Encoder::Raw(into),
+            Compression::Zstd(level) if level <= frames::LEVEL_MAX => {
+                Encoder::Frames(Frames::new(level, compressor, into)?)
+            }
             Compression::Zstd(level) => {
-                let context = context.get_or_insert_with(CCtx::create);
-                let mut encoder = zstd::Encoder::with_context(into, context);
+                let mut encoder = zstd::Encoder::with_context(into, compressor.context());
                 encoder.set_parameter(CParameter::CompressionLevel(level))?;
                 encoder.include_checksum(true)?;
                 encoder.set_pledged_src_size(Some(bytes))?;
@@ -73,6 +77,7 @@ impl<'a, W: Write> Encoder<'a, W> {
     pub(crate) fn finish(self) -> io::Result<W> {
         match self {
             Encoder::Raw(into) => Ok(into),
+            Encoder::Frames(frames) => frames.finish(),
             Encoder::Zstd(encoder) => encoder.finish(),
             Encoder::Lz4(encoder) => encoder.finish().map_err(io::Error::from),
         }
@@ -83,6 +88,7 @@ impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Encoder::Raw(into) => into.write(bytes),
+            Encoder::Frames(frames) => frames.write(bytes),
             Encoder::Zstd(encoder) => encoder.write(bytes),
             Encoder::Lz4(encoder) => encoder.write(bytes),
         }
@@ -91,6 +97,7 @@ impl<W: Write> Write for Encoder<'_, W> {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Encoder::Raw(into) => into.flush(),
+            Encoder::Frames(frames) => frames.flush(),
             Encoder::Zstd(encoder) => encoder.flush(),
             Encoder::Lz4(encoder) => encoder.flush(),
         }
@@ -348,9 +355,9 @@ mod tests {
     }
 
     fn encode(compression: Compression, bytes: &[u8]) -> Vec<u8> {
-        let mut context = None;
+        let mut compressor = Compressor::default();
         let bytes_in = bytes.len() as u64;
-        let mut encoder = Encoder::new(compression, bytes_in, &mut context, Vec::new()).unwrap();
+        let mut encoder = Encoder::new(compression, bytes_in, &mut compressor, Vec::new()).unwrap();
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     }

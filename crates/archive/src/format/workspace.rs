@@ -1,15 +1,16 @@
 //! The buffers of one thread, kept from file to file: allocating and faulting in megabytes for each segment would
 //! cost as much as copying it.
 
-use zstd::zstd_safe::{CCtx, DCtx};
+use zstd::zstd_safe::DCtx;
 
 use crate::format::codec::CHUNK_BYTES;
+use crate::format::frames::Compressor;
 
 /// What a thread keeps between two files. Made as needed; how large it gets is in `ahead/memory.rs`.
 #[derive(Default)]
 pub(crate) struct Workspace {
     chunk: Vec<u8>,
-    compressor: Option<CCtx<'static>>,
+    compressor: Compressor,
     decompressor: Option<DCtx<'static>>,
 }
 
@@ -17,7 +18,7 @@ pub(crate) struct Workspace {
 pub(crate) struct Parts<'a> {
     /// [`CHUNK_BYTES`] to read into.
     pub(crate) chunk: &'a mut [u8],
-    pub(crate) compressor: &'a mut Option<CCtx<'static>>,
+    pub(crate) compressor: &'a mut Compressor,
     pub(crate) decompressor: &'a mut Option<DCtx<'static>>,
 }
 
@@ -33,8 +34,7 @@ impl Workspace {
 
     /// How many bytes it takes up at present.
     pub(crate) fn bytes(&self) -> u64 {
-        let compressor = self.compressor.as_ref().map_or(0, CCtx::sizeof);
         let decompressor = self.decompressor.as_ref().map_or(0, DCtx::sizeof);
-        (self.chunk.len() + compressor + decompressor) as u64
+        (self.chunk.len() + decompressor) as u64 + self.compressor.bytes()
     }
 }
