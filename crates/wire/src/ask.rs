@@ -3,14 +3,14 @@
 //! The worker is a background worker of the same server. It is forked after the startup process and
 //! loses the race to the first request in a few of a hundred starts; it may also die and be started
 //! again by the postmaster. So a missing socket, a refused connection and a connection that closes
-//! before the first byte of an answer all mean "not now", and the request is made again. Asking again
+//! before an answer all mean "not now", and the request is made again. Asking again
 //! is safe: a restore writes the same file again, and cleaning up twice removes nothing more.
 //!
 //! Guarantees: [`ask`] returns within its bounds; an [`Answer`] is returned only if the worker sent
 //! it. Left to others: the exit status.
 
 use crate::frame::{Answer, FrameError, Request};
-use crate::stream::{self, StreamError};
+use crate::packet::{self, PacketError};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use std::io;
@@ -110,23 +110,21 @@ pub fn ask(
         };
         match converse(&connection, &frame, answer_deadline) {
             Ok(answer) => return Ok(answer),
-            Err(StreamError::Gone { begun: false }) if times_lost < ASK_AGAIN_COUNT_MAX => {
+            Err(PacketError::Gone) => {
                 times_lost += 1;
+                if times_lost > ASK_AGAIN_COUNT_MAX {
+                    return Err(AskError::Lost { times: times_lost });
+                }
                 // A worker that is about to die may still hold its socket open.
                 sleep(PAUSE_MAX.min(wait_for_worker));
             }
-            Err(StreamError::Gone { .. }) => {
-                return Err(AskError::Lost {
-                    times: times_lost + 1,
-                });
-            }
-            Err(StreamError::TimedOut) => {
+            Err(PacketError::TimedOut) => {
                 return Err(AskError::TimedOut {
                     waited: wait_for_answer_max,
                 });
             }
-            Err(StreamError::Frame(error)) => return Err(AskError::Protocol(error)),
-            Err(StreamError::Io(error)) => {
+            Err(PacketError::Frame(error)) => return Err(AskError::Protocol(error)),
+            Err(PacketError::Io(error)) => {
                 return Err(AskError::Io {
                     socket: socket.into(),
                     source: error.into(),
@@ -141,7 +139,7 @@ fn connect_until(address: &SocketAddrUnix, deadline: Instant) -> Result<Option<O
     let mut pause = PAUSE_MIN;
     loop {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         match connect(&socket, address) {
             Ok(()) => return Ok(Some(socket)),
             // No socket yet, a dead worker's socket, a full queue, a signal.
@@ -158,13 +156,13 @@ fn connect_until(address: &SocketAddrUnix, deadline: Instant) -> Result<Option<O
 }
 
 /// Sends the request and reads the answer.
-fn converse(socket: &OwnedFd, frame: &[u8], deadline: Instant) -> Result<Answer, StreamError> {
+fn converse(socket: &OwnedFd, frame: &[u8], deadline: Instant) -> Result<Answer, PacketError> {
     let write_deadline = deadline.min(Instant::now() + REQUEST_WRITE_WAIT_MAX);
-    match stream::write_frame(socket.as_fd(), frame, write_deadline) {
+    match packet::write_frame(socket.as_fd(), frame, write_deadline) {
         // A worker that will not listen may have said why before it closed: read on.
-        Ok(()) | Err(StreamError::Gone { .. }) => {}
+        Ok(()) | Err(PacketError::Gone) => {}
         Err(error) => return Err(error),
     }
-    let answer = stream::read_frame(socket.as_fd(), deadline)?;
-    Answer::decode(&answer).map_err(StreamError::Frame)
+    let answer = packet::read_frame(socket.as_fd(), deadline)?;
+    Answer::decode(&answer).map_err(PacketError::Frame)
 }

@@ -1,21 +1,21 @@
 //! Frames: what a request and an answer look like as bytes.
 //!
-//! A frame is an 8-byte header and a payload. The header is the same in every protocol version, for
-//! all time, so that a peer of another version can be told apart and named:
+//! A frame is one message of a SEQPACKET socket: a header and a payload. The header is the same in every
+//! protocol version, for all time, so that a peer of another version can be told apart and named:
 //!
 //! ```text
-//! "WLDN" | version: u16 | payload length: u16 | payload: kind u8, then fields: length u16, UTF-8
+//! "WLDN" | version: u16 | payload: kind u8, then fields: length u16, UTF-8
 //! ```
 //!
 //! Numbers are big-endian. Guarantees: encoding and decoding are each other's inverse (but for
 //! messages too long for a frame, which are cut), and decoding any bytes whatever returns an error
-//! instead of panicking. Left to others: reading and writing, in `stream.rs`.
+//! instead of panicking. Left to others: reading and writing, in `packet.rs`.
 
 /// The version of the payload's layout that this library speaks. Raised when it changes.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// The longest frame, header included. Two paths and two names fit several times over; a peer that
-/// announces more is not ours.
+/// sends more is not ours.
 pub const FRAME_BYTES_MAX: usize = 8 * 1024;
 
 /// The longest path in a request: the server's own limit (`MAXPGPATH`, 15 to 18).
@@ -29,7 +29,7 @@ pub const FILE_BYTES_MAX: usize = 64;
 const MAGIC: [u8; 4] = *b"WLDN";
 
 /// Bytes before the payload.
-pub(crate) const HEADER_BYTES: usize = 8;
+const HEADER_BYTES: usize = 6;
 
 /// Most bytes of payload in a frame.
 const PAYLOAD_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
@@ -91,7 +91,7 @@ pub enum FrameError {
         /// [`PROTOCOL_VERSION`].
         ours: u16,
     },
-    /// The frame announces more than [`FRAME_BYTES_MAX`], or a field is longer than its limit.
+    /// The frame has more bytes than [`FRAME_BYTES_MAX`], or a field is longer than its limit.
     #[error("{what} has {bytes} bytes, more than the {bytes_max} allowed")]
     TooLong {
         /// Name of the field that is too long.
@@ -145,7 +145,7 @@ impl Request {
                 frame.field(&RESTARTPOINT, last_restartpoint)?;
             }
         }
-        Ok(frame.finish())
+        Ok(frame.0)
     }
 
     /// Reads one whole frame; the same errors as [`Request::encode`], and those of a foreign frame.
@@ -186,7 +186,7 @@ impl Answer {
                 frame.raw(message.as_bytes());
             }
         }
-        frame.finish()
+        frame.0
     }
 
     /// Reads one whole frame.
@@ -208,30 +208,6 @@ impl Answer {
 fn cut(text: &str, bytes_max: usize) -> &str {
     let mut ends = (0..=bytes_max.min(text.len())).rev();
     ends.find_map(|end| text.get(..end)).unwrap_or_default()
-}
-
-/// How many bytes of payload follow this header; the errors are those of a foreign header.
-pub(crate) fn payload_bytes(header: &[u8; HEADER_BYTES]) -> Result<usize, FrameError> {
-    let [m0, m1, m2, m3, v0, v1, l0, l1] = *header;
-    if [m0, m1, m2, m3] != MAGIC {
-        return Err(FrameError::Magic);
-    }
-    let theirs = u16::from_be_bytes([v0, v1]);
-    if theirs != PROTOCOL_VERSION {
-        return Err(FrameError::Version {
-            theirs,
-            ours: PROTOCOL_VERSION,
-        });
-    }
-    let bytes = usize::from(u16::from_be_bytes([l0, l1]));
-    if bytes > PAYLOAD_BYTES_MAX {
-        return Err(FrameError::TooLong {
-            what: "the frame",
-            bytes: bytes.saturating_add(HEADER_BYTES),
-            bytes_max: FRAME_BYTES_MAX,
-        });
-    }
-    Ok(bytes)
 }
 
 /// A field's name in messages and its limit.
@@ -273,12 +249,14 @@ impl Field {
     }
 }
 
-/// Builds a payload and puts the header before it.
+/// Builds a frame.
 struct Writer(Vec<u8>);
 
 impl Writer {
     fn new() -> Writer {
-        Writer(Vec::new())
+        let mut header = MAGIC.to_vec();
+        header.extend(PROTOCOL_VERSION.to_be_bytes());
+        Writer(header)
     }
 
     fn kind(&mut self, kind: u8) {
@@ -297,19 +275,9 @@ impl Writer {
         self.0.extend(length.to_be_bytes());
         self.0.extend(value.iter().take(usize::from(length)));
     }
-
-    fn finish(self) -> Vec<u8> {
-        let length = u16::try_from(self.0.len()).unwrap_or(u16::MAX);
-        let mut frame = Vec::with_capacity(self.0.len() + HEADER_BYTES);
-        frame.extend(MAGIC);
-        frame.extend(PROTOCOL_VERSION.to_be_bytes());
-        frame.extend(length.to_be_bytes());
-        frame.extend(self.0);
-        frame
-    }
 }
 
-/// Takes a payload apart.
+/// Takes a frame apart.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -317,8 +285,16 @@ impl<'a> Reader<'a> {
         let Some((header, payload)) = frame.split_first_chunk::<HEADER_BYTES>() else {
             return Err(FrameError::Malformed("shorter than a header"));
         };
-        if payload_bytes(header)? != payload.len() {
-            return Err(FrameError::Malformed("its length is not the announced one"));
+        let [m0, m1, m2, m3, v0, v1] = *header;
+        if [m0, m1, m2, m3] != MAGIC {
+            return Err(FrameError::Magic);
+        }
+        let theirs = u16::from_be_bytes([v0, v1]);
+        if theirs != PROTOCOL_VERSION {
+            return Err(FrameError::Version {
+                theirs,
+                ours: PROTOCOL_VERSION,
+            });
         }
         match payload.split_first() {
             Some((kind, fields)) => Ok((*kind, Reader(fields))),
@@ -404,7 +380,6 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 0..512),
         ) {
             let mut frame = b"WLDN\0\x01".to_vec();
-            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
             frame.extend(&payload);
             let _ = Request::decode(&frame);
             let _ = Answer::decode(&frame);

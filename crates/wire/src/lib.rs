@@ -4,7 +4,7 @@
 //! connects to the worker's socket, sends one [`Request`], waits for one [`Answer`] and exits. Both
 //! sides are in this crate, so that a frame is defined once.
 //!
-//! Guarantees: decoding never panics, whatever bytes arrive; every frame is bounded
+//! Guarantees: decoding never panics, whatever bytes arrive; a frame is one message, whole and bounded
 //! ([`FRAME_BYTES_MAX`]); every read, write, connect and accept has a deadline; a client and a worker
 //! of different versions say so by name and never misread each other; only the server's own
 //! user and root are served; no failure looks like [`Answer::Absent`].
@@ -15,7 +15,7 @@ mod ask;
 mod common;
 mod frame;
 mod listener;
-mod stream;
+mod packet;
 
 pub use ask::{ANSWER_WAIT_MAX, ASK_AGAIN_COUNT_MAX, AskError, WORKER_START_WAIT_MAX, ask};
 pub use common::{OWN_LIBRARY, is_own_library};

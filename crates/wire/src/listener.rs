@@ -12,15 +12,15 @@
 //! Left to others: threads, signals, and what to answer.
 
 use crate::frame::{Answer, FrameError, Request};
-use crate::stream::{self, StreamError};
+use crate::packet::{self, PacketError};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{accept_with, bind, listen, socket_with, sockopt};
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +31,9 @@ pub const REQUEST_READ_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// How long writing an answer may take: it fits into the socket's buffer, so a wait means trouble.
 pub const ANSWER_WRITE_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// How many clients may wait to be accepted: the server runs its recovery commands one at a time.
+const BACKLOG_MAX: i32 = 128;
 
 /// Why the worker could not listen to, or finish with, a client.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +68,13 @@ pub enum ServeError {
     Connection(#[source] io::Error),
 }
 
-impl From<StreamError> for ServeError {
-    fn from(error: StreamError) -> ServeError {
+impl From<PacketError> for ServeError {
+    fn from(error: PacketError) -> ServeError {
         match error {
-            StreamError::Gone { .. } => ServeError::ClientGone,
-            StreamError::TimedOut => ServeError::TimedOut,
-            StreamError::Frame(error) => ServeError::Frame(error),
-            StreamError::Io(error) => ServeError::Connection(error.into()),
+            PacketError::Gone => ServeError::ClientGone,
+            PacketError::TimedOut => ServeError::TimedOut,
+            PacketError::Frame(error) => ServeError::Frame(error),
+            PacketError::Io(error) => ServeError::Connection(error.into()),
         }
     }
 }
@@ -90,7 +93,7 @@ pub enum Accepted {
 /// The worker's socket. Dropping it removes the socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: UnixListener,
+    socket: OwnedFd,
     path: PathBuf,
     /// Device and inode of the socket's name, by which it is known to be still ours.
     identity: (u64, u64),
@@ -191,7 +194,7 @@ impl Listener {
                 PollFd::from_borrowed_fd(self.stop.0.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.socket.as_fd(), PollFlags::IN),
             ];
-            if !stream::wait(&mut fds, deadline).map_err(|e| failed(e.into()))? {
+            if !packet::wait(&mut fds, deadline).map_err(|e| failed(e.into()))? {
                 return Ok(Accepted::TimedOut);
             }
             let [stop, _] = &fds;
@@ -220,7 +223,7 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 /// Binds under the private name, narrows the mode, and gives the socket its final name.
-fn bind_in_private(unnamed: &Path, path: &Path) -> Result<(UnixListener, (u64, u64)), ServeError> {
+fn bind_in_private(unnamed: &Path, path: &Path) -> Result<(OwnedFd, (u64, u64)), ServeError> {
     let failed = |action| {
         let path = path.to_owned();
         move |source| ServeError::Socket {
@@ -229,10 +232,14 @@ fn bind_in_private(unnamed: &Path, path: &Path) -> Result<(UnixListener, (u64, u
             source,
         }
     };
-    let socket = UnixListener::bind(unnamed).map_err(failed("bind socket"))?;
-    socket
-        .set_nonblocking(true)
-        .map_err(failed("prepare socket"))?;
+    let bound = || -> Result<OwnedFd, Errno> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        bind(&socket, &SocketAddrUnix::new(unnamed)?)?;
+        listen(&socket, BACKLOG_MAX)?;
+        Ok(socket)
+    };
+    let socket = bound().map_err(|error| failed("bind socket")(error.into()))?;
     fs::set_permissions(unnamed, Permissions::from_mode(0o600))
         .map_err(failed("set permissions of socket"))?;
     let found = fs::symlink_metadata(unnamed).map_err(failed("look at socket"))?;
@@ -272,7 +279,7 @@ impl Connection {
                 );
                 // At once or not at all: a stranger is not waited for.
                 let frame = Answer::CouldNotTell(message).encode();
-                let _ = stream::write_frame(connection.socket.as_fd(), &frame, Instant::now());
+                let _ = packet::write_frame(connection.socket.as_fd(), &frame, Instant::now());
                 None
             }
             Err(_) => None,
@@ -284,9 +291,9 @@ impl Connection {
     /// A client of another version, or bytes that are no request, are answered here with "could not
     /// tell" and then reported, so that the caller only has to log.
     pub fn read_request(&mut self, deadline: Instant) -> Result<Request, ServeError> {
-        let decoded = match stream::read_frame(self.socket.as_fd(), deadline) {
+        let decoded = match packet::read_frame(self.socket.as_fd(), deadline) {
             Ok(frame) => Request::decode(&frame),
-            Err(StreamError::Frame(error)) => Err(error),
+            Err(PacketError::Frame(error)) => Err(error),
             Err(error) => return Err(error.into()),
         };
         decoded.map_err(|error| {
@@ -298,7 +305,7 @@ impl Connection {
     /// Sends the answer, within [`ANSWER_WRITE_WAIT_MAX`].
     pub fn answer(&mut self, answer: &Answer) -> Result<(), ServeError> {
         let deadline = Instant::now() + ANSWER_WRITE_WAIT_MAX;
-        Ok(stream::write_frame(
+        Ok(packet::write_frame(
             self.socket.as_fd(),
             &answer.encode(),
             deadline,
@@ -309,6 +316,6 @@ impl Connection {
     /// wait.
     #[must_use]
     pub fn client_gone(&self) -> bool {
-        stream::peer_gone(&self.socket)
+        packet::peer_gone(&self.socket)
     }
 }

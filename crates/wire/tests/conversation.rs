@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{accept, bind, connect, listen, recv, send, socket_with};
 use std::fs;
-use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
-use walden_wire::{Accepted, Answer, AskError, Connection, Listener, Request, ServeError, ask};
+use walden_wire::{Accepted, Answer, AskError, Connection, FRAME_BYTES_MAX, FrameError};
+use walden_wire::{Listener, Request, ServeError, ask};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -29,6 +33,34 @@ fn next(listener: &Listener) -> Connection {
         Accepted::Connection(connection) => connection,
         other => unreachable!("{other:?}"),
     }
+}
+
+fn socket() -> OwnedFd {
+    let kind = SocketType::SEQPACKET;
+    socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+}
+
+/// A client that is not made of this crate.
+fn client(path: &Path) -> OwnedFd {
+    let client = socket();
+    connect(&client, &SocketAddrUnix::new(path).unwrap()).unwrap();
+    client
+}
+
+/// A worker that is not made of this crate and answers one client with these bytes; what the client gets of it.
+fn answered_with(bytes: &[u8]) -> Result<Answer, AskError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let worker = socket();
+    bind(&worker, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&worker, 1).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let client = accept(&worker).unwrap();
+            send(&client, bytes, SendFlags::NOSIGNAL).unwrap();
+        });
+        ask(&path, &request(), LONG, LONG)
+    })
 }
 
 #[test]
@@ -138,17 +170,26 @@ fn a_worker_that_does_not_answer_is_not_waited_for_forever() {
 
 #[test]
 fn half_an_answer_is_not_asked_for_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("s");
-    let worker = UnixListener::bind(&path).unwrap();
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            let (mut client, _) = worker.accept().unwrap();
-            client.write_all(&Answer::Done.encode()[..6]).unwrap();
-        });
-        let error = ask(&path, &request(), LONG, LONG).unwrap_err();
-        assert!(matches!(error, AskError::Lost { times: 1 }), "{error}");
+    let error = answered_with(&Answer::Done.encode()[..6]).unwrap_err();
+    assert!(
+        matches!(error, AskError::Protocol(FrameError::Malformed(_))),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_answer_that_is_longer_than_any_frame_is_refused_whole() {
+    let mut frame = Answer::CouldNotTell("x".repeat(FRAME_BYTES_MAX)).encode();
+    assert_eq!(frame.len(), FRAME_BYTES_MAX);
+    assert!(answered_with(&frame).is_ok());
+    frame.push(b'x');
+    let error = answered_with(&frame).unwrap_err();
+    let long = AskError::Protocol(FrameError::TooLong {
+        what: "the frame",
+        bytes: FRAME_BYTES_MAX + 1,
+        bytes_max: FRAME_BYTES_MAX,
     });
+    assert_eq!(error.to_string(), long.to_string());
 }
 
 #[test]
@@ -156,8 +197,8 @@ fn a_client_of_another_version_is_told_both_versions_and_so_is_the_worker() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = Listener::bind(&path).unwrap();
-    let mut client = UnixStream::connect(&path).unwrap();
-    client.write_all(b"WLDN\0\x07\0\x03xyz").unwrap();
+    let client = client(&path);
+    send(&client, b"WLDN\0\x07xyz", SendFlags::NOSIGNAL).unwrap();
     let error = next(&listener)
         .read_request(soon())
         .unwrap_err()
@@ -166,10 +207,10 @@ fn a_client_of_another_version_is_told_both_versions_and_so_is_the_worker() {
         error.contains("version 7") && error.contains("version 1"),
         "{error}"
     );
-    let mut frame = Vec::new();
-    let _ = client.read_to_end(&mut frame);
-    let Ok(Answer::CouldNotTell(message)) = Answer::decode(&frame) else {
-        unreachable!("{frame:?}");
+    let mut frame = vec![0; FRAME_BYTES_MAX];
+    let (bytes, _) = recv(&client, frame.as_mut_slice(), RecvFlags::empty()).unwrap();
+    let Ok(Answer::CouldNotTell(message)) = Answer::decode(&frame[..bytes]) else {
+        unreachable!("{bytes} bytes");
     };
     assert!(message.contains("version 7"), "{message}");
 }
@@ -179,8 +220,8 @@ fn a_client_that_leaves_is_noticed_without_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = Listener::bind(&path).unwrap();
-    let mut client = UnixStream::connect(&path).unwrap();
-    client.write_all(&request().encode().unwrap()).unwrap();
+    let client = client(&path);
+    send(&client, &request().encode().unwrap(), SendFlags::NOSIGNAL).unwrap();
     let mut connection = next(&listener);
     assert!(!connection.client_gone());
     connection.read_request(soon()).unwrap();
@@ -198,7 +239,7 @@ fn a_client_that_sends_nothing_is_left_at_the_deadline() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s");
     let listener = Listener::bind(&path).unwrap();
-    let _client = UnixStream::connect(&path).unwrap();
+    let _client = client(&path);
     let deadline = Instant::now() + Duration::from_millis(30);
     assert!(matches!(
         next(&listener).read_request(deadline),
@@ -255,7 +296,7 @@ fn a_dead_workers_socket_and_its_unfinished_directory_are_replaced() {
     fs::create_dir(dir.path().join("s.d")).unwrap();
     drop(UnixListener::bind(dir.path().join("s.d/s")).unwrap());
     let listener = Listener::bind(&path).unwrap();
-    let _client = UnixStream::connect(&path).unwrap();
+    let _client = client(&path);
     next(&listener);
 }
 

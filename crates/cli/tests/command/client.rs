@@ -337,15 +337,17 @@ fn outside_a_data_directory_the_client_says_so_at_once() {
 
 #[test]
 fn a_worker_of_another_version_is_could_not_tell_and_both_versions_are_named() {
-    use std::io::{Read, Write};
+    use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+    use rustix::net::{accept, bind, listen, send, socket_with};
     let place = Place::new();
-    let socket = place.path("data").join(wire::SOCKET_PATH);
-    let worker = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let path = place.path("data").join(wire::SOCKET_PATH);
+    let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+    let worker = socket_with(AddressFamily::UNIX, kind, flags, None).unwrap();
+    bind(&worker, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    listen(&worker, 1).unwrap();
     let child = start(&place, &RESTORE);
-    let (mut client, _) = worker.accept().unwrap();
-    let mut header = [0; 8];
-    client.read_exact(&mut header).unwrap();
-    client.write_all(b"WLDN\0\x09\0\x01x").unwrap();
+    let client = accept(&worker).unwrap();
+    send(&client, b"WLDN\0\x09x", SendFlags::NOSIGNAL).unwrap();
     end(child)
         .exits(200)
         .says("version 9")
