@@ -1,4 +1,4 @@
-//! Upload-ahead: the files that the server will hand over next are on their way while it still asks for this one.
+//! Archiving ahead: the files that the server will hand over next are on their way while it still asks for this one.
 //!
 //! Guarantees:
 //! * the file that is asked for is begun at once, whatever else is going on, and its answer is its own: a
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use wal::{SystemIdentifier, WalFileName};
 
 use crate::ahead::memory;
-use crate::ahead::pool::{IDLE_MAX, Pool, Work};
+use crate::ahead::pool::{IDLE_MAX, Pool};
 use crate::archive::Archive;
 use crate::base::spawn::Spawn;
 use crate::error::{Error, ErrorKind, Mark};
@@ -186,51 +186,34 @@ impl Drop for Archiving {
     }
 }
 
-impl Work for Queue {
-    const NAME: &'static str = "walden archive";
-    type Tools = Tools;
-    type Job = Turn;
-
-    fn next_job(&mut self) -> Option<Turn> {
-        self.turn()
-    }
-
-    fn workers_max(&self) -> usize {
-        Queue::workers_max(self)
-    }
-
-    fn run(pool: &Pool<Queue>, turn: Turn, workspace: &mut Workspace) {
-        let job = match turn {
-            Turn::Read(archive_status) => {
-                // Not under the lock: the folder may be large, or its disk slow.
-                let reading = Reading::of(&archive_status);
-                return pool.state().ready_names(reading);
-            }
-            Turn::Archive(job) => job,
-        };
-        let outcome = archive(pool, &job, workspace);
-        let mut queue = pool.state();
-        if let Outcome::Ended(Err(error)) = &outcome
-            && !error.kind().may_work_later()
-        {
-            // So that the answer can say what got through.
-            queue.give_up_behind(&job.name, error);
-            pool.changed();
-            queue = pool.wait_while(queue, CANCELLED_WAIT_MAX, |queue| {
-                queue.is_giving_up_behind(&job.name)
-            });
+/// Takes a turn, on a worker.
+fn run(pool: &Pool<Queue>, turn: Turn, workspace: &mut Workspace) {
+    let job = match turn {
+        Turn::Read(archive_status) => {
+            // Not under the lock: the folder may be large, or its disk slow.
+            let reading = Reading::of(&archive_status);
+            return pool.state().ready_names(reading);
         }
-        let warnings = pool.tools.archive.take_warnings().into_iter();
-        queue.notes.extend(warnings.map(ArchivingNote::Warning));
-        queue.ended(&job, outcome);
-        drop(queue);
+        Turn::Archive(job) => job,
+    };
+    let outcome = archive(pool, &job, workspace);
+    let mut queue = pool.state();
+    if let Outcome::Ended(Err(error)) = &outcome
+        && !error.kind().may_work_later()
+    {
+        // So that the answer can say what got through.
+        queue.give_up_behind(&job.name, error);
         pool.changed();
-        (pool.tools.notifier)();
+        queue = pool.wait_while(queue, CANCELLED_WAIT_MAX, |queue| {
+            queue.is_giving_up_behind(&job.name)
+        });
     }
-
-    fn close(&mut self) {
-        Queue::close(self);
-    }
+    let warnings = pool.tools.archive.take_warnings().into_iter();
+    queue.notes.extend(warnings.map(ArchivingNote::Warning));
+    queue.ended(&job, outcome);
+    drop(queue);
+    pool.changed();
+    (pool.tools.notifier)();
 }
 
 /// Waits until a staged file may be given its name, or is cancelled.

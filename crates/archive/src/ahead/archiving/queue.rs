@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use wal::WalFileName;
 
-use super::ArchivingNote;
 use super::order::{Order, Pace, is_before};
 use super::ready::{Reading, Ready};
+use super::{ArchivingNote, Tools};
 use crate::ahead::jobs::{self, JobId, JobState, Jobs};
+use crate::ahead::pool::{Pool, Work};
 use crate::cancel::Cancel;
 use crate::error::Error;
+use crate::format::workspace::Workspace;
 use crate::pg_wal::source::Identity;
 use crate::put::Put;
 use crate::store::retry::Backoff;
@@ -258,40 +260,6 @@ impl Queue {
         Some(asked.deadline)
     }
 
-    /// Takes the next thing to do.
-    pub(super) fn turn(&mut self) -> Option<Turn> {
-        if let Some(asked) = self.asked_for_waits() {
-            let (name, path) = (asked.name, asked.path.clone());
-            return Some(self.begin(name, path, None));
-        }
-        if !self.may_look_ahead() {
-            return None;
-        }
-        let archive_status = self.folder.join("archive_status");
-        while !self.next_has_to_wait()
-            && let Some(name) = self.ready.next()
-        {
-            let known = self.job(&name).is_some() || self.acknowledged.contains(&name);
-            if known || self.refused.contains(&name) || self.is_behind_refused(&name) {
-                continue;
-            }
-            let ready = archive_status.join(format!("{name}.ready"));
-            let path = self.folder.join(name.to_string());
-            return Some(self.begin(name, path, Some(ready)));
-        }
-        if self.reading || !self.ready.wants_reading() {
-            return None;
-        }
-        self.reading = true;
-        Some(Turn::Read(archive_status))
-    }
-
-    /// How many workers there may be: one is always there for the file that is asked for, however many others hang.
-    pub(super) fn workers_max(&self) -> usize {
-        let busy = self.others() + usize::from(self.reading);
-        self.jobs_max.max(busy + 1)
-    }
-
     /// What the server's list held.
     pub(super) fn ready_names(&mut self, reading: Reading) {
         self.reading = false;
@@ -388,11 +356,6 @@ impl Queue {
         Some(job.cancel.last_alive())
     }
 
-    /// Asks what is going on to stop.
-    pub(super) fn close(&mut self) {
-        self.jobs.give_up(|_| true);
-    }
-
     /// Forgets what nobody will ask for: failures that nobody waited for, and files that somebody else has told
     /// the server of. Without that they would take the place of others for good.
     fn prune(&mut self) {
@@ -449,6 +412,53 @@ impl Queue {
             .running()
             .filter(|job| self.deadline(&job.work).is_none());
         others.count()
+    }
+}
+
+impl Work for Queue {
+    const NAME: &'static str = "walden archive";
+    type Tools = Tools;
+    type Job = Turn;
+
+    fn next_job(&mut self) -> Option<Turn> {
+        if let Some(asked) = self.asked_for_waits() {
+            let (name, path) = (asked.name, asked.path.clone());
+            return Some(self.begin(name, path, None));
+        }
+        if !self.may_look_ahead() {
+            return None;
+        }
+        let archive_status = self.folder.join("archive_status");
+        while !self.next_has_to_wait()
+            && let Some(name) = self.ready.next()
+        {
+            let known = self.job(&name).is_some() || self.acknowledged.contains(&name);
+            if known || self.refused.contains(&name) || self.is_behind_refused(&name) {
+                continue;
+            }
+            let ready = archive_status.join(format!("{name}.ready"));
+            let path = self.folder.join(name.to_string());
+            return Some(self.begin(name, path, Some(ready)));
+        }
+        if self.reading || !self.ready.wants_reading() {
+            return None;
+        }
+        self.reading = true;
+        Some(Turn::Read(archive_status))
+    }
+
+    /// One is always there for the file that is asked for, however many others hang.
+    fn workers_max(&self) -> usize {
+        let busy = self.others() + usize::from(self.reading);
+        self.jobs_max.max(busy + 1)
+    }
+
+    fn run(pool: &Pool<Queue>, turn: Turn, workspace: &mut Workspace) {
+        super::run(pool, turn, workspace);
+    }
+
+    fn close(&mut self) {
+        self.jobs.give_up(|_| true);
     }
 }
 

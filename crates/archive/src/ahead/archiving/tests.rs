@@ -1,9 +1,10 @@
-//! Upload-ahead, played through with a server's part that is as simple as the server's own loop. The file is long because each
+//! Archiving ahead, played through with a server's part that is as simple as the server's own loop. The file is long because each
 //! promise has a test.
 
 mod scene;
 
 use super::*;
+use crate::ahead::pool::Work;
 use crate::{Faults, FaultyStore, Options};
 use scene::*;
 use std::fs;
@@ -166,10 +167,13 @@ fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
             fs::write(status.join(format!("{name}.ready")), "").unwrap();
         }
         queue.ready_names(Reading::of(&status));
-        assert!(!matches!(queue.turn(), Some(Turn::Archive(_))), "far {far}");
+        assert!(
+            !matches!(queue.next_job(), Some(Turn::Archive(_))),
+            "far {far}"
+        );
         // Asked for once more, it is tried at once.
         assert_eq!(queue.ask(&first, &path(&first), deadline, 4), None);
-        assert!(matches!(queue.turn(), Some(Turn::Archive(job)) if job.name == first));
+        assert!(matches!(queue.next_job(), Some(Turn::Archive(job)) if job.name == first));
     }
 }
 
@@ -216,7 +220,7 @@ fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
 /// The next file that is begun.
 fn begun(queue: &mut Queue) -> Option<Job> {
     loop {
-        match queue.turn()? {
+        match queue.next_job()? {
             Turn::Archive(job) => return Some(job),
             Turn::Read(status) => queue.ready_names(Reading::of(&status)),
         }
