@@ -122,13 +122,13 @@ mod tests {
             let cancel = Cancel::new();
             cancel.hold(true);
             let other = cancel.clone();
-            let (tell, told) = std::sync::mpsc::channel();
+            let (sender, receiver) = std::sync::mpsc::channel();
             let working = std::thread::spawn(move || {
                 let outcome = other.check("x");
-                tell.send(()).unwrap();
+                sender.send(()).unwrap();
                 outcome
             });
-            assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+            assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
             release(&cancel);
             assert_eq!(working.join().unwrap().is_err(), cancel.is_cancelled());
         }

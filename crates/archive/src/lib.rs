@@ -31,7 +31,7 @@ pub mod suite;
 
 pub use admin::clean_up::{ByHand, Cleaned, CleanedByHand};
 pub use ahead::archiving::{Archiving, ArchivingLimits, ArchivingNote};
-pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, Tally, Wanted};
+pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, RestoreRequest, Tally};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
 pub use base::printable::{PRINTABLE_BYTES_MAX, printable};

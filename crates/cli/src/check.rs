@@ -148,16 +148,16 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
 /// Opens the archive, with a deadline: a person waits for an answer, even for none. A thread that is stuck there
 /// ends with this process.
 fn opened(settings: &Settings, wait_max: Duration) -> Result<Archive, Error> {
-    let (tell, told) = sync_channel(1);
+    let (sender, receiver) = sync_channel(1);
     let theirs = settings.clone();
     let open = move || {
         // The receiver may have gone; then the answer is not wanted.
-        let _ = tell.send(theirs.open(archive::spawn_plainly));
+        let _ = sender.send(theirs.open(archive::spawn_plainly));
     };
     archive::spawn_plainly("walden check", Box::new(open))
         .map_err(|cause| Error::io("could not start a thread", cause))?;
     let place = &settings.location;
-    told.recv_timeout(wait_max).unwrap_or_else(|_| {
+    receiver.recv_timeout(wait_max).unwrap_or_else(|_| {
         let message = format!(
             "archive \"{place}\" has not answered within {} s",
             wait_max.as_secs()

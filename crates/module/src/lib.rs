@@ -113,13 +113,12 @@
 
 use std::path::Path;
 
-#[doc(hidden)]
-mod bell;
 pub mod boundary;
+#[doc(hidden)]
+mod notifier;
 mod report;
 pub mod task;
 
-pub use bell::Bell;
 pub use boundary::Process;
 pub use boundary::guard::{ServerError, guard};
 pub use boundary::load::{Loading, library_path};
@@ -128,6 +127,7 @@ pub use boundary::settings;
 pub use boundary::shared::SharedWords;
 pub use boundary::signals::spawn_with_signals_blocked;
 pub use boundary::worker::Registration;
+pub use notifier::Notifier;
 pub use report::{Failure, Level, OrFail, Report};
 pub use task::{RELOAD_GRACE, Task, Waited};
 pub use wal::{KeepFrom, Lsn, SegmentSize, SystemIdentifier, WalFileName};

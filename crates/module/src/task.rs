@@ -6,7 +6,7 @@
 
 use crate::boundary::signals::spawn_with_signals_blocked;
 use crate::boundary::{panics, process::Woken};
-use crate::{Bell, Failure, Process};
+use crate::{Failure, Notifier, Process};
 use std::os::fd::AsFd;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
@@ -20,7 +20,7 @@ pub const RELOAD_GRACE: Duration = Duration::from_millis(800);
 #[derive(Debug)]
 pub struct Task<T> {
     answer: Receiver<Result<T, Failure>>,
-    done: Bell,
+    done: Notifier,
     thread: JoinHandle<()>,
 }
 
@@ -39,13 +39,13 @@ impl<T: Send + 'static> Task<T> {
     /// # Errors
     /// When no thread or event descriptor can be had.
     pub fn start(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Self, Failure> {
-        let done = Bell::new()?;
+        let done = Notifier::new()?;
         let (tell, answer) = sync_channel(1);
-        let bell = done.clone();
+        let notifier = done.clone();
         let thread = spawn_with_signals_blocked(name, move || {
             // The receiver may have gone; then the answer is not wanted.
             let _ = tell.send(panics::caught(work));
-            bell.ring();
+            notifier.notify();
         })
         .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
         Ok(Self {

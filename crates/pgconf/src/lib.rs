@@ -277,9 +277,9 @@ struct CommandLine {
 
 /// The command line of the server's last start: `-c name=value`, `-cname=value`, `--name=value`, `-D directory`.
 fn command_line(data_dir: &Path) -> Result<CommandLine, Error> {
-    let mut told = CommandLine::default();
+    let mut given = CommandLine::default();
     let Some(text) = read_text(&data_dir.join("postmaster.opts"), false)? else {
-        return Ok(told);
+        return Ok(given);
     };
     let line = text.lines().next().unwrap_or_default();
     // The program, then every argument in double quotes, which are not escaped inside.
@@ -293,7 +293,7 @@ fn command_line(data_dir: &Path) -> Result<CommandLine, Error> {
             _ => argument.strip_prefix("-D"),
         };
         if let Some(directory) = directory {
-            told.directory = Some(PathBuf::from(directory)).filter(|path| path.is_absolute());
+            given.directory = Some(PathBuf::from(directory)).filter(|path| path.is_absolute());
             continue;
         }
         let setting = if argument == "-c" {
@@ -306,13 +306,13 @@ fn command_line(data_dir: &Path) -> Result<CommandLine, Error> {
         if let Some((name, value)) = setting.and_then(|setting| setting.split_once('=')) {
             // ParseLongOption: dashes in the name mean underscores.
             let name = name.replace('-', "_").to_ascii_lowercase();
-            told.settings.push(Setting {
+            given.settings.push(Setting {
                 name,
                 value: value.to_owned(),
             });
         }
     }
-    Ok(told)
+    Ok(given)
 }
 
 /// The configuration in a directory of its own, if it is this data directory's: `postmaster.opts` may have been copied with

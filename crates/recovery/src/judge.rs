@@ -21,7 +21,7 @@ use crate::own::{self, Own};
 use crate::patience::Patience;
 use crate::phase::Phase;
 use crate::server::{Asker, Server};
-use crate::table::{self, HistoryFound, Role, SegmentFound, Told};
+use crate::table::{self, HistoryFound, Role, SegmentFound, Verdict};
 use crate::words;
 
 /// How many files are remembered for that: a standby asks for one on each timeline of its line, and for the next history.
@@ -147,7 +147,7 @@ impl Question {
         if error.kind() == ErrorKind::Cancelled || self.is_judged.load(Ordering::Relaxed) {
             return Err(error);
         }
-        let told = match &self.name {
+        let verdict = match &self.name {
             WalFileName::Segment(segment) => {
                 let own = self.own(server, *segment);
                 table::segment(
@@ -162,13 +162,13 @@ impl Question {
                 let role = self.role(server, *timeline);
                 table::history(server.phase, role, HistoryFound::Unsure, is_kept)
             }
-            WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => Told::CouldNotTell,
+            WalFileName::Partial(_) | WalFileName::BackupHistory { .. } => Verdict::CouldNotTell,
         };
-        match told {
-            Told::Absent | Told::AbsentWithWarning => {
+        match verdict {
+            Verdict::Absent | Verdict::AbsentWithWarning => {
                 Ok(vec![words::unsure(&self.name, &error, self.has_own())])
             }
-            Told::CouldNotTell => Err(error),
+            Verdict::CouldNotTell => Err(error),
         }
     }
 
@@ -220,13 +220,13 @@ impl Question {
             return self.at_fork(server, segment, seen.has_partial, archive);
         };
         let own = self.own(server, segment);
-        let told = table::segment(
+        let verdict = table::segment(
             server.phase,
             SegmentFound::Missing,
             own,
             server.missing_segment,
         );
-        if told == Told::Absent {
+        if verdict == Verdict::Absent {
             return Ok(NotStored::Absent(Vec::new()));
         }
         if self.must_settle(archive, again) && cancel.wait(self.looks.patience.settled_after) {
@@ -234,8 +234,8 @@ impl Question {
         }
         self.looks
             .remember(archive, &self.name, again, Some(&evidence));
-        match told {
-            Told::CouldNotTell => Err(self.judged(words::segment_missing(&segment, &evidence))),
+        match verdict {
+            Verdict::CouldNotTell => Err(self.judged(words::segment_missing(&segment, &evidence))),
             _ => Ok(NotStored::Absent(vec![words::ends_at_missing(
                 &segment, &evidence,
             )])),
@@ -255,8 +255,8 @@ impl Question {
             Line::Asked(_) | Line::Read(_) => SegmentFound::NotStoredAtFork,
         };
         let own = self.own(server, segment);
-        let told = table::segment(server.phase, found, own, server.missing_segment);
-        if told != Told::AbsentWithWarning {
+        let verdict = table::segment(server.phase, found, own, server.missing_segment);
+        if verdict != Verdict::AbsentWithWarning {
             return Ok(NotStored::Absent(Vec::new()));
         }
         let left = self.line.left(segment.timeline(), server, archive)?;
@@ -273,14 +273,14 @@ impl Question {
     ) -> Result<NotStored, Error> {
         let role = self.role(server, timeline);
         let is_kept = server.keeps_history(timeline);
-        let told = |found| table::history(server.phase, role, found, is_kept);
+        let verdict = |found| table::history(server.phase, role, found, is_kept);
         let again = server.phase == Phase::Standby;
         let recent = self.looks.recent(archive, &self.name).filter(|_| again);
-        let evidence = match (told(HistoryFound::Missing), recent) {
+        let evidence = match (verdict(HistoryFound::Missing), recent) {
             // Whatever there is, it may be called absent.
-            (Told::Absent | Told::AbsentWithWarning, _) => None,
-            (Told::CouldNotTell, Some(evidence)) => evidence,
-            (Told::CouldNotTell, None) => {
+            (Verdict::Absent | Verdict::AbsentWithWarning, _) => None,
+            (Verdict::CouldNotTell, Some(evidence)) => evidence,
+            (Verdict::CouldNotTell, None) => {
                 let for_latest = role == Role::Probe { for_latest: true };
                 let evidence = archive.history_evidence(timeline, for_latest)?;
                 if evidence.is_some()
@@ -377,7 +377,7 @@ impl Rule for Question {
             return Ok(None);
         };
         let own = self.own(server, segment);
-        let told = table::segment(
+        let verdict = table::segment(
             server.phase,
             SegmentFound::BehindFork,
             own,
@@ -389,8 +389,8 @@ impl Rule for Question {
             left,
             at,
         };
-        match told {
-            Told::CouldNotTell => Err(self.judged(fork.refused())),
+        match verdict {
+            Verdict::CouldNotTell => Err(self.judged(fork.refused())),
             _ => Ok(Some(vec![fork.withheld()])),
         }
     }

@@ -13,7 +13,7 @@ use crate::server::TargetTimeline;
 
 /// What an asker is told about a file that it does not get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Verdict {
     /// The file is not in the archive.
     Absent,
     /// The same, and a warning says what may follow.
@@ -55,31 +55,31 @@ pub fn segment(
     found: SegmentFound,
     own: Own,
     missing_segment: MissingSegment,
-) -> Told {
+) -> Verdict {
     let warned = match (phase, missing_segment) {
         // There is no way back any more.
-        (Phase::Ending, _) => Told::AbsentWithWarning,
-        (Phase::Standby | Phase::Targeted, MissingSegment::End) => Told::AbsentWithWarning,
-        (Phase::Standby | Phase::Targeted, MissingSegment::Error) => Told::CouldNotTell,
+        (Phase::Ending, _) => Verdict::AbsentWithWarning,
+        (Phase::Standby | Phase::Targeted, MissingSegment::End) => Verdict::AbsentWithWarning,
+        (Phase::Standby | Phase::Targeted, MissingSegment::Error) => Verdict::CouldNotTell,
     };
     match found {
-        SegmentFound::NotStored => Told::Absent,
+        SegmentFound::NotStored => Verdict::Absent,
         // A standby waits for the newer timeline's segment; its own copy is read next.
         SegmentFound::NotStoredAtFork => match (phase, own) {
-            (Phase::Targeted, Own::Nothing) => Told::AbsentWithWarning,
-            _ => Told::Absent,
+            (Phase::Targeted, Own::Nothing) => Verdict::AbsentWithWarning,
+            _ => Verdict::Absent,
         },
         SegmentFound::Missing => match own {
-            Own::Whole => Told::Absent,
+            Own::Whole => Verdict::Absent,
             Own::Nothing | Own::Begun => warned,
         },
         // It can stream what its own line holds.
-        SegmentFound::BehindFork if phase == Phase::Standby => Told::AbsentWithWarning,
+        SegmentFound::BehindFork if phase == Phase::Standby => Verdict::AbsentWithWarning,
         SegmentFound::BehindFork => warned,
         SegmentFound::Unsure => match (phase, own) {
             // What pg_wal holds must not take the server down.
-            (Phase::Ending, _) | (_, Own::Whole) => Told::AbsentWithWarning,
-            _ => Told::CouldNotTell,
+            (Phase::Ending, _) | (_, Own::Whole) => Verdict::AbsentWithWarning,
+            _ => Verdict::CouldNotTell,
         },
     }
 }
@@ -149,14 +149,16 @@ impl HistoryFound {
 /// What recovery is told about a timeline history file. `is_kept`: it lies in `pg_wal`, where the server takes it from after
 /// "absent".
 #[must_use]
-pub fn history(phase: Phase, role: Role, found: HistoryFound, is_kept: bool) -> Told {
+pub fn history(phase: Phase, role: Role, found: HistoryFound, is_kept: bool) -> Verdict {
     match (found, role) {
-        (HistoryFound::NotStored, _) => Told::Absent,
-        (HistoryFound::Missing, Role::Copy) => Told::Absent,
-        (HistoryFound::Missing, Role::Probe { .. }) if is_kept => Told::Absent,
-        (HistoryFound::Missing, Role::Probe { .. }) => Told::CouldNotTell,
-        (HistoryFound::Unsure, _) if is_kept || phase == Phase::Ending => Told::AbsentWithWarning,
-        (HistoryFound::Unsure, _) => Told::CouldNotTell,
+        (HistoryFound::NotStored, _) => Verdict::Absent,
+        (HistoryFound::Missing, Role::Copy) => Verdict::Absent,
+        (HistoryFound::Missing, Role::Probe { .. }) if is_kept => Verdict::Absent,
+        (HistoryFound::Missing, Role::Probe { .. }) => Verdict::CouldNotTell,
+        (HistoryFound::Unsure, _) if is_kept || phase == Phase::Ending => {
+            Verdict::AbsentWithWarning
+        }
+        (HistoryFound::Unsure, _) => Verdict::CouldNotTell,
     }
 }
 
@@ -172,10 +174,10 @@ mod tests {
             for found in SegmentFound::ALL {
                 for own in Own::ALL {
                     for missing_segment in [MissingSegment::Error, MissingSegment::End] {
-                        let told = segment(phase, found, own, missing_segment);
+                        let verdict = segment(phase, found, own, missing_segment);
                         let cell =
-                            format!("{phase:?} {found:?} {own:?} {missing_segment}: {told:?}");
-                        let is_absent = told != Told::CouldNotTell;
+                            format!("{phase:?} {found:?} {own:?} {missing_segment}: {verdict:?}");
+                        let is_absent = verdict != Verdict::CouldNotTell;
                         // The end of a recovery neither stops nor waits.
                         assert!(phase != Phase::Ending || is_absent, "{cell}");
                         // What the server has to its end is never a reason to stop, unless it is on another line.
@@ -199,7 +201,7 @@ mod tests {
                         }
                         // An end that the evidence speaks against is never told without a warning.
                         assert!(
-                            is_free || reads_own || told != Told::Absent,
+                            is_free || reads_own || verdict != Verdict::Absent,
                             "silent: {cell}"
                         );
                     }
@@ -214,9 +216,9 @@ mod tests {
             for role in Role::ALL {
                 for found in HistoryFound::ALL {
                     for is_kept in [false, true] {
-                        let told = history(phase, role, found, is_kept);
-                        let cell = format!("{phase:?} {role:?} {found:?} {is_kept}: {told:?}");
-                        let is_absent = told != Told::CouldNotTell;
+                        let verdict = history(phase, role, found, is_kept);
+                        let cell = format!("{phase:?} {role:?} {found:?} {is_kept}: {verdict:?}");
+                        let is_absent = verdict != Verdict::CouldNotTell;
                         let may_stop = match found {
                             HistoryFound::NotStored => false,
                             HistoryFound::Missing => role != Role::Copy && !is_kept,
@@ -224,7 +226,7 @@ mod tests {
                         };
                         assert_eq!(is_absent, !may_stop, "{cell}");
                         assert_eq!(
-                            told == Told::AbsentWithWarning,
+                            verdict == Verdict::AbsentWithWarning,
                             found == HistoryFound::Unsure && is_absent,
                             "{cell}"
                         );

@@ -15,7 +15,7 @@ use archive::{
     PROGRESS_WAIT_MAX, Place, Put,
 };
 use module::{
-    ArchiveModule, Archived, Bell, Failure, Level, Module, Process, RELOAD_GRACE, Report, Task,
+    ArchiveModule, Archived, Failure, Level, Module, Notifier, Process, RELOAD_GRACE, Report, Task,
     Waited, WalFileName, Woken, spawn_with_signals_blocked,
 };
 use std::os::fd::AsFd;
@@ -31,7 +31,7 @@ const ANSWER_GRACE: Duration = Duration::from_millis(200);
 
 /// The archiver's own state.
 pub(crate) struct Archiver {
-    bell: Bell,
+    notifier: Notifier,
     /// Where files go, as of the last check; `None` while the settings say nothing that can be used.
     place: Option<Place>,
     open: Option<Open>,
@@ -56,7 +56,7 @@ struct Opening {
 impl Module for Archiver {
     fn startup(_: Process) -> Result<Self, Failure> {
         Ok(Self {
-            bell: Bell::new()?,
+            notifier: Notifier::new()?,
             place: None,
             open: None,
             opening: None,
@@ -102,7 +102,7 @@ impl ArchiveModule for Archiver {
         match &outcome {
             Ok(Archived::Durably) => {
                 if let Some(since) = self.failing_since.take() {
-                    process.report(&told(ArchivingNote::Recovered {
+                    process.report(&report_of(ArchivingNote::Recovered {
                         name: *file,
                         after: since.elapsed(),
                     }));
@@ -218,12 +218,12 @@ impl Archiver {
         let mut give_up = (deadline + ANSWER_GRACE, Woken::Deadline);
         let mut look = begun + PROGRESS_WAIT_MAX;
         loop {
-            self.bell.silence();
+            self.notifier.reset();
             while let Some(note) = archiving.note() {
                 // Where more than this one wait has failed, the end of all of it is told by the call that ends it.
                 let recovered = matches!(note, ArchivingNote::Recovered { .. });
                 if !recovered || self.failing_since.is_none() {
-                    process.report(&told(note));
+                    process.report(&report_of(note));
                 }
             }
             if let Some(outcome) = archiving.poll(file) {
@@ -238,7 +238,7 @@ impl Archiver {
             if in_trouble {
                 until = until.min(Instant::now() + STOPPING_LOOK_EVERY);
             }
-            match process.wait(self.bell.as_fd(), Some(until), heed_reload)? {
+            match process.wait(self.notifier.as_fd(), Some(until), heed_reload)? {
                 Woken::Event => {}
                 Woken::Reload => {
                     let end = Instant::now() + RELOAD_GRACE;
@@ -297,7 +297,7 @@ impl Archiver {
             status::archiver::in_trouble(file, &error);
             if self.failing_since.is_none() {
                 self.failing_since = Some(Instant::now());
-                process.report(&told(ArchivingNote::Retrying {
+                process.report(&report_of(ArchivingNote::Retrying {
                     name: *file,
                     cause: error.to_string(),
                     hint: error.hint().map(str::to_owned),
@@ -369,12 +369,12 @@ impl Archiver {
             process.report(&Report::of(Level::Warning, text));
         }
         status::archiver::opened(&archive);
-        let bell = self.bell.clone();
+        let notifier = self.notifier.clone();
         let archiving = Archiving::new(
             Arc::new(archive),
             process.system_identifier()?,
             spawn_with_signals_blocked,
-            move || bell.ring(),
+            move || notifier.notify(),
         );
         let settings = place.clone();
         self.open = Some(Open {
@@ -449,7 +449,7 @@ fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
     process.report(&Report::new(level, message));
 }
 
-fn told(note: ArchivingNote) -> Report {
+fn report_of(note: ArchivingNote) -> Report {
     let text = match note {
         ArchivingNote::Retrying { name, cause, hint } => {
             let text = Failure::new(format!("could not archive file \"{name}\" yet: {cause}"))

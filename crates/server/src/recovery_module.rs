@@ -11,10 +11,10 @@ use crate::settings;
 use crate::status;
 use archive::{
     Answer, Archive, CONNECT_WAIT_MAX, Cancel, Cleaned, Error, ErrorKind, Notice,
-    PROGRESS_WAIT_MAX, PendingRequest, Prefetch, Tally, Wanted,
+    PROGRESS_WAIT_MAX, PendingRequest, Prefetch, RestoreRequest, Tally,
 };
 use module::{
-    ArchiveCleanupModule, Bell, Failure, KeepFrom, Level, Module, Process, RecoveryEndModule,
+    ArchiveCleanupModule, Failure, KeepFrom, Level, Module, Notifier, Process, RecoveryEndModule,
     Report, RestoreModule, Restored, Task, Waited, WalFileName, Woken, spawn_with_signals_blocked,
 };
 use recovery::{Asker, Control, Judge, Phase, Question, Server, TargetTimeline};
@@ -52,19 +52,19 @@ pub(crate) struct Recovery {
     judge: Judge,
     once: Once,
     prefetch: Prefetch,
-    bell: Bell,
+    notifier: Notifier,
     cleanup: Option<Task<Result<Cleaned, archive::Error>>>,
 }
 
 impl Module for Recovery {
     fn startup(_: Process) -> Result<Self, Failure> {
-        let bell = Bell::new()?;
-        let rung = bell.clone();
+        let notifier = Notifier::new()?;
+        let notified = notifier.clone();
         Ok(Self {
             judge: Judge::new(),
             once: Once::default(),
-            prefetch: Prefetch::new(spawn_with_signals_blocked, move || rung.ring()),
-            bell,
+            prefetch: Prefetch::new(spawn_with_signals_blocked, move || notified.notify()),
+            notifier,
             cleanup: None,
         })
     }
@@ -80,8 +80,8 @@ impl RestoreModule for Recovery {
     ) -> Result<Restored, Failure> {
         let what = format!("could not restore file \"{file}\" from the archive");
         let question = Arc::new(self.judge.ask(*file, asker(process, path)?));
-        let wanted = wanted(process, file, path, &question)?;
-        let answer = self.ask(process, wanted, &question);
+        let request = request(process, file, path, &question)?;
+        let answer = self.ask(process, request, &question);
         // Where the server must not stop over trouble with the archive, it is told to go on.
         match answer.or_else(|error| question.failed(error).map(Answer::Absent)) {
             Ok(Answer::Restored { bytes, ahead }) => {
@@ -111,15 +111,15 @@ impl Recovery {
     fn ask(
         &mut self,
         process: Process,
-        wanted: Wanted,
+        request: RestoreRequest,
         question: &Question,
     ) -> Result<Answer, Error> {
-        let (file, by_recovery) = (wanted.name, wanted.in_line);
-        let mut asking = self.prefetch.ask(wanted)?;
+        let (file, by_recovery) = (request.name, request.in_line);
+        let mut pending = self.prefetch.ask(request)?;
         let waited = wait(
             process,
-            &self.bell,
-            &mut asking,
+            &self.notifier,
+            &mut pending,
             &file,
             by_recovery,
             question,
@@ -153,13 +153,13 @@ fn asker(process: Process, path: &Path) -> Result<Asker, Failure> {
 }
 
 /// The request as the archive's side understands it.
-fn wanted(
+fn request(
     process: Process,
     file: &WalFileName,
     path: &Path,
     question: &Arc<Question>,
-) -> Result<Wanted, Failure> {
-    Ok(Wanted {
+) -> Result<RestoreRequest, Failure> {
+    Ok(RestoreRequest {
         name: *file,
         dest: path.to_path_buf(),
         in_line: recovery::is_recoverys_own(path),
@@ -176,8 +176,8 @@ fn wanted(
 /// was made with.
 fn wait(
     process: Process,
-    bell: &Bell,
-    asking: &mut PendingRequest<'_>,
+    notifier: &Notifier,
+    pending: &mut PendingRequest<'_>,
     file: &WalFileName,
     by_recovery: bool,
     question: &Question,
@@ -188,8 +188,8 @@ fn wait(
     let mut look = Some(begun + CONNECT_WAIT_MAX.min(PROGRESS_WAIT_MAX));
     let mut hurry = Some(begun + HURRY_AFTER);
     loop {
-        bell.silence();
-        if let Some(answer) = asking.answer() {
+        notifier.reset();
+        if let Some(answer) = pending.answer() {
             return Ok(answer);
         }
         let phase = Phase::of(Path::new("."));
@@ -205,7 +205,7 @@ fn wait(
             .into_iter()
             .flatten()
             .fold(deadline, Instant::min);
-        match process.wait(bell.as_fd(), Some(until), false)? {
+        match process.wait(notifier.as_fd(), Some(until), false)? {
             Woken::Event | Woken::Reload => {}
             Woken::Shutdown | Woken::PostmasterGone => {
                 return Err(Failure::new("the server is shutting down"));
@@ -215,11 +215,11 @@ fn wait(
                 return Err(Failure::new(format!("no answer within {waited} s")));
             }
             Woken::Deadline if hurry.take_if(|at| Instant::now() >= *at).is_some() => {
-                asking.hurry();
+                pending.hurry();
             }
             Woken::Deadline if look.take_if(|at| Instant::now() >= *at).is_some() => {
                 let waited = begun.elapsed().as_secs();
-                if !asking.is_connected() {
+                if !pending.is_connected() {
                     let place = settings::archive_text(process);
                     return Err(Failure::new(format!(
                         "archive \"{place}\" has not answered within {waited} s"

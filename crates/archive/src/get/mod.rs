@@ -63,7 +63,7 @@ pub(crate) struct Request<'a> {
 
 /// A file of the archive, whole and checked, in the file system it is wanted in, without its name yet. Dropping
 /// it removes it.
-pub(crate) struct Fetched {
+pub(crate) struct RestoredFile {
     staged: Staged,
     parent: PathBuf,
     /// Its size, uncompressed.
@@ -139,7 +139,7 @@ impl Archive {
 /// What a file that was looked for has come to under its rule.
 pub(crate) enum Ruled {
     /// It may be handed over.
-    File(Box<Fetched>),
+    File(Box<RestoredFile>),
     /// It is absent; and what to say beside that.
     Absent(Vec<Notice>),
 }
@@ -180,7 +180,7 @@ pub(crate) fn fetch(
     request: &Request<'_>,
     workspace: &mut Workspace,
     cancel: &Cancel,
-) -> Result<Option<Fetched>, Error> {
+) -> Result<Option<RestoredFile>, Error> {
     let Request {
         name,
         parent,
@@ -237,7 +237,7 @@ pub(crate) fn fetch(
     let history = check.history();
     branches::must_fit(archive, history.as_ref(), &check.shown)?;
     early.finish(|| staged.sync_early())?;
-    Ok(Some(Fetched {
+    Ok(Some(RestoredFile {
         bytes: checked.bytes,
         history,
         staged,
@@ -279,15 +279,15 @@ pub fn remove_restore_leftovers(directory: &Path) -> Result<u64, Error> {
     Disk::default().remove_dead(&Directory::open(directory)?, STAGED_PREFIX)
 }
 
-impl std::fmt::Debug for Fetched {
+impl std::fmt::Debug for RestoredFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fetched")
+        f.debug_struct("RestoredFile")
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
 }
 
-impl Fetched {
+impl RestoredFile {
     /// What is in the file, from its beginning.
     fn contents(&self, name: &WalFileName) -> Result<impl Read, Error> {
         let could_not = |cause| Error::io(format!("could not read back \"{name}\""), cause);

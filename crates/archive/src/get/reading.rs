@@ -166,11 +166,11 @@ mod tests {
 
         let mut reading = archive.reading();
         let mut seen = Vec::new();
-        let told = reading.read(&keys[0], &Cancel::new(), &mut |piece| {
+        let read = reading.read(&keys[0], &Cancel::new(), &mut |piece| {
             seen.extend_from_slice(piece);
             ControlFlow::Continue(())
         });
-        assert_eq!(told.unwrap(), Some(bytes.len() as u64));
+        assert_eq!(read.unwrap(), Some(bytes.len() as u64));
         assert_eq!(seen, bytes);
         let visit = &mut |_: &[u8]| ControlFlow::Continue(());
         assert_eq!(archive.form_of(&keys[0]).unwrap(), Some(Form::Zstd));

@@ -146,7 +146,7 @@ impl<M: RestoreModule> Table<M> {
 }
 
 /// A job that gets the last restartpoint's file and answers nothing.
-unsafe fn told<M: Module>(
+unsafe fn notified<M: Module>(
     slot: Slot,
     last: *const c_char,
     work: fn(&mut M, Process, &wal::KeepFrom) -> Result<(), Failure>,
@@ -176,7 +176,7 @@ impl<M: ArchiveCleanupModule> Table<M> {
         last: *const c_char,
     ) {
         // SAFETY: the host's own state and argument; see SAFETY.md, "archive_cleanup_cb".
-        let verdict = unsafe { told::<M>(slot_of(state), last, M::archive_cleanup) };
+        let verdict = unsafe { notified::<M>(slot_of(state), last, M::archive_cleanup) };
         // SAFETY: this frame owns nothing.
         unsafe { verdict.speak_or_answer() };
     }
@@ -195,7 +195,7 @@ impl<M: RecoveryEndModule> Table<M> {
         last: *const c_char,
     ) {
         // SAFETY: the host's own state and argument; see SAFETY.md, "recovery_end_cb".
-        let verdict = unsafe { told::<M>(slot_of(state), last, M::recovery_end) };
+        let verdict = unsafe { notified::<M>(slot_of(state), last, M::recovery_end) };
         // SAFETY: this frame owns nothing.
         unsafe { verdict.speak_or_answer() };
     }

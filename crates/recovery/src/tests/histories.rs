@@ -1,6 +1,6 @@
 //! What is told about timeline history files.
 
-use super::scene::{Scene, Told, timeline, within};
+use super::scene::{Scene, Verdict, timeline, within};
 use crate::{Asker, Control, Phase, TargetTimeline};
 
 fn targeted() -> Scene {
@@ -10,10 +10,10 @@ fn targeted() -> Scene {
 #[test]
 fn a_probe_for_the_next_timeline_is_absent_where_nothing_is_of_it() {
     let mut scene = targeted();
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
     scene.store_history(2, &[(1, within(7, 40))]);
-    assert_eq!(scene.ask("00000002.history"), Told::Restored);
-    assert_eq!(scene.ask("00000003.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Restored);
+    assert_eq!(scene.ask("00000003.history"), Verdict::Absent);
 }
 
 #[test]
@@ -30,8 +30,11 @@ fn the_lost_history_of_a_middle_timeline_stops_who_looks_for_the_latest() {
     scene
         .store
         .overwrite("000000020000000000000008.gz", b"whatever");
-    let told = scene.ask("00000002.history");
-    assert!(told.is_unsure_of("000000020000000000000008"), "{told:?}");
+    let verdict = scene.ask("00000002.history");
+    assert!(
+        verdict.is_unsure_of("000000020000000000000008"),
+        "{verdict:?}"
+    );
     // And so does a later history that does not name it.
     let mut scene = targeted();
     scene.store_history(3, &[(1, within(7, 40))]);
@@ -67,11 +70,11 @@ fn who_has_a_numeric_target_above_it_does_without_the_lost_history() {
         .store
         .overwrite("000000030000000000000008", b"whatever");
     scene.server.target = TargetTimeline::Number(timeline(4));
-    assert_eq!(scene.ask("00000003.history"), Told::Absent);
-    assert_eq!(scene.ask("00000004.history"), Told::Restored);
-    assert_eq!(scene.ask("00000005.history"), Told::Absent);
+    assert_eq!(scene.ask("00000003.history"), Verdict::Absent);
+    assert_eq!(scene.ask("00000004.history"), Verdict::Restored);
+    assert_eq!(scene.ask("00000005.history"), Verdict::Absent);
     scene.server.target = TargetTimeline::Latest;
-    assert!(matches!(scene.ask("00000003.history"), Told::Unsure(_)));
+    assert!(matches!(scene.ask("00000003.history"), Verdict::Unsure(_)));
 }
 
 #[test]
@@ -82,14 +85,17 @@ fn what_the_server_has_passed_already_may_be_called_absent() {
         min_recovery_timeline: Some(timeline(2)),
         ..control
     });
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
     scene.server.control = None;
-    assert!(matches!(scene.ask("00000002.history"), Told::Unsure(_)));
+    assert!(matches!(scene.ask("00000002.history"), Verdict::Unsure(_)));
     scene.server.phase = Phase::Ending;
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
     // Nor does it matter to who wants just this file.
     scene.server.phase = Phase::Targeted;
-    assert_eq!(scene.ask_as("00000002.history", Asker::Other), Told::Absent);
+    assert_eq!(
+        scene.ask_as("00000002.history", Asker::Other),
+        Verdict::Absent
+    );
 }
 
 #[test]
@@ -99,7 +105,7 @@ fn the_servers_own_copy_does_where_the_archive_lost_it_or_is_away() {
     scene.store_history(3, &left);
     assert!(scene.ask_away("00000002.history").is_unsure_of("away"));
     scene.keep_history(2, &left[..1]);
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
     assert!(scene.ask_away("00000002.history").warns_of("own copy"));
     scene.server.phase = Phase::Ending;
     assert!(scene.ask_away("00000004.history").warns_of("away"));
@@ -111,6 +117,6 @@ fn dead_branches_are_in_nobodys_way() {
     for branch in [2, 3, 4] {
         scene.store_history(branch, &[(1, within(5 + u64::from(branch), 4000))]);
     }
-    assert_eq!(scene.ask("00000002.history"), Told::Restored);
-    assert_eq!(scene.ask("00000005.history"), Told::Absent);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Restored);
+    assert_eq!(scene.ask("00000005.history"), Verdict::Absent);
 }

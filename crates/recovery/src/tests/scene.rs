@@ -21,7 +21,7 @@ pub(super) struct Scene {
 
 /// What a request has come to, as a test compares it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Verdict {
     Restored,
     Absent,
     /// Absent, with this said beside it.
@@ -30,13 +30,13 @@ pub(super) enum Told {
     Unsure(String),
 }
 
-impl Told {
+impl Verdict {
     pub(super) fn is_unsure_of(&self, what: &str) -> bool {
-        matches!(self, Told::Unsure(why) if why.contains(what))
+        matches!(self, Verdict::Unsure(why) if why.contains(what))
     }
 
     pub(super) fn warns_of(&self, what: &str) -> bool {
-        matches!(self, Told::Warned(why) if why.contains(what))
+        matches!(self, Verdict::Warned(why) if why.contains(what))
     }
 }
 
@@ -113,17 +113,17 @@ impl Scene {
     }
 
     /// What recovery is told when it asks for this file.
-    pub(super) fn ask(&mut self, name: &str) -> Told {
+    pub(super) fn ask(&mut self, name: &str) -> Verdict {
         let asker = Asker::Recovery(self.server.clone());
         self.ask_as(name, asker)
     }
 
-    pub(super) fn ask_as(&mut self, name: &str, asker: Asker) -> Told {
+    pub(super) fn ask_as(&mut self, name: &str, asker: Asker) -> Verdict {
         let question = self.judge.ask(name.parse().unwrap(), asker);
-        self.told(&question)
+        self.verdict(&question)
     }
 
-    fn told(&self, question: &Question) -> Told {
+    fn verdict(&self, question: &Question) -> Verdict {
         let count = fs::read_dir(self.server.pg_wal()).unwrap().count();
         let dest = self.server.pg_wal().join(format!("{count}_RECOVERYXLOG"));
         let answer = restore(&self.archive, question, &dest, None, &Cancel::new());
@@ -131,7 +131,7 @@ impl Scene {
     }
 
     /// The same with an archive that cannot be reached.
-    pub(super) fn ask_away(&mut self, name: &str) -> Told {
+    pub(super) fn ask_away(&mut self, name: &str) -> Verdict {
         let asker = Asker::Recovery(self.server.clone());
         let question = Arc::new(self.judge.ask(name.parse().unwrap(), asker));
         let away = Error::new(archive::ErrorKind::Unavailable, "the archive is away");
@@ -139,14 +139,14 @@ impl Scene {
     }
 }
 
-fn shown(answer: Result<Answer, Error>) -> Told {
+fn shown(answer: Result<Answer, Error>) -> Verdict {
     match answer {
-        Ok(Answer::Restored { .. }) => Told::Restored,
+        Ok(Answer::Restored { .. }) => Verdict::Restored,
         Ok(Answer::Absent(notices)) => match notices.first() {
-            Some(notice) => Told::Warned(notice.message.clone()),
-            None => Told::Absent,
+            Some(notice) => Verdict::Warned(notice.message.clone()),
+            None => Verdict::Absent,
         },
-        Err(error) => Told::Unsure(format!(
+        Err(error) => Verdict::Unsure(format!(
             "{error}; hint: {}",
             error.hint().unwrap_or_default()
         )),

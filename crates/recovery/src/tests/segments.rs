@@ -3,7 +3,7 @@
 use archive::MissingSegment;
 use forge::{SEGMENT, Written};
 
-use super::scene::{Scene, Told, timeline, wal, within};
+use super::scene::{Scene, Verdict, timeline, wal, within};
 use crate::{Asker, Phase, TargetTimeline};
 
 const SIX: &str = "000000010000000000000006";
@@ -43,9 +43,9 @@ fn failed_over(phase: Phase) -> (Scene, u64) {
 #[test]
 fn what_is_stored_is_restored_and_what_lies_behind_the_end_is_absent() {
     let mut scene = targeted();
-    assert_eq!(scene.ask(NINE), Told::Restored);
-    assert_eq!(scene.ask(TEN), Told::Absent);
-    assert_eq!(scene.ask(TEN), Told::Absent);
+    assert_eq!(scene.ask(NINE), Verdict::Restored);
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
 }
 
 #[test]
@@ -61,14 +61,14 @@ fn a_later_segment_in_any_form_makes_a_missing_one_a_hole() {
         for (name, bytes) in &segments {
             scene.store.overwrite(&name.to_string(), bytes);
         }
-        assert_eq!(scene.ask(SEVEN), Told::Absent);
+        assert_eq!(scene.ask(SEVEN), Verdict::Absent);
         scene.store.overwrite(later, b"whatever");
-        let told = scene.ask(SEVEN);
-        assert!(told.is_unsure_of(later), "{later}: {told:?}");
+        let verdict = scene.ask(SEVEN);
+        assert!(verdict.is_unsure_of(later), "{later}: {verdict:?}");
         // Of an older one, or another timeline's, nothing follows.
-        assert_eq!(scene.ask("000000020000000000000009"), Told::Absent);
+        assert_eq!(scene.ask("000000020000000000000009"), Verdict::Absent);
         // A person, or pg_rewind, gets what is there.
-        assert_eq!(scene.ask_as(SEVEN, Asker::Other), Told::Absent);
+        assert_eq!(scene.ask_as(SEVEN, Asker::Other), Verdict::Absent);
     }
 }
 
@@ -81,8 +81,11 @@ fn a_file_that_somebody_packed_is_not_absent_to_anybody() {
             .store
             .overwrite(&format!("{NINE}.{suffix}"), b"whatever");
         for asker in [Asker::Recovery(scene.server.clone()), Asker::Other] {
-            let told = scene.ask_as(NINE, asker);
-            assert!(told.is_unsure_of(&format!("{NINE}.{suffix}")), "{told:?}");
+            let verdict = scene.ask_as(NINE, asker);
+            assert!(
+                verdict.is_unsure_of(&format!("{NINE}.{suffix}")),
+                "{verdict:?}"
+            );
         }
     }
     let mut scene = targeted();
@@ -93,26 +96,26 @@ fn a_file_that_somebody_packed_is_not_absent_to_anybody() {
     scene
         .store
         .overwrite(&format!("{NINE}.00000028.backup"), b"whatever");
-    assert_eq!(scene.ask(NINE), Told::Absent);
+    assert_eq!(scene.ask(NINE), Verdict::Absent);
 }
 
 #[test]
 fn a_history_that_left_the_timeline_behind_the_segment_makes_it_a_hole() {
     let mut scene = targeted();
     scene.store_history(2, &[(1, within(12, 0))]);
-    let told = scene.ask(TEN);
-    assert!(told.is_unsure_of("00000002.history"), "{told:?}");
+    let verdict = scene.ask(TEN);
+    assert!(verdict.is_unsure_of("00000002.history"), "{verdict:?}");
     // In the segment, or before it, it says nothing; wherever it lies.
     for left in [within(11, 0), within(12, 0)] {
         let mut scene = targeted();
         scene.keep_history(3, &[(1, left)]);
-        let told = scene.ask(TEN);
-        assert!(told.is_unsure_of("00000003.history"), "{told:?}");
+        let verdict = scene.ask(TEN);
+        assert!(verdict.is_unsure_of("00000003.history"), "{verdict:?}");
     }
     for left in [within(10, 500), within(10, 0), within(6, 28)] {
         let mut scene = targeted();
         scene.store_history(2, &[(1, left)]);
-        assert_eq!(scene.ask(TEN), Told::Absent, "{left}");
+        assert_eq!(scene.ask(TEN), Verdict::Absent, "{left}");
     }
 }
 
@@ -143,7 +146,7 @@ fn the_servers_own_copy_counts_if_it_is_this_segment_and_reaches_its_end() {
     };
     let mut scene = hole();
     scene.keep(SEVEN, seven);
-    assert_eq!(scene.ask(SEVEN), Told::Absent);
+    assert_eq!(scene.ask(SEVEN), Verdict::Absent);
     // A snapshot holds half of it; a recycled file bears its name; a stranger's has another system.
     for other in [
         half,
@@ -158,13 +161,13 @@ fn the_servers_own_copy_counts_if_it_is_this_segment_and_reaches_its_end() {
     let mut scene = hole();
     scene.server.system = Some(wal::SystemIdentifier(1));
     scene.keep(SEVEN, seven);
-    let told = scene.ask(SEVEN);
-    assert!(matches!(told, Told::Unsure(_)), "{told:?}");
+    let verdict = scene.ask(SEVEN);
+    assert!(matches!(verdict, Verdict::Unsure(_)), "{verdict:?}");
     // Half of it is as good as all while nothing lies behind.
     let mut scene = targeted();
     scene.remove(NINE);
     scene.keep(NINE, half);
-    assert_eq!(scene.ask(NINE), Told::Absent);
+    assert_eq!(scene.ask(NINE), Verdict::Absent);
 }
 
 #[test]
@@ -183,8 +186,8 @@ fn what_pg_wal_holds_does_not_take_the_server_down_while_the_archive_is_away() {
 fn where_a_timeline_was_left_in_mid_segment_its_own_segment_is_absent() {
     let (mut scene, _) = failed_over(Phase::Targeted);
     scene.keep_history(2, &[(1, wal::Lsn(branch().1))]);
-    assert_eq!(scene.ask(SIX), Told::Restored);
-    assert_eq!(scene.ask(SEVEN_OF_TWO), Told::Restored);
+    assert_eq!(scene.ask(SIX), Verdict::Restored);
+    assert_eq!(scene.ask(SEVEN_OF_TWO), Verdict::Restored);
     // The newer one not archived yet either: the end, and a word about it.
     for name in [
         SEVEN_OF_TWO,
@@ -193,8 +196,8 @@ fn where_a_timeline_was_left_in_mid_segment_its_own_segment_is_absent() {
     ] {
         scene.remove(name);
     }
-    assert_eq!(scene.ask(SIX), Told::Restored);
-    assert_eq!(scene.ask(SEVEN_OF_TWO), Told::Absent);
+    assert_eq!(scene.ask(SIX), Verdict::Restored);
+    assert_eq!(scene.ask(SEVEN_OF_TWO), Verdict::Absent);
     assert!(scene.ask(SEVEN).warns_of("leaves its timeline in it"));
 }
 
@@ -213,24 +216,24 @@ fn the_old_primarys_own_continuation_is_not_handed_over() {
         for (name, bytes) in wal(9).segments(1) {
             scene.store.overwrite(&name.to_string(), &bytes);
         }
-        assert_eq!(scene.ask(SIX), Told::Restored);
+        assert_eq!(scene.ask(SIX), Verdict::Restored);
         for name in [SEVEN_OF_TWO, "000000020000000000000008"] {
-            assert_eq!(scene.ask(name), Told::Absent);
+            assert_eq!(scene.ask(name), Verdict::Absent);
             let old = name.replacen("00000002", "00000001", 1);
-            let told = scene.ask(&old);
+            let verdict = scene.ask(&old);
             let why = format!("left timeline 1 at {}", wal::Lsn(fork));
             match phase {
-                Phase::Targeted => assert!(told.is_unsure_of(&why), "{told:?}"),
-                _ => assert!(told.warns_of(&why), "{told:?}"),
+                Phase::Targeted => assert!(verdict.is_unsure_of(&why), "{verdict:?}"),
+                _ => assert!(verdict.warns_of(&why), "{verdict:?}"),
             }
             // A request for that very file gets it.
-            assert_eq!(scene.ask_as(&old, Asker::Other), Told::Restored);
+            assert_eq!(scene.ask_as(&old, Asker::Other), Verdict::Restored);
         }
         // A command that is a process of its own knows by what lies in pg_wal.
         scene.keep_history(2, &[(1, wal::Lsn(fork))]);
         scene.judge.forget();
-        let told = scene.ask(SEVEN);
-        assert!(!matches!(told, Told::Restored), "{told:?}");
+        let verdict = scene.ask(SEVEN);
+        assert!(!matches!(verdict, Verdict::Restored), "{verdict:?}");
     }
 }
 
@@ -246,9 +249,9 @@ fn a_record_cut_off_at_the_fork_is_no_continuation() {
         scene.store.overwrite(&name.to_string(), &bytes);
     }
     scene.store_history(2, &[(1, wal::Lsn(fork))]);
-    assert_eq!(scene.ask(SIX), Told::Restored);
-    assert_eq!(scene.ask(SEVEN_OF_TWO), Told::Absent);
-    assert_eq!(scene.ask(SEVEN), Told::Restored);
+    assert_eq!(scene.ask(SIX), Verdict::Restored);
+    assert_eq!(scene.ask(SEVEN_OF_TWO), Verdict::Absent);
+    assert_eq!(scene.ask(SEVEN), Verdict::Restored);
 }
 
 #[test]
@@ -260,12 +263,12 @@ fn a_standby_beside_a_dead_branch_goes_on() {
     scene.keep(SIX, &wal(9).segments(1)[1].1);
     for name in [SEVEN, NINE] {
         // With memory and without.
-        assert_eq!(scene.ask(name), Told::Restored);
+        assert_eq!(scene.ask(name), Verdict::Restored);
         scene.judge.forget();
         scene.keep("000000010000000000000008", &wal(9).segments(1)[3].1);
     }
-    assert_eq!(scene.ask("00000003.history"), Told::Absent);
-    assert_eq!(scene.ask(TEN), Told::Absent);
+    assert_eq!(scene.ask("00000003.history"), Verdict::Absent);
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
 }
 
 #[test]
@@ -280,9 +283,9 @@ fn an_archive_begun_later_or_cleaned_up_is_no_hole() {
         checkpoint_timeline: timeline(2),
         ..control
     });
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
-    assert_eq!(scene.ask("000000020000000000000006"), Told::Absent);
-    assert_eq!(scene.ask(SEVEN_OF_TWO), Told::Restored);
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
+    assert_eq!(scene.ask("000000020000000000000006"), Verdict::Absent);
+    assert_eq!(scene.ask(SEVEN_OF_TWO), Verdict::Restored);
 }
 
 #[test]
@@ -290,16 +293,16 @@ fn a_timeline_in_the_middle_that_was_never_archived_is_a_hole() {
     let mut scene = targeted();
     scene.store_history(3, &[(1, within(8, 40)), (2, within(11, 40))]);
     scene.server.target = TargetTimeline::Number(timeline(3));
-    assert_eq!(scene.ask("00000002.history"), Told::Absent);
-    let told = scene.ask("000000020000000000000008");
-    assert!(told.is_unsure_of("00000003.history"), "{told:?}");
+    assert_eq!(scene.ask("00000002.history"), Verdict::Absent);
+    let verdict = scene.ask("000000020000000000000008");
+    assert!(verdict.is_unsure_of("00000003.history"), "{verdict:?}");
     // Before it began there is nothing of it.
-    assert_eq!(scene.ask("000000020000000000000007"), Told::Absent);
+    assert_eq!(scene.ask("000000020000000000000007"), Verdict::Absent);
     // And if the first backup was of it, nothing comes before it.
     let mut scene = targeted();
     scene.store_history(3, &[(2, within(11, 40))]);
-    let told = scene.ask("000000020000000000000007");
-    assert!(told.is_unsure_of("00000003.history"), "{told:?}");
+    let verdict = scene.ask("000000020000000000000007");
+    assert!(verdict.is_unsure_of("00000003.history"), "{verdict:?}");
 }
 
 #[test]
@@ -311,8 +314,8 @@ fn dead_branches_of_earlier_recoveries_do_not_forbid_the_end() {
         scene.store.overwrite(&name, b"whatever");
     }
     scene.server.target = TargetTimeline::Current;
-    assert_eq!(scene.ask(NINE), Told::Restored);
-    assert_eq!(scene.ask(TEN), Told::Absent);
+    assert_eq!(scene.ask(NINE), Verdict::Restored);
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
 }
 
 #[test]
@@ -321,5 +324,5 @@ fn an_archive_that_is_not_there_answers_nothing() {
     assert!(scene.ask(SEVEN).is_unsure_of("holds no WAL"));
     assert!(scene.ask("00000002.history").is_unsure_of("holds no WAL"));
     // But for what is never written.
-    assert_eq!(scene.ask("00000001.history"), Told::Absent);
+    assert_eq!(scene.ask("00000001.history"), Verdict::Absent);
 }

@@ -78,7 +78,10 @@ impl Worker {
                 .left_behind
                 .is_open()
                 .then(|| Instant::now() + left_behind::LOOK_EVERY);
-            match self.process.wait(self.requests.bell(), look_again, true)? {
+            match self
+                .process
+                .wait(self.requests.notifier(), look_again, true)?
+            {
                 Woken::Shutdown | Woken::PostmasterGone => return Ok(()),
                 Woken::Reload => self.reload()?,
                 Woken::Deadline => self.left_behind.look(self.process, false),

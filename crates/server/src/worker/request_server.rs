@@ -9,7 +9,7 @@
 //! signals blocked and never call the server.
 
 use module::spawn_with_signals_blocked;
-use module::{Bell, Failure};
+use module::{Failure, Notifier};
 use recovery::Phase;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -97,7 +97,7 @@ struct Job {
     /// The libraries are not loaded yet.
     loading: bool,
     /// A client has been told that they are not.
-    told: bool,
+    reported: bool,
 }
 
 impl Front {
@@ -120,13 +120,15 @@ impl Front {
 
     /// What is said of a module that does not come back. Once is enough where the same is asked again and again.
     fn not_answered(&self, arrived: Instant, itself: bool) -> Answer {
-        let Job { loading, told, .. } = self.job();
-        let news = itself || (loading && !told);
+        let Job {
+            loading, reported, ..
+        } = self.job();
+        let news = itself || (loading && !reported);
         if !news && !Phase::of(Path::new(".")).stops() {
             return Answer::Reported;
         }
         if loading {
-            self.change(|job| job.told = true);
+            self.change(|job| job.reported = true);
         }
         let waited = arrived.elapsed().as_secs();
         Answer::CouldNotTell(match (itself, loading) {
@@ -140,7 +142,7 @@ impl Front {
 /// The request server, as the main thread sees it.
 pub(crate) struct RequestServer {
     asked: Receiver<Asked>,
-    bell: Bell,
+    notifier: Notifier,
     front: Arc<Front>,
     stop: Stop,
 }
@@ -159,12 +161,12 @@ impl RequestServer {
             }
         })?;
         let stop = listener.stop_handle();
-        let bell = Bell::new()?;
+        let notifier = Notifier::new()?;
         let (ask, asked) = channel();
         let front = Arc::new(Front::loading(time_limit));
         let handler = Handler {
             ask,
-            bell: bell.clone(),
+            notifier: notifier.clone(),
             front: Arc::clone(&front),
             clients: Arc::default(),
         };
@@ -172,7 +174,7 @@ impl RequestServer {
             .map_err(|error| Failure::new(format!("could not start a thread: {error}")))?;
         Ok(Self {
             asked,
-            bell,
+            notifier,
             front,
             stop,
         })
@@ -189,14 +191,14 @@ impl RequestServer {
     }
 
     /// Readable when there is something to do.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+    pub(crate) fn notifier(&self) -> BorrowedFd<'_> {
+        self.notifier.as_fd()
     }
 
-    /// The next request, if there is one. To be called until there is none: the bell rings for new ones only.
+    /// The next request, if there is one. To be called until there is none: the notifier tells of new ones only.
     pub(crate) fn next(&self) -> Option<Asked> {
-        // Silenced before looking, so that a request that arrives in between rings again.
-        self.bell.silence();
+        // Reset before looking, so that a request that arrives in between notifies again.
+        self.notifier.reset();
         self.asked.try_recv().ok()
     }
 }
@@ -210,7 +212,7 @@ impl Drop for RequestServer {
 #[derive(Clone)]
 struct Handler {
     ask: Sender<Asked>,
-    bell: Bell,
+    notifier: Notifier,
     front: Arc<Front>,
     clients: Arc<AtomicUsize>,
 }
@@ -276,7 +278,7 @@ impl Handler {
             // The worker is leaving: closed unanswered, the client decides.
             return;
         }
-        self.bell.ring();
+        self.notifier.notify();
         // Dropped unanswered by a worker that is leaving: closed unanswered too.
         let Some(answer) = self.wait_for_answer(&replies, restores) else {
             return;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use archive::{
     Answer, AsStored, Cancel, Compression, Location, MissingSegment, Options, Place, Prefetch,
-    Wanted, spawn_plainly,
+    RestoreRequest, spawn_plainly,
 };
 use lab::stores::{Make, Proxy, Store};
 use lab::{DEADLINE, scenario, wait_for};
@@ -148,7 +148,7 @@ fn on_azure_an_idle_standby_makes_four_requests_a_round() -> Result<()> {
 fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) -> Result<bool> {
     let name = segment(number)?;
     let dest = folder.join(format!("{name}.replayed"));
-    let wanted = Wanted {
+    let wanted = RestoreRequest {
         name,
         dest: dest.clone(),
         in_line: true,

@@ -34,7 +34,7 @@ use crate::ahead::pool::{IDLE_MAX, Pool};
 use crate::archive::{Archive, Place};
 use crate::base::spawn::Spawn;
 use crate::error::Error;
-use crate::get::{Answer, Destination, Fetched, Rule, Ruled};
+use crate::get::{Answer, Destination, RestoredFile, Rule, Ruled};
 
 use state::{Around, State};
 use worker::Tools;
@@ -51,14 +51,14 @@ const STUCK_MAX: usize = 4;
 /// The window takes at most this part of what is free where it lies: the server needs the rest for its own WAL.
 const SPACE_PART: u64 = 4;
 
-/// A file that is wanted.
+/// A request for a file.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct RestoreRequest {
     /// Name of the file.
     pub name: WalFileName,
     /// Where to put it. The path must not exist. A file appears there whole, and only while it is waited for.
     pub dest: PathBuf,
-    /// Recovery asks, and goes on to the next segment. False if exactly this file is wanted.
+    /// Recovery asks, and goes on to the next segment. False if exactly this file is asked for.
     pub in_line: bool,
     /// From which archive. With another one than last time whatever was fetched ahead is dropped.
     pub place: Place,
@@ -118,22 +118,22 @@ impl Prefetch {
     /// Asks for a file. The answer is had from [`PendingRequest::answer`], perhaps at once.
     ///
     /// Fails if too many earlier requests are stuck in the archive, or no thread can be started.
-    pub fn ask(&mut self, wanted: Wanted) -> Result<PendingRequest<'_>, Error> {
+    pub fn ask(&mut self, request: RestoreRequest) -> Result<PendingRequest<'_>, Error> {
         let mut state = self.pool.state();
-        let segment = match &wanted.name {
-            WalFileName::Segment(segment) if wanted.in_line => Some(*segment),
+        let segment = match &request.name {
+            WalFileName::Segment(segment) if request.in_line => Some(*segment),
             _ => None,
         };
-        let around = state.arrive(&wanted, segment.is_some())?;
+        let around = state.arrive(&request, segment.is_some())?;
         // Redo begins before the checkpoint, or the requests go backwards: then this file and nothing else.
         let forward = segment.is_some_and(|segment| state.asked_for(segment, &around));
         // Where what it holds decides, that has to be looked at where the archive is asked.
-        let may_be_ahead = forward && !wanted.rule.examines();
-        let job = may_be_ahead.then(|| state.take(&wanted.name)).flatten();
+        let may_be_ahead = forward && !request.rule.examines();
+        let job = may_be_ahead.then(|| state.take(&request.name)).flatten();
         drop(state);
         let mut request = PendingRequest {
             prefetch: self,
-            wanted,
+            request,
             around,
             job,
             forward,
@@ -174,7 +174,7 @@ impl std::fmt::Debug for Prefetch {
 #[derive(Debug)]
 pub struct PendingRequest<'a> {
     prefetch: &'a mut Prefetch,
-    wanted: Wanted,
+    request: RestoreRequest,
     around: Around,
     /// What it waits for; `None` once it has been answered.
     job: Option<JobId>,
@@ -209,9 +209,9 @@ impl PendingRequest<'_> {
     }
 
     /// `None` if it has to be fetched anew.
-    fn give(&mut self, mut fetched: Fetched, ahead: bool) -> Result<Option<Answer>, Error> {
+    fn give(&mut self, mut fetched: RestoredFile, ahead: bool) -> Result<Option<Answer>, Error> {
         let (bytes, history) = (fetched.bytes, fetched.history.take());
-        let dest = self.wanted.dest.clone();
+        let dest = self.request.dest.clone();
         if let Err(error) = fetched.publish(&Destination::of(&dest)?) {
             if !ahead {
                 return Err(error);
@@ -220,7 +220,7 @@ impl PendingRequest<'_> {
             return self.demand().map(|()| None);
         }
         let mut state = self.prefetch.pool.state();
-        if let Some(history) = history.filter(|_| self.wanted.in_line) {
+        if let Some(history) = history.filter(|_| self.request.in_line) {
             state.line.learn(history);
         }
         if self.forward {
@@ -237,10 +237,10 @@ impl PendingRequest<'_> {
     fn demand(&mut self) -> Result<(), Error> {
         let pool = &self.prefetch.pool;
         let mut state = pool.state();
-        let job = state.demand(&self.wanted, &self.around).ok_or_else(|| {
+        let job = state.demand(&self.request, &self.around).ok_or_else(|| {
             Error::unavailable(format!(
                 "archive \"{}\" still has not answered {STUCK_MAX} earlier requests",
-                self.wanted.place.location
+                self.request.place.location
             ))
         })?;
         self.job = Some(job);
@@ -250,7 +250,7 @@ impl PendingRequest<'_> {
 
     /// Fills the window behind the segment that was asked for.
     fn look_ahead(&mut self) {
-        let WalFileName::Segment(segment) = self.wanted.name else {
+        let WalFileName::Segment(segment) = self.request.name else {
             return;
         };
         if !self.forward {
@@ -258,7 +258,7 @@ impl PendingRequest<'_> {
         }
         let free = free_bytes(&self.around.parent);
         let mut state = self.prefetch.pool.state();
-        state.look_ahead(segment, &self.wanted, free);
+        state.look_ahead(segment, &self.request, free);
         // Without a thread nothing is fetched ahead: the request for it is then the first to say so.
         drop(self.prefetch.pool.call(&mut state));
     }

@@ -24,7 +24,7 @@ use crate::get::{Destination, Rule, Ruled};
 use super::line::Line;
 use super::pace::Pace;
 use super::worker::{self, Tools};
-use super::{PREFETCH_MAX, SPACE_PART, STUCK_MAX, Tally, Wanted};
+use super::{PREFETCH_MAX, RestoreRequest, SPACE_PART, STUCK_MAX, Tally};
 
 /// How long what was not there is not looked for ahead again: at the end of what is archived, every step would. When
 /// recovery comes to it, it is asked for whatever was seen.
@@ -172,16 +172,20 @@ impl State {
     }
 
     /// A request comes. Whatever belongs to another archive goes; whatever lies elsewhere, if recovery goes on from here.
-    pub(super) fn arrive(&mut self, wanted: &Wanted, in_line: bool) -> Result<Around, Error> {
-        let parent = Destination::of(&wanted.dest)?.parent.to_owned();
+    pub(super) fn arrive(
+        &mut self,
+        request: &RestoreRequest,
+        in_line: bool,
+    ) -> Result<Around, Error> {
+        let parent = Destination::of(&request.dest)?.parent.to_owned();
         let known = self.around.as_ref();
-        let known = known.filter(|known| known.source.place == wanted.place);
+        let known = known.filter(|known| known.source.place == request.place);
         let source = known.map(|known| Arc::clone(&known.source));
         let around = Around {
-            source: source.unwrap_or_else(|| Arc::new(Source::new(&wanted.place))),
+            source: source.unwrap_or_else(|| Arc::new(Source::new(&request.place))),
             parent,
-            system: wanted.system,
-            size: wanted.size,
+            system: request.system,
+            size: request.size,
         };
         let lies_elsewhere = |known: &Around| {
             (&known.parent, known.system, known.size)
@@ -228,16 +232,16 @@ impl State {
     }
 
     /// A file is to be fetched before anything else; `None` if too many have been given up without an end.
-    pub(super) fn demand(&mut self, wanted: &Wanted, around: &Around) -> Option<JobId> {
+    pub(super) fn demand(&mut self, request: &RestoreRequest, around: &Around) -> Option<JobId> {
         let fetch = Fetch {
-            name: wanted.name,
+            name: request.name,
             around: around.clone(),
-            why: Why::Demanded(Arc::clone(&wanted.rule)),
+            why: Why::Demanded(Arc::clone(&request.rule)),
         };
         (self.stuck() < STUCK_MAX).then(|| self.jobs.add(fetch, JobState::InTurn).0)
     }
 
-    /// No request waits for this job any more, or for long.
+    /// No request waits any more: neither for this job, nor for long.
     pub(super) fn give_up(&mut self, id: Option<JobId>) {
         self.hurry(false);
         self.jobs.give_up(|job| Some(job.id) == id);
@@ -269,13 +273,18 @@ impl State {
 
     /// Slides the window behind this segment, as far as all bounds let it: what was asked for, what memory allows, and
     /// what is free on disk.
-    pub(super) fn look_ahead(&mut self, behind: SegmentName, wanted: &Wanted, free_bytes: u64) {
-        let size = wanted.size.bytes();
+    pub(super) fn look_ahead(
+        &mut self,
+        behind: SegmentName,
+        request: &RestoreRequest,
+        free_bytes: u64,
+    ) {
+        let size = request.size.bytes();
         let ready = self.window().filter(|job| job.result().is_some()).count();
         let held = size.saturating_mul(ready as u64);
         let fitting = free_bytes.saturating_add(held) / SPACE_PART / size;
         let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
-        let most = wanted.prefetch_max.min(PREFETCH_MAX).min(fitting);
+        let most = request.prefetch_max.min(PREFETCH_MAX).min(fitting);
         // One more at a time: a slow archive may be slow because of what is fetched ahead.
         let depth = self.pace.depth().min(self.tally.depth.max(1) + 1).min(most);
         // The store's share is known once it is open.
@@ -286,11 +295,11 @@ impl State {
         let on_the_way = archive.map_or(0, |archive| archive.store.opened_bytes());
         let each = self.bytes_each + on_the_way;
         // One file more is being moved whenever recovery asks for one that is not there.
-        let jobs = memory::jobs_within(wanted.memory_limit, each, depth + 1);
+        let jobs = memory::jobs_within(request.memory_limit, each, depth + 1);
         self.workers_ahead = jobs.saturating_sub(1 + self.stuck());
         self.tally.depth = if self.workers_ahead == 0 { 0 } else { depth };
         let missed = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
-        let line = self.line.after(behind, wanted.size).take(most);
+        let line = self.line.after(behind, request.size).take(most);
         let line = line.take_while(|name| missed.is_none_or(|(missed, _)| missed != *name));
         let line: Vec<SegmentName> = line.collect();
         self.slide_to(&line, self.tally.depth);

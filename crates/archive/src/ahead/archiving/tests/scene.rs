@@ -52,10 +52,10 @@ impl Scene {
         };
         let archive = Arc::new(Archive::with_store(wrap(store.clone()), options));
         let notifier = Arc::new((Mutex::new(0), Condvar::new()));
-        let rung = Arc::clone(&notifier);
+        let notified = Arc::clone(&notifier);
         let archiving = Archiving::new(archive, SYSTEM, spawn_plainly, move || {
-            *rung.0.lock().unwrap() += 1;
-            rung.1.notify_all();
+            *notified.0.lock().unwrap() += 1;
+            notified.1.notify_all();
         });
         Scene {
             wal,
@@ -113,7 +113,7 @@ impl Scene {
             fs::remove_file(self.ready(name)).unwrap();
             return Ok(put);
         }
-        let mut rung = self.notifier.0.lock().unwrap();
+        let mut notified = self.notifier.0.lock().unwrap();
         loop {
             if let Some(outcome) = self.archiving.poll(name) {
                 if outcome.is_ok() {
@@ -121,9 +121,9 @@ impl Scene {
                 }
                 return outcome;
             }
-            let (again, waited) = self.notifier.1.wait_timeout(rung, LONG).unwrap();
+            let (again, waited) = self.notifier.1.wait_timeout(notified, LONG).unwrap();
             assert!(!waited.timed_out(), "no answer about {name}");
-            rung = again;
+            notified = again;
         }
     }
 

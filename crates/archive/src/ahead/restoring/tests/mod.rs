@@ -204,10 +204,10 @@ struct Recovery {
     store: Watched,
     memory: MemoryStore,
     prefetch: Prefetch,
-    rung: mpsc::Receiver<()>,
+    notified: mpsc::Receiver<()>,
     folder: TempDir,
     /// What every request has in common.
-    wanted: Wanted,
+    request: RestoreRequest,
     requests: Cell<u64>,
 }
 
@@ -229,12 +229,12 @@ impl Recovery {
         kept_unused_max: Duration,
     ) -> Recovery {
         let folder = tempfile::tempdir().unwrap();
-        let (ring, rung) = mpsc::channel();
+        let (notify, notified) = mpsc::channel();
         let theirs = store.clone();
         let prefetch = Prefetch::with(
             spawn_plainly,
             move || {
-                let _ = ring.send(());
+                let _ = notify.send(());
             },
             move |place: &Place| {
                 Ok(Archive::with_store(
@@ -244,7 +244,7 @@ impl Recovery {
             },
             kept_unused_max,
         );
-        let wanted = Wanted {
+        let request = RestoreRequest {
             name: WalFileName::Segment(segment(1)),
             dest: folder.path().join("RECOVERYXLOG"),
             in_line: true,
@@ -262,9 +262,9 @@ impl Recovery {
             store,
             memory,
             prefetch,
-            rung,
+            notified,
             folder,
-            wanted,
+            request,
             requests: Cell::new(0),
         }
     }
@@ -281,22 +281,22 @@ impl Recovery {
         self.memory.overwrite(&name.to_string(), &contents(name));
     }
 
-    fn try_ask(&mut self, wanted: Wanted) -> Result<Answer, Error> {
-        answered(&mut self.prefetch.ask(wanted)?, &self.rung)
+    fn try_ask(&mut self, request: RestoreRequest) -> Result<Answer, Error> {
+        answered(&mut self.prefetch.ask(request)?, &self.notified)
     }
 
     fn ask(&mut self, name: SegmentName) -> Result<Answer, Error> {
-        self.try_ask(self.wanting(name))
+        self.try_ask(self.requesting(name))
     }
 
     /// A request for this segment, to a path that is free.
-    fn wanting(&self, name: SegmentName) -> Wanted {
+    fn requesting(&self, name: SegmentName) -> RestoreRequest {
         self.requests.set(self.requests.get() + 1);
         let dest = format!("{}.RECOVERYXLOG", self.requests.get());
-        Wanted {
+        RestoreRequest {
             name: WalFileName::Segment(name),
             dest: self.folder.path().join(dest),
-            ..self.wanted.clone()
+            ..self.request.clone()
         }
     }
 
@@ -346,12 +346,15 @@ impl Recovery {
 }
 
 /// Waits for the answer, as an owner does.
-fn answered(asking: &mut PendingRequest<'_>, rung: &mpsc::Receiver<()>) -> Result<Answer, Error> {
+fn answered(
+    pending: &mut PendingRequest<'_>,
+    notified: &mpsc::Receiver<()>,
+) -> Result<Answer, Error> {
     loop {
-        if let Some(answer) = asking.answer() {
+        if let Some(answer) = pending.answer() {
             return answer;
         }
-        rung.recv_timeout(PATIENCE).expect("no answer came");
+        notified.recv_timeout(PATIENCE).expect("no answer came");
     }
 }
 

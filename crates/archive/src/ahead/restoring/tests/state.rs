@@ -18,7 +18,7 @@ fn window(numbers: impl IntoIterator<Item = u64>, begun: usize) -> (Played, Vec<
     let recovery = Recovery::new(8).holding(1..=9);
     let mut state = State::new(KEPT_UNUSED_MAX);
     state.workers_ahead = usize::MAX;
-    let around = state.arrive(&recovery.wanted, true).unwrap();
+    let around = state.arrive(&recovery.request, true).unwrap();
     state.slide_to(&segments(numbers), usize::MAX);
     let jobs = (0..begun).map(|_| state.next_job().unwrap()).collect();
     let played = Played {

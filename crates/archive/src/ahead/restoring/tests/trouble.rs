@@ -10,12 +10,12 @@ fn a_segment_under_way_is_waited_for_and_not_fetched_twice() {
     recovery.restore(segment(1));
     let store = recovery.store.clone();
     recovery.until("the next segment is under way", |_| store.waiting() == 1);
-    let wanted = recovery.wanting(segment(2));
-    let mut asking = recovery.prefetch.ask(wanted).unwrap();
-    assert!(asking.answer().is_none());
+    let request = recovery.requesting(segment(2));
+    let mut pending = recovery.prefetch.ask(request).unwrap();
+    assert!(pending.answer().is_none());
     store.release();
-    let answer = answered(&mut asking, &recovery.rung).unwrap();
-    drop(asking);
+    let answer = answered(&mut pending, &recovery.notified).unwrap();
+    drop(pending);
     assert!(
         matches!(answer, Answer::Restored { ahead: true, .. }),
         "{answer:?}"
@@ -33,12 +33,12 @@ fn a_segment_that_recovery_waits_for_is_kept_however_long_it_takes() {
     recovery.restore(segment(1));
     let store = recovery.store.clone();
     recovery.until("the next segment is under way", |_| store.waiting() == 1);
-    let wanted = recovery.wanting(segment(2));
-    let mut asking = recovery.prefetch.ask(wanted).unwrap();
+    let request = recovery.requesting(segment(2));
+    let mut pending = recovery.prefetch.ask(request).unwrap();
     Cancel::new().wait(kept * 3);
-    assert!(asking.answer().is_none());
+    assert!(pending.answer().is_none());
     store.release();
-    let answer = answered(&mut asking, &recovery.rung).unwrap();
+    let answer = answered(&mut pending, &recovery.notified).unwrap();
     assert!(
         matches!(answer, Answer::Restored { ahead: true, .. }),
         "{answer:?}"
@@ -56,9 +56,9 @@ fn an_archive_that_hangs_keeps_few_threads_and_no_answer_about_another_file() {
     let pool = Arc::clone(&recovery.prefetch.pool);
     for number in 2..=30 {
         // Recovery gives up each time, and asks for the next one.
-        match recovery.prefetch.ask(recovery.wanting(segment(number))) {
-            Ok(mut asking) => {
-                assert!(asking.answer().is_none());
+        match recovery.prefetch.ask(recovery.requesting(segment(number))) {
+            Ok(mut pending) => {
+                assert!(pending.answer().is_none());
                 until_begun(&pool);
             }
             Err(error) => {
@@ -84,8 +84,8 @@ fn an_archive_that_hangs_keeps_few_threads_and_no_answer_about_another_file() {
 
     // One that hangs alone holds up nobody.
     recovery.store.hold(&segment(10));
-    let wanted = recovery.wanting(segment(10));
-    drop(recovery.prefetch.ask(wanted).unwrap());
+    let request = recovery.requesting(segment(10));
+    drop(recovery.prefetch.ask(request).unwrap());
     recovery.restore(segment(20));
     recovery.store.release();
 }
@@ -95,9 +95,12 @@ fn a_request_given_up_leaves_no_file_however_late_its_fetch_ends() {
     let mut recovery = Recovery::new(8).holding(1..=3);
     recovery.store.hold(&segment(1));
     let pool = Arc::clone(&recovery.prefetch.pool);
-    let asking = recovery.prefetch.ask(recovery.wanting(segment(1))).unwrap();
+    let pending = recovery
+        .prefetch
+        .ask(recovery.requesting(segment(1)))
+        .unwrap();
     until_begun(&pool);
-    drop(asking);
+    drop(pending);
     recovery.store.release();
     recovery.until("the late fetch ends", |state| state.stuck() == 0);
     assert_eq!(recovery.files(), 0);
@@ -147,19 +150,19 @@ fn what_is_ahead_stands_still_for_a_segment_that_takes_long() {
     recovery.restore(segment(1));
     let store = recovery.store.clone();
     recovery.until("the next segment is under way", |_| store.waiting() == 1);
-    let wanted = recovery.wanting(segment(2));
-    let mut asking = recovery.prefetch.ask(wanted).unwrap();
-    asking.hurry();
-    let pool = Arc::clone(&asking.prefetch.pool);
+    let request = recovery.requesting(segment(2));
+    let mut pending = recovery.prefetch.ask(request).unwrap();
+    pending.hurry();
+    let pool = Arc::clone(&pending.prefetch.pool);
     let begun = pool.state().tally().fetched;
     assert!(
         pool.state().next_job().is_none(),
         "something is begun ahead"
     );
     store.release();
-    let answer = answered(&mut asking, &recovery.rung).unwrap();
+    let answer = answered(&mut pending, &recovery.notified).unwrap();
     assert!(matches!(answer, Answer::Restored { .. }), "{answer:?}");
-    drop(asking);
+    drop(pending);
     assert!(begun <= 2, "{begun}");
     for number in 3..=9 {
         recovery.restore(segment(number));
@@ -218,11 +221,11 @@ fn what_is_under_way_ahead_and_fails_is_asked_for_anew() {
     recovery.restore(segment(1));
     let store = recovery.store.clone();
     recovery.until("the next segment is under way", |_| store.waiting() == 1);
-    let wanted = recovery.wanting(segment(2));
-    let mut asking = recovery.prefetch.ask(wanted).unwrap();
-    assert!(asking.answer().is_none());
+    let request = recovery.requesting(segment(2));
+    let mut pending = recovery.prefetch.ask(request).unwrap();
+    assert!(pending.answer().is_none());
     store.release();
-    assert!(answered(&mut asking, &recovery.rung).is_err());
+    assert!(answered(&mut pending, &recovery.notified).is_err());
     assert_eq!(store.opened(&segment(2)), 2);
 }
 
@@ -239,7 +242,7 @@ fn a_frame_with_a_large_window_counts_as_what_it_takes() {
             .memory
             .overwrite(&segment(number).to_string(), &stored);
     }
-    recovery.wanted.memory_limit = 100 << 20;
+    recovery.request.memory_limit = 100 << 20;
     recovery.restore(segment(1));
     assert_eq!(recovery.prefetch.tally().depth, 0, "two of them do not fit");
     recovery.restore(segment(2));

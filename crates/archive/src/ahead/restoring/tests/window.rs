@@ -44,9 +44,9 @@ fn without_a_window_each_segment_is_fetched_when_it_is_asked_for() {
 #[test]
 fn memory_for_one_file_only_leaves_none_to_fetch_ahead() {
     let mut recovery = Recovery::new(8).holding(1..=10);
-    recovery.wanted.memory_limit = memory::restoring_bytes() * 3 / 2;
+    recovery.request.memory_limit = memory::restoring_bytes() * 3 / 2;
     assert!((1..=5).all(|number| !recovery.restore(segment(number))));
-    recovery.wanted.memory_limit = memory::restoring_bytes() * 2;
+    recovery.request.memory_limit = memory::restoring_bytes() * 2;
     recovery.restore(segment(6));
     assert!(recovery.restore_later(segment(7)));
 }
@@ -56,9 +56,9 @@ fn what_a_store_keeps_of_an_open_object_counts_as_memory() {
     let mut recovery = Recovery::new(8).holding(1..=10);
     let each = memory::restoring_bytes();
     recovery.store.seen.lock().unwrap().opened_bytes = each;
-    recovery.wanted.memory_limit = each * 7 / 2;
+    recovery.request.memory_limit = each * 7 / 2;
     assert!((1..=5).all(|number| !recovery.restore(segment(number))));
-    recovery.wanted.memory_limit = each * 4;
+    recovery.request.memory_limit = each * 4;
     recovery.restore(segment(6));
     assert!(recovery.restore_later(segment(7)));
 }
@@ -95,10 +95,10 @@ fn somebody_who_wants_exactly_one_file_disturbs_nothing() {
     let before = recovery.prefetch.tally();
     let elsewhere = tempfile::tempdir().unwrap();
     for number in (5..=9).rev() {
-        let answer = recovery.try_ask(Wanted {
+        let answer = recovery.try_ask(RestoreRequest {
             in_line: false,
             dest: elsewhere.path().join(segment(number).to_string()),
-            ..recovery.wanting(segment(number))
+            ..recovery.requesting(segment(number))
         });
         assert!(
             matches!(answer, Ok(Answer::Restored { ahead: false, .. })),
@@ -132,10 +132,10 @@ fn a_segment_missing_on_the_new_timeline_is_found_on_the_old_one_and_nothing_is_
     }
     let history = forge::timeline_history(TimelineId::FIRST, "0/480000", "x");
     recovery.memory.overwrite("00000002.history", &history);
-    let answer = recovery.try_ask(Wanted {
+    let answer = recovery.try_ask(RestoreRequest {
         name: "00000002.history".parse().unwrap(),
         dest: recovery.folder.path().join("RECOVERYHISTORY"),
-        ..recovery.wanted.clone()
+        ..recovery.request.clone()
     });
     assert!(matches!(answer, Ok(Answer::Restored { .. })), "{answer:?}");
     recovery.restore(segment(1));
@@ -160,11 +160,11 @@ fn another_archive_shares_nothing_with_the_one_before() {
     let mut recovery = Recovery::new(8).holding(1..=9);
     recovery.restore(segment(1));
     recovery.settle();
-    recovery.wanted.place.location = "/elsewhere".parse().unwrap();
+    recovery.request.place.location = "/elsewhere".parse().unwrap();
     assert!(!recovery.restore(segment(2)));
     assert_eq!(recovery.store.opened(&segment(2)), 2);
     recovery.settle();
-    recovery.wanted.place.options.compression = Compression::None;
+    recovery.request.place.options.compression = Compression::None;
     assert!(!recovery.restore(segment(3)));
 }
 
@@ -215,12 +215,12 @@ fn where_files_need_names_they_go_with_the_window() {
         KEPT_UNUSED_MAX,
     );
     let mut recovery = recovery.holding(1..=9);
-    let wanted = recovery.wanting(segment(1));
-    let mut asking = recovery.prefetch.ask(wanted).unwrap();
-    while asking.answer().is_none() {
+    let request = recovery.requesting(segment(1));
+    let mut pending = recovery.prefetch.ask(request).unwrap();
+    while pending.answer().is_none() {
         std::thread::yield_now();
     }
-    drop(asking);
+    drop(pending);
     recovery.settle();
     assert_eq!(recovery.files(), 3, "the one asked for and two ahead");
     recovery.prefetch.forget();

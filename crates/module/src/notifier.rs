@@ -1,18 +1,18 @@
-//! A bell: rung by any thread, heard by the process's main thread, which waits for it on its latch.
+//! A notifier: any thread notifies, and the process's main thread, which waits for that on its latch, wakes.
 
 use crate::Failure;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// An event descriptor. All clones are one bell. It stays rung until it is silenced.
+/// An event descriptor. All clones are one notifier. It stays notified until it is reset.
 #[derive(Clone, Debug)]
-pub struct Bell {
+pub struct Notifier {
     event: Arc<OwnedFd>,
 }
 
-impl Bell {
-    /// A bell that has not been rung.
+impl Notifier {
+    /// One that has not been notified.
     ///
     /// # Errors
     /// When no event descriptor can be had.
@@ -26,19 +26,19 @@ impl Bell {
         })
     }
 
-    /// Rings. May be called by any thread, at any time.
-    pub fn ring(&self) {
-        // It can fail only when it is rung already, as often as can be counted.
+    /// Notifies. May be called by any thread, at any time.
+    pub fn notify(&self) {
+        // It can fail only when it is notified already, as often as can be counted.
         let _ = rustix::io::write(&*self.event, &1_u64.to_ne_bytes());
     }
 
-    /// Silences it. To be done before looking for what it was rung for, so that what comes later rings again.
-    pub fn silence(&self) {
+    /// Resets it. To be done before looking for what it was notified of, so that what comes later notifies again.
+    pub fn reset(&self) {
         let _ = rustix::io::read(&*self.event, &mut [0; 8]);
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Notifier {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
     }
