@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::files::Status;
 use crate::oracle::{self, Violation};
-use crate::restores::{Kept, Offer, Refusal, Weather};
+use crate::restores::{Kept, Offer, Refusal, Storage};
 use crate::timelines::parse_segment;
 use crate::world::World;
 
@@ -31,8 +31,8 @@ impl World {
         let Some(server) = &mut self.servers[id] else {
             return false;
         };
-        let weather = self.shelf.weather();
-        if self.broken[id] || (weather == Weather::Unmounted && !self.met[id]) {
+        let storage = self.shelf.storage();
+        if self.broken[id] || (storage == Storage::Unmounted && !self.met[id]) {
             return false;
         }
         let Some(name) = server.ready() else {
@@ -46,7 +46,7 @@ impl World {
         let before = oracle::predecessor(&self.tree, server, &name);
         let offer = Offer { name, before };
         let answer = self.modules[id].archive(&self.shelf, server, &offer);
-        self.met[id] |= weather == Weather::Clear && answer.is_ok();
+        self.met[id] |= storage == Storage::Sound && answer.is_ok();
         let name = offer.name;
         match &answer {
             Ok(()) => {

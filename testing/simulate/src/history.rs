@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::life::{ArchiveMode, Server, Signal};
-use crate::restores::{Kept, Module, Weather};
+use crate::restores::{Kept, Module, Storage};
 use crate::startup::{Goal, Wanted};
 use crate::timelines::{parse_history_name, parse_segment, segment_name};
 use crate::world::{Harm, Limits, Plan, SERVERS_MAX, World};
@@ -20,7 +20,7 @@ pub fn play(seed: u64, limits: Limits, module: &dyn Fn() -> Box<dyn Module>) -> 
         limits,
     };
     player.play();
-    world.shelf.set_weather(Weather::Clear);
+    world.shelf.set_storage(Storage::Sound);
     world.look_through();
     world
 }
@@ -110,7 +110,7 @@ impl Player<'_> {
             31..=34 => self.harm(),
             35 => self.undo(),
             36 => self.break_archiving(id),
-            37 => self.weather(),
+            37 => self.storage(),
             38 => self.retire(id),
             _ => self.world.archive(id, 20),
         }
@@ -367,7 +367,7 @@ impl Player<'_> {
         let Some(kept) = world.shelf.kept.get(&key).cloned() else {
             return;
         };
-        let told = match world.rng.usize(..7) {
+        let change = match world.rng.usize(..7) {
             0 | 1 => {
                 world.shelf.remove(&key);
                 "is lost"
@@ -434,7 +434,7 @@ impl Player<'_> {
                 return;
             }
         };
-        world.story.push(format!("in the archive, {key} {told}"));
+        world.story.push(format!("in the archive, {key} {change}"));
         world.taken.insert(key.clone());
         world.harms.push(Harm {
             key,
@@ -476,16 +476,16 @@ impl Player<'_> {
         ));
     }
 
-    fn weather(&mut self) {
+    fn storage(&mut self) {
         let world = &mut *self.world;
-        let weather = match world.rng.usize(..3) {
-            0 => Weather::Away,
-            1 => Weather::Unmounted,
-            _ => Weather::ListingsFail,
+        let storage = match world.rng.usize(..3) {
+            0 => Storage::Away,
+            1 => Storage::Unmounted,
+            _ => Storage::ListingsFail,
         };
-        world.shelf.set_weather(weather);
-        world.weather_left = world.rng.usize(1..8);
-        world.story.push(format!("the archive: {weather:?}"));
+        world.shelf.set_storage(storage);
+        world.trouble_left = world.rng.usize(1..8);
+        world.story.push(format!("the archive: {storage:?}"));
     }
 
     fn retire(&mut self, id: usize) {

@@ -2,7 +2,7 @@
 
 use crate::life::{Server, Signal};
 use crate::oracle::{self, Proof};
-use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Weather};
+use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Storage};
 use crate::startup::{Answer, Ask, Role};
 use crate::timelines::parse_segment;
 
@@ -15,7 +15,7 @@ impl Module for Ideal {
 
     fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask: &Ask) -> Answer {
         let is_standby = server.signal == Signal::Standby;
-        if shelf.weather() != Weather::Clear {
+        if shelf.storage() != Storage::Sound {
             return match server.signal {
                 Signal::None => Answer::Absent,
                 _ => Answer::Unsure("the archive is away".to_owned()),
@@ -57,7 +57,7 @@ impl Module for Ideal {
         offer: &Offer,
     ) -> Result<(), Refusal> {
         let name = offer.name.as_str();
-        if shelf.weather() != Weather::Clear {
+        if shelf.storage() != Storage::Sound {
             return Err(Refusal::away());
         }
         let contents = server
@@ -87,7 +87,7 @@ impl Module for Ideal {
     }
 
     fn clean_up(&mut self, shelf: &Shelf, server: &mut Server, keep: &str) {
-        if server.signal != Signal::Recovery && shelf.weather() == Weather::Clear {
+        if server.signal != Signal::Recovery && shelf.storage() == Storage::Sound {
             remove_before(shelf, keep);
         }
     }

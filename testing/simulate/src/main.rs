@@ -70,7 +70,7 @@ fn maker(name: &str) -> Maker {
 }
 
 fn end(outcome: &Outcome) -> ExitCode {
-    println!("{}", outcome.told());
+    println!("{}", outcome.summary());
     if let Some((seed, story)) = &outcome.found {
         println!("{story}\nseed {seed}");
         return ExitCode::FAILURE;

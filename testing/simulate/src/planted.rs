@@ -5,7 +5,7 @@ use crate::files::Status;
 use crate::ideal::remove_before;
 use crate::life::{Server, Signal};
 use crate::oracle;
-use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Weather};
+use crate::restores::{Module, Offer, Refusal, Settings, Shelf, Storage};
 use crate::startup::{Answer, Ask, Goal, Role};
 use crate::timelines::{parse_history_name, parse_segment, segment_name};
 
@@ -67,10 +67,10 @@ pub struct Planted {
 impl Planted {
     fn spoil(&self, shelf: &Shelf, server: &Server, ask: &Ask, answer: Answer) -> Answer {
         let is_unsure = matches!(answer, Answer::Unsure(_));
-        let weather = shelf.weather();
+        let storage = shelf.storage();
         // In doubt although nothing is wrong with the archive: because of evidence.
         let is_evidence =
-            is_unsure && weather == Weather::Clear && !shelf.kept.contains_key(&ask.name);
+            is_unsure && storage == Storage::Sound && !shelf.kept.contains_key(&ask.name);
         let history = parse_history_name(&ask.name);
         match self.fault {
             Fault::HandsOverBehindTheFork => match (shelf.readable(&ask.name), &answer) {
@@ -100,11 +100,11 @@ impl Planted {
                     answer
                 }
             }
-            Fault::BelievesBrokenListings if weather == Weather::ListingsFail && is_unsure => {
+            Fault::BelievesBrokenListings if storage == Storage::ListingsFail && is_unsure => {
                 Answer::Absent
             }
             Fault::TakesAwayForEmpty
-                if matches!(weather, Weather::Away | Weather::Unmounted) && is_unsure =>
+                if matches!(storage, Storage::Away | Storage::Unmounted) && is_unsure =>
             {
                 Answer::Absent
             }
@@ -129,13 +129,13 @@ impl Module for Planted {
         server: &mut Server,
         offer: &Offer,
     ) -> Result<(), Refusal> {
-        if self.fault == Fault::KeepsNothing && shelf.weather() == Weather::Unmounted {
+        if self.fault == Fault::KeepsNothing && shelf.storage() == Storage::Unmounted {
             return Ok(());
         }
         let answer = self.inner.archive(shelf, server, offer);
         let is_behind = self.fault == Fault::ArchivesBehindOthers
             && answer.is_err()
-            && shelf.weather() == Weather::Clear
+            && shelf.storage() == Storage::Sound
             && shelf.raw(&offer.name).is_none()
             && oracle::judge_archived(shelf, server, offer).is_some();
         if is_behind && let Some(contents) = server.contents(&offer.name) {

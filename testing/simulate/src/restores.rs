@@ -24,9 +24,9 @@ pub struct Kept {
 
 /// How the storage behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Weather {
+pub enum Storage {
     #[default]
-    Clear,
+    Sound,
     /// No request succeeds.
     Away,
     /// The file system is not mounted: an empty directory.
@@ -44,7 +44,7 @@ pub struct Shelf {
     pub store: MemoryStore,
     /// It is an object store, and no directory.
     pub is_far: bool,
-    weather: Arc<Mutex<Weather>>,
+    storage: Arc<Mutex<Storage>>,
     /// Stored files by name.
     pub kept: BTreeMap<String, Kept>,
 }
@@ -73,26 +73,26 @@ impl Shelf {
     }
 
     #[must_use]
-    pub fn weather(&self) -> Weather {
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn storage(&self) -> Storage {
+        *self.storage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn set_weather(&self, weather: Weather) {
-        let weather = match weather {
+    pub fn set_storage(&self, storage: Storage) {
+        let storage = match storage {
             // There is nothing to mount.
-            Weather::Unmounted if self.is_far => Weather::Away,
-            weather => weather,
+            Storage::Unmounted if self.is_far => Storage::Away,
+            storage => storage,
         };
-        *self.weather.lock().unwrap_or_else(PoisonError::into_inner) = weather;
+        *self.storage.lock().unwrap_or_else(PoisonError::into_inner) = storage;
     }
 
     /// The storage as an archive sees it.
     #[must_use]
     pub fn seen(&self, meanwhile: Meanwhile) -> Box<dyn Store> {
-        Box::new(Weathered {
+        Box::new(Troubled {
             store: self.store.clone(),
             empty: MemoryStore::new(),
-            weather: Arc::clone(&self.weather),
+            storage: Arc::clone(&self.storage),
             meanwhile,
         })
     }
@@ -135,27 +135,27 @@ impl Shelf {
     }
 }
 
-struct Weathered {
+struct Troubled {
     store: MemoryStore,
     empty: MemoryStore,
-    weather: Arc<Mutex<Weather>>,
+    storage: Arc<Mutex<Storage>>,
     meanwhile: Meanwhile,
 }
 
-impl Weathered {
+impl Troubled {
     fn there(&self) -> Result<&MemoryStore, Error> {
-        match *self.weather.lock().unwrap_or_else(PoisonError::into_inner) {
-            Weather::Clear | Weather::ListingsFail => Ok(&self.store),
-            Weather::Away => Err(Error::new(
+        match *self.storage.lock().unwrap_or_else(PoisonError::into_inner) {
+            Storage::Sound | Storage::ListingsFail => Ok(&self.store),
+            Storage::Away => Err(Error::new(
                 archive::ErrorKind::Unavailable,
                 "the simulated storage is away",
             )),
-            Weather::Unmounted => Ok(&self.empty),
+            Storage::Unmounted => Ok(&self.empty),
         }
     }
 }
 
-impl Store for Weathered {
+impl Store for Troubled {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         (self.meanwhile)();
         // What is written where nothing is mounted is lost.
@@ -186,7 +186,7 @@ impl Store for Weathered {
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let fails =
-            *self.weather.lock().unwrap_or_else(PoisonError::into_inner) == Weather::ListingsFail;
+            *self.storage.lock().unwrap_or_else(PoisonError::into_inner) == Storage::ListingsFail;
         if fails {
             return Err(Error::new(
                 archive::ErrorKind::Unavailable,
@@ -308,7 +308,7 @@ impl Module for Stock {
     fn begin(&mut self, _: Settings) {}
 
     fn restore(&mut self, shelf: &Shelf, _: &mut Server, ask: &Ask) -> Answer {
-        if shelf.weather() != Weather::Clear {
+        if shelf.storage() != Storage::Sound {
             return Answer::Unsure("the archive is away".to_owned());
         }
         match shelf.readable(&ask.name) {
@@ -324,7 +324,7 @@ impl Module for Stock {
         offer: &Offer,
     ) -> Result<(), Refusal> {
         let name = offer.name.as_str();
-        if shelf.weather() != Weather::Clear {
+        if shelf.storage() != Storage::Sound {
             return Err(Refusal::away());
         }
         let contents = server

@@ -23,7 +23,7 @@ pub struct Outcome {
 
 impl Outcome {
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn summary(&self) -> String {
         let seconds = self.took.as_secs_f64().max(0.001);
         format!(
             "{} histories in {seconds:.0} s, {:.0} a second; {} recoveries: {} files restored, {} absent, {} could not be told; \

@@ -106,7 +106,7 @@ impl Tree {
     }
 
     #[must_use]
-    pub fn told(&self, id: NodeId) -> String {
+    pub fn described(&self, id: NodeId) -> String {
         let node = self.node(id);
         format!(
             "record {} (timeline {}, written by server {})",

@@ -1,7 +1,7 @@
 //! Walden under the simulation: its archive and its judge, as the recovery worker and the archiver have them.
 //!
 //! Guarantees the product's own crates, unchanged but for time, which does not pass here: a judge believes nothing that it saw
-//! earlier, and waits for nothing. Several files are archived at once, by the upload engine, in one thread.
+//! earlier, and waits for nothing. Several files are archived at once, by the engine that archives ahead, in one thread.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,14 +27,14 @@ pub struct Walden {
     archive: Option<Arc<Archive>>,
     judge: Judge,
     settings: Settings,
-    uploads: Option<Arc<Archiving>>,
-    hands: Arc<Hands>,
+    archiving: Option<Arc<Archiving>>,
+    workers: Arc<Workers>,
 }
 
 /// Who archives several files at once: a turn is begun in the middle of another one's request, and ends before that goes on. So
 /// all are taken in one thread, in an order that a seed gives.
 #[derive(Default)]
-struct Hands {
+struct Workers {
     at: Mutex<Weak<Archiving>>,
     rng: Mutex<Rng>,
     /// How many turns have begun and not ended.
@@ -47,14 +47,14 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Hands {
+impl Workers {
     /// Takes a turn, if anything is to be done.
     fn take(&self) -> bool {
-        let Some(uploads) = locked(&self.at).upgrade() else {
+        let Some(archiving) = locked(&self.at).upgrade() else {
             return false;
         };
         self.busy.fetch_add(1, Ordering::Relaxed);
-        let was_busy = uploads.take_turn();
+        let was_busy = archiving.take_turn();
         self.busy.fetch_sub(1, Ordering::Relaxed);
         was_busy
     }
@@ -75,51 +75,56 @@ fn timeline(number: u32) -> TimelineId {
 
 impl Walden {
     fn opened(&mut self, shelf: &Shelf) -> Arc<Archive> {
-        let hands = Arc::clone(&self.hands);
+        let workers = Arc::clone(&self.workers);
         let archive = self.archive.get_or_insert_with(|| {
             let options = Options {
                 compression: Compression::None,
                 ..Options::default()
             };
-            let store = shelf.seen(Arc::new(move || hands.meanwhile()));
+            let store = shelf.seen(Arc::new(move || workers.meanwhile()));
             Arc::new(Archive::with_store(store, options))
         });
         Arc::clone(archive)
     }
 
     /// As the archive module does it: the file that is asked for, and others with it.
-    fn upload(&mut self, shelf: &Shelf, name: &WalFileName, path: &Path) -> Result<(), Refusal> {
+    fn archive_ahead(
+        &mut self,
+        shelf: &Shelf,
+        name: &WalFileName,
+        path: &Path,
+    ) -> Result<(), Refusal> {
         let archive = self.opened(shelf);
-        let uploads = self.uploads.get_or_insert_with(|| {
+        let archiving = self.archiving.get_or_insert_with(|| {
             Arc::new(Archiving::without_workers(
                 archive,
                 SystemIdentifier(SYSTEM),
             ))
         });
-        let uploads = Arc::clone(uploads);
-        *locked(&self.hands.at) = Arc::downgrade(&uploads);
+        let archiving = Arc::clone(archiving);
+        *locked(&self.workers.at) = Arc::downgrade(&archiving);
         // Files of a directory are given their names in order: what has been staged would wait for ever.
         let most = if shelf.is_far { self.settings.jobs } else { 1 };
-        self.hands.most.store(most, Ordering::Relaxed);
+        self.workers.most.store(most, Ordering::Relaxed);
         let limits = ArchivingLimits {
             jobs: self.settings.jobs,
             memory: u64::MAX,
         };
-        let asked = uploads.ask(name, path, Instant::now(), limits);
+        let asked = archiving.ask(name, path, Instant::now(), limits);
         let answer = match asked.map_err(|error| refusal(&error))? {
             Some(put) => Ok(put),
             None => loop {
-                if let Some(answer) = uploads.poll(name) {
+                if let Some(answer) = archiving.poll(name) {
                     break answer;
                 }
-                if !self.hands.take() {
+                if !self.workers.take() {
                     return Err(Refusal::for_good("nobody archives it"));
                 }
             },
         };
-        let more = locked(&self.hands.rng).usize(..=self.settings.jobs);
+        let more = locked(&self.workers.rng).usize(..=self.settings.jobs);
         for _ in 1..more {
-            self.hands.take();
+            self.workers.take();
         }
         answer.map(drop).map_err(|error| refusal(&error))
     }
@@ -179,9 +184,9 @@ impl Module for Walden {
     fn begin(&mut self, settings: Settings) {
         let nothing = Duration::ZERO;
         self.settings = settings;
-        self.uploads = None;
+        self.archiving = None;
         self.archive = None;
-        *locked(&self.hands.rng) = Rng::with_seed(settings.seed);
+        *locked(&self.workers.rng) = Rng::with_seed(settings.seed);
         self.judge = Judge::with_patience(Patience {
             settled_after: nothing,
             look_holds: nothing,
@@ -225,7 +230,7 @@ impl Module for Walden {
         let path = server.files.settle().join("pg_wal").join(name);
         if self.settings.jobs > 0 {
             server.files.settle_notes();
-            return self.upload(shelf, &parsed, &path);
+            return self.archive_ahead(shelf, &parsed, &path);
         }
         let archive = self.opened(shelf);
         let system = Some(SystemIdentifier(SYSTEM));

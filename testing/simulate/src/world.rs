@@ -10,7 +10,7 @@ use fastrand::Rng;
 
 use crate::life::{ArchiveMode, Backup, Server, Signal};
 use crate::oracle::{self, Proof, Violation};
-use crate::restores::{Kept, Module, Settings, Shelf, Stock, Weather};
+use crate::restores::{Kept, Module, Settings, Shelf, Stock, Storage};
 use crate::startup::{self, Answer, Ask, Ended, Goal, Halt, Host, Wait, Wanted};
 use crate::timelines::{parse, parse_history_name, segment_name, timeline_at};
 use crate::tree::Tree;
@@ -81,8 +81,8 @@ pub struct World {
     pub doubts: Vec<String>,
     /// It was told of a doubt that a rule leaves room for.
     has_leeway: bool,
-    /// How many requests the weather lasts.
-    pub weather_left: usize,
+    /// How many requests the trouble with it lasts.
+    pub trouble_left: usize,
     pub counts: Counts,
     pub limits: Limits,
 }
@@ -148,18 +148,18 @@ impl Host for World {
         // Whoever asks in targeted recovery tries again for a while.
         for _ in 0..4 {
             answer = self.modules[server.id].restore(&self.shelf, server, ask);
-            let clear = self.shelf.weather() == Weather::Clear;
+            let clear = self.shelf.storage() == Storage::Sound;
             self.judge(server, ask, &answer, clear);
             if clear || !matches!(answer, Answer::Unsure(_)) {
                 break;
             }
-            self.weather_passes();
+            self.trouble_passes();
         }
         answer
     }
 
     fn wait(&mut self, server: &mut Server) -> Wait {
-        self.weather_passes();
+        self.trouble_passes();
         if self.plan.waits == 0 {
             return if self.plan.promotes {
                 Wait::Promote
@@ -288,7 +288,7 @@ impl World {
             violations: Vec::new(),
             doubts: Vec::new(),
             has_leeway: false,
-            weather_left: 0,
+            trouble_left: 0,
             counts: Counts::default(),
             limits,
         };
@@ -321,19 +321,19 @@ impl World {
         self.through[id].clear();
     }
 
-    pub fn weather_passes(&mut self) {
-        if self.shelf.weather() == Weather::Clear {
+    pub fn trouble_passes(&mut self) {
+        if self.shelf.storage() == Storage::Sound {
             return;
         }
-        self.weather_left = self.weather_left.saturating_sub(1);
-        if self.weather_left == 0 {
-            self.shelf.set_weather(Weather::Clear);
+        self.trouble_left = self.trouble_left.saturating_sub(1);
+        if self.trouble_left == 0 {
+            self.shelf.set_storage(Storage::Sound);
             self.tell("the archive is back".to_owned());
         }
     }
 
     fn judge(&mut self, server: &Server, ask: &Ask, answer: &Answer, clear: bool) {
-        let told = match answer {
+        let answered = match answer {
             Answer::Restored(contents) => {
                 self.counts.restored += 1;
                 self.judge_restored(ask, contents);
@@ -369,7 +369,7 @@ impl World {
             }
         };
         self.story
-            .push(format!("    {} {:?}? {told}", ask.name, ask.role));
+            .push(format!("    {} {:?}? {answered}", ask.name, ask.role));
     }
 
     /// What is handed over is what is stored.
@@ -405,7 +405,7 @@ impl World {
         self.begin(id);
         self.doubts.clear();
         self.has_leeway = false;
-        let frozen_clear = self.shelf.weather() == Weather::Clear;
+        let frozen_clear = self.shelf.storage() == Storage::Sound;
         let begins_standby = server.signal == Signal::Standby;
         let signal = server.signal;
         let place = wanted.place.map(|place| format!(" to {}", lsn(place)));
@@ -421,15 +421,15 @@ impl World {
                 .map_or(server.control.timeline, |label| label.timeline),
         ));
         let stock = (signal != Signal::None).then(|| {
-            let was = self.shelf.weather();
-            self.shelf.set_weather(Weather::Clear);
+            let was = self.shelf.storage();
+            self.shelf.set_storage(Storage::Sound);
             let mut frozen = Frozen {
                 tree: &self.tree,
                 shelf: &self.shelf,
             };
             let mut twin = server.clone();
             let outcome = startup::run(&mut frozen, &mut twin, wanted);
-            self.shelf.set_weather(was);
+            self.shelf.set_storage(was);
             outcome
         });
         let outcome = startup::run(self, &mut server, wanted);
@@ -472,7 +472,7 @@ impl World {
         if let (true, Some((wrong, false))) = (ended.is_archive_recovery, ended.strayed)
             && !oracle::has_twins(&self.shelf, server, &ended.line)
         {
-            let text = self.tree.told(wrong);
+            let text = self.tree.described(wrong);
             self.violate(
                 "recovered another line",
                 format!("{text} is not on the line"),
@@ -505,7 +505,7 @@ impl World {
                     .is_some_and(|kept| kept.life == node.life)
         });
         if let Some(next) = next {
-            let text = self.tree.told(next);
+            let text = self.tree.described(next);
             self.violate(
                 "ended before the true end",
                 format!("{text} is stored and was not replayed"),
@@ -537,7 +537,7 @@ impl World {
                 // doubt until somebody promoted it, which must not wait (section 4 of the judgement).
                 let could_look = (was_clear && !self.has_leeway) || !ours.is_promoted;
                 if early && could_look && !ours.reached_target && ours.mixed.is_none() {
-                    let (here, there) = (self.tree.told(state), self.tree.told(reached));
+                    let (here, there) = (self.tree.described(state), self.tree.described(reached));
                     self.violate(
                         "ended early",
                         format!("recovery ended with {here}; what is stored goes on to {there}"),
@@ -546,7 +546,7 @@ impl World {
             }
             Err(Halt::Unsure(why)) if was_clear => {
                 if let Some(doubt) = self.doubts.first().cloned() {
-                    let there = self.tree.told(reached);
+                    let there = self.tree.described(reached);
                     self.violate(
                         "stopped without a reason",
                         format!("{doubt} ({why}); cp recovers to {there}, as it should"),
@@ -557,7 +557,7 @@ impl World {
             Err(Halt::Stopped(Some(state), _)) if was_clear => {
                 let late = *state != reached && self.tree.is_on_line(*state, reached);
                 if let (true, Some(doubt)) = (late, self.doubts.first().cloned()) {
-                    let (here, there) = (self.tree.told(*state), self.tree.told(reached));
+                    let (here, there) = (self.tree.described(*state), self.tree.described(reached));
                     self.violate(
                         "held up without a reason",
                         format!("{doubt}; the standby waits at {here}; cp goes on to {there}"),

@@ -15,7 +15,7 @@ use crate::{Soak, check_log, recovery_settings, remove};
 /// How long a process is looked for: a client lives for milliseconds only, and a server that starts again after a
 /// crash has no worker for a while.
 const PROCESS_WAIT: Duration = Duration::from_secs(2);
-/// The worst weather: what an event may set.
+/// The worst trouble with the storage: what an event may set.
 const DELAY_MS_MAX: u64 = 200;
 const STALL_MS_MAX: u64 = 10_000;
 const FAIL_PER_MILLE_MAX: u64 = 100;
@@ -26,7 +26,7 @@ const BURST: u32 = 30;
 #[derive(Clone, Copy)]
 enum Event {
     Reload,
-    Weather,
+    Storage,
     Burst,
     KillArchiver,
     KillWorker,
@@ -40,11 +40,11 @@ const EVENTS: [Event; 17] = [
     Event::Reload,
     Event::Reload,
     Event::Reload,
-    Event::Weather,
-    Event::Weather,
-    Event::Weather,
-    Event::Weather,
-    Event::Weather,
+    Event::Storage,
+    Event::Storage,
+    Event::Storage,
+    Event::Storage,
+    Event::Storage,
     Event::Burst,
     Event::Burst,
     Event::KillArchiver,
@@ -65,7 +65,7 @@ impl Soak<'_> {
         let (mut random, of_primary) = (self.random.fork(), self.random.bool());
         let what = match event {
             Event::Reload => self.reload(&mut random)?,
-            Event::Weather => self.change_weather(&mut random),
+            Event::Storage => self.change_storage(&mut random),
             Event::Burst => self.burst()?,
             Event::KillArchiver => self.kill("archiver", true)?,
             Event::KillWorker => self.kill("walden recovery worker", false)?,
@@ -111,11 +111,11 @@ impl Soak<'_> {
         Ok("reload")
     }
 
-    fn change_weather(&mut self, random: &mut fastrand::Rng) -> &'static str {
+    fn change_storage(&mut self, random: &mut fastrand::Rng) -> &'static str {
         let delay = Duration::from_millis(random.u64(0..=DELAY_MS_MAX));
         let rough = Conditions::default().delay_between(Duration::ZERO, delay);
         let (conditions, what) = match random.u32(0..5) {
-            0 => (Conditions::default(), "fair weather"),
+            0 => (Conditions::default(), "sound storage"),
             1 => (rough, "slow storage"),
             2 | 3 => {
                 let per_mille = random.u64(1..=FAIL_PER_MILLE_MAX);
@@ -126,7 +126,7 @@ impl Soak<'_> {
                 (Conditions::default().stall_for(length), "stalled storage")
             }
         };
-        self.weather.set(conditions);
+        self.storage.set(conditions);
         what
     }
 
@@ -198,7 +198,7 @@ impl Soak<'_> {
     fn promote(&mut self) -> Result<&'static str> {
         // A standby takes "could not tell" for "not there", also when it asks which timelines are taken.
         let delay = Duration::from_millis(20);
-        self.weather
+        self.storage
             .set(Conditions::default().delay_between(Duration::ZERO, delay));
         self.places += 1;
         let settings =

@@ -1,7 +1,7 @@
 //! `make soak`: a primary, its archive and a standby that is fed from it, under everything that goes wrong.
 //!
 //! For as many minutes as it is told, settings change, processes are killed, servers are stopped, and the
-//! archive is slow, hangs or refuses (`lab::Weather`), as one seed chooses. Every few minutes, and at the end,
+//! archive is slow, hangs or refuses (`lab::FailingStorage`), as one seed chooses. Every few minutes, and at the end,
 //! all promises are checked: every file that a server called archived is in the archive once and decodes to the
 //! bytes which that server had; the standby, and a recovery to a point in time, hold what the primary
 //! holds. It ends with status 1 if one does not hold.
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lab::{
-    ArchiveDir, Cluster, Conditions, Lab, Mark, Settings, Weather, run, scenario, wait_until,
+    ArchiveDir, Cluster, Conditions, FailingStorage, Lab, Mark, Settings, run, scenario, wait_until,
 };
 
 use watch::Witness;
@@ -51,12 +51,12 @@ const NEVER_LOGGED: [&[&str]; 6] = [
 ];
 
 fn main() -> ExitCode {
-    let told = Orders::read().and_then(|orders| {
+    let outcome = Orders::read().and_then(|orders| {
         println!("{orders}");
         let ended = scenario(|lab| Soak::begin(lab, orders)?.run());
         ended.with_context(|| format!("with {orders}"))
     });
-    match told {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("FAILED: {error:#}");
@@ -97,7 +97,7 @@ impl std::fmt::Display for Orders {
 struct Soak<'lab> {
     lab: &'lab Lab,
     archive: ArchiveDir,
-    weather: Weather,
+    storage: FailingStorage,
     primary: Cluster<'lab>,
     standby: Cluster<'lab>,
     backup: PathBuf,
@@ -148,7 +148,7 @@ struct Written {
 impl<'lab> Soak<'lab> {
     fn begin(lab: &'lab Lab, orders: Orders) -> Result<Soak<'lab>> {
         let archive = lab.archive("archive")?;
-        let weather = Weather::over(archive.path(), Conditions::default())?;
+        let storage = FailingStorage::over(archive.path(), Conditions::default())?;
         let key = Key::new(lab)?;
         let settings = lab
             .walden_settings(&archive)?
@@ -168,7 +168,7 @@ impl<'lab> Soak<'lab> {
             witness: Witness::of(&archive, &["--identity-file", &key.file]),
             key,
             archive,
-            weather,
+            storage,
             primary,
             standby,
             backup,
@@ -199,7 +199,7 @@ impl<'lab> Soak<'lab> {
             }
             std::thread::sleep(PAUSE);
         }
-        let (met, refused) = self.weather.met();
+        let (met, refused) = self.storage.met();
         self.tell(&format!("{met} opens in the archive, {refused} refused"));
         let counts = self.counts.iter();
         let counts: Vec<_> = counts
@@ -239,7 +239,7 @@ impl<'lab> Soak<'lab> {
     /// Checks all promises.
     fn check(&mut self) -> Result<()> {
         self.tell("checking");
-        self.weather.set(Conditions::default());
+        self.storage.set(Conditions::default());
         self.wait_for_connections(&self.primary)?;
         self.wait_for_connections(&self.standby)?;
         self.primary.sql(&format!(
@@ -294,10 +294,10 @@ impl<'lab> Soak<'lab> {
         let rough = Conditions::default()
             .delay(delay)
             .fail(50, self.random.u64(..));
-        self.weather.set(rough);
+        self.storage.set(rough);
         recovered.start()?;
         recovered.wait_until_promoted()?;
-        self.weather.set(Conditions::default());
+        self.storage.set(Conditions::default());
         ensure!(
             recovered.contents()? == *contents,
             "the recovered tables differ from the primary's"

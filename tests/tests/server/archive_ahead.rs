@@ -1,10 +1,12 @@
-//! Upload-ahead: the next files are on their way while the server waits for this one, and nothing else changes.
+//! Archiving ahead: the next files are on their way while the server waits for this one, and nothing else changes.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{ArchiveDir, Cluster, Conditions, Lab, Mark, Shutdown, Weather, scenario, wait_until};
+use lab::{
+    ArchiveDir, Cluster, Conditions, FailingStorage, Lab, Mark, Shutdown, scenario, wait_until,
+};
 use rustix::process::Signal;
 
 use crate::common::{SMALL_MB, primary_with};
@@ -65,7 +67,7 @@ fn a_backlog_is_archived_with_several_jobs_and_every_segment_is_acknowledged_onc
         lab.require_library("basic_archive")?;
         let (archive, other) = (lab.archive("archive")?, lab.archive("other")?);
         let (primary, segments) = backlog(lab, &archive, &JOBS.to_string())?;
-        let weather = Weather::over(other.path(), Conditions::default().stall())?;
+        let storage = FailingStorage::over(other.path(), Conditions::default().stall())?;
         primary.reload(|settings| {
             settings.set("walden.archive_libraries", "walden, basic_archive");
             settings.set("basic_archive.archive_directory", &other.text());
@@ -75,7 +77,7 @@ fn a_backlog_is_archived_with_several_jobs_and_every_segment_is_acknowledged_onc
             let acknowledged = primary.archiver("archived_count")?.parse::<usize>()?;
             Ok(archive.segments()?.len() >= acknowledged + JOBS)
         })?;
-        weather.set(Conditions::default());
+        storage.set(Conditions::default());
         primary.wait_until_archived()?;
         check_archived(lab, &primary, &archive, &segments)?;
         let ahead = primary.logged(Mark::default(), AHEAD)?.len();
@@ -131,7 +133,7 @@ fn what_is_on_its_way_survives_a_reload() -> Result<()> {
         let archive = lab.archive("archive")?;
         let (primary, segments) = backlog(lab, &archive, "4")?;
         let slow = Conditions::default().delay(Duration::from_millis(400));
-        let weather = Weather::over(archive.path(), slow)?;
+        let storage = FailingStorage::over(archive.path(), slow)?;
         archive_to(&primary, &archive)?;
         let archiver = primary.wait_for_process("archiver")?;
         for (stored, jobs) in [(1, "2"), (3, "8"), (5, "1"), (7, "4")] {
@@ -140,7 +142,7 @@ fn what_is_on_its_way_survives_a_reload() -> Result<()> {
             })?;
             primary.reload(|settings| settings.set("walden.archive_jobs", jobs))?;
         }
-        weather.set(Conditions::default());
+        storage.set(Conditions::default());
         primary.wait_until_archived()?;
         check_archived(lab, &primary, &archive, &segments)?;
         assert!(archiver.is_alive());
@@ -159,12 +161,12 @@ fn trouble_is_told_once_retried_inside_and_told_once_when_it_is_over() -> Result
         primary.reload(|settings| settings.set("walden.archive_timeout", "60s"))?;
         archive_to(&primary, &archive)?;
         primary.wait_until_archived()?;
-        let weather = Weather::over(archive.path(), Conditions::default().fail(1000, 1))?;
+        let storage = FailingStorage::over(archive.path(), Conditions::default().fail(1000, 1))?;
         let mark = primary.mark()?;
         let more = primary.write_segments(SEGMENTS + 1..=SEGMENTS + 6)?;
         primary.wait_for_log(mark, &["could not archive file", " yet: "])?;
-        wait_until("several tries", || Ok(weather.met().1 >= 8))?;
-        weather.set(Conditions::default());
+        wait_until("several tries", || Ok(storage.met().1 >= 8))?;
+        storage.set(Conditions::default());
         primary.wait_until_archived()?;
         check_archived(lab, &primary, &archive, &[segments, more].concat())?;
         let told = |words| Ok::<_, anyhow::Error>(primary.logged(mark, words)?.len());
@@ -183,14 +185,14 @@ fn a_stop_does_not_wait_for_an_archive_that_fails() -> Result<()> {
         primary.reload(|settings| settings.set("walden.archive_timeout", "10min"))?;
         archive_to(&primary, &archive)?;
         primary.wait_until_archived()?;
-        let weather = Weather::over(archive.path(), Conditions::default().fail(1000, 1))?;
+        let storage = FailingStorage::over(archive.path(), Conditions::default().fail(1000, 1))?;
         let mark = primary.mark()?;
         let more = primary.write_segments(SEGMENTS + 1..=SEGMENTS + 2)?;
         primary.wait_for_log(mark, &["could not archive file", " yet: "])?;
         primary.stop(Shutdown::Fast)?;
         let told = primary.logged(mark, &["could not archive file", "before the server stops"])?;
         assert!(!told.is_empty());
-        drop(weather);
+        drop(storage);
         primary.start()?;
         primary.wait_until_archived()?;
         check_archived(lab, &primary, &archive, &[segments, more].concat())
@@ -203,13 +205,13 @@ fn an_archiver_killed_with_files_ahead_loses_and_doubles_none() -> Result<()> {
         let archive = lab.archive("archive")?;
         let (primary, segments) = backlog(lab, &archive, "16")?;
         let slow = Conditions::default().delay(Duration::from_millis(50));
-        let weather = Weather::over(archive.path(), slow)?;
+        let storage = FailingStorage::over(archive.path(), slow)?;
         archive_to(&primary, &archive)?;
         wait_until("some to be archived", || Ok(archive.segments()?.len() >= 5))?;
         let ready = primary.ready()?.len();
         primary.wait_for_process("archiver")?.signal(Signal::KILL)?;
         assert!(ready > 1, "the backlog was over before the kill");
-        drop(weather);
+        drop(storage);
         primary.wait_until_archived()?;
         check_archived(lab, &primary, &archive, &segments)
     })

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    ArchiveDir, Cluster, Conditions, Lab, Lost, Mark, Process, Settings, Shutdown, Weather, run,
-    scenario, seed, wait_until, wal_file,
+    ArchiveDir, Cluster, Conditions, FailingStorage, Lab, Lost, Mark, Process, Settings, Shutdown,
+    run, scenario, seed, wait_until, wal_file,
 };
 use rustix::process::Signal;
 
@@ -126,11 +126,11 @@ fn a_slow_archive_is_looked_ahead_in_as_far_as_allowed() -> Result<()> {
         let recovered = recovery_to(lab, &lost.backup, telling(lab, &archive)?, "goal")?;
         let late = Duration::from_millis(200);
         let conditions = Conditions::default().delay(late);
-        let weather = Weather::over_files(archive.path(), is_segment, conditions)?;
+        let storage = FailingStorage::over_files(archive.path(), is_segment, conditions)?;
         let begun = Instant::now();
         must_recover(&recovered, &lost.contents)?;
         let took = begun.elapsed();
-        drop(weather);
+        drop(storage);
         let deepest = recovered.logged(Mark::default(), &["restored file", "8 at a time"])?;
         ensure!(!deepest.is_empty(), "it never looked ahead by 8");
         // One after the other, the segments alone take 12 s.
@@ -149,9 +149,9 @@ fn a_failing_archive_loses_nothing_that_was_to_be_fetched_ahead() -> Result<()> 
         let lost = primary.lose(45)?;
         let recovered = recovery_to(lab, &lost.backup, telling(lab, &archive)?, "goal")?;
         let conditions = Conditions::default().fail(300, seed);
-        let weather = Weather::over_files(archive.path(), is_segment, conditions)?;
+        let storage = FailingStorage::over_files(archive.path(), is_segment, conditions)?;
         must_recover(&recovered, &lost.contents)?;
-        let (met, refused) = weather.met();
+        let (met, refused) = storage.met();
         ensure!(refused > 0, "nothing failed of {met}");
         Ok(())
     })

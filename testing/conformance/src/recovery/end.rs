@@ -30,9 +30,9 @@ pub(crate) const PROMISES: &[Promise] = &[
 ];
 
 /// How often the server had the module told (ExecuteRecoveryCommand, xlogarchive.c, 15 to 18).
-fn told(cluster: &Cluster) -> Result<usize> {
-    let told = cluster.logged(Mark::default(), &["executing recovery_end_command"])?;
-    Ok(told.len())
+fn times(cluster: &Cluster) -> Result<usize> {
+    let times = cluster.logged(Mark::default(), &["executing recovery_end_command"])?;
+    Ok(times.len())
 }
 
 fn recovery_end_once(subject: &Subject, lab: &Lab) -> Result<Evidence> {
@@ -54,7 +54,7 @@ fn recovery_end_once(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         ));
     }
     anyhow::ensure!(
-        told(&standby)? == 0,
+        times(&standby)? == 0,
         "a restarted standby ended its recovery"
     );
     let (before, mark) = (archive.files()?, standby.mark()?);
@@ -75,7 +75,7 @@ fn recovery_end_once(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         "the promoted server did not stop",
     )?;
     must(standby.start(), "the promoted server did not start again")?;
-    let times = told(&standby)?;
+    let times = times(&standby)?;
     anyhow::ensure!(times == 1, "the server ended recovery {times} times");
     Ok(Evidence::Seen(
         "told once, at the promotion, without a warning; not when the standby or the promoted server was restarted"

@@ -1,4 +1,4 @@
-//! A small blocking HTTP client: the lab's own eyes on a store, beside the client under test.
+//! A small blocking HTTP client: the lab's own, beside the client under test.
 //!
 //! Guarantees that one question takes at most [`ANSWER_MAX`]. One connection each; plain HTTP on loopback only. May be
 //! used inside a runtime.

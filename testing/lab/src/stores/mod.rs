@@ -15,9 +15,9 @@
 //! [`Proxy`] stands between a client and a store, counts requests, and makes them late, or fail.
 
 mod daemon;
-mod eyes;
 mod gcs;
 mod http;
+mod inspector;
 mod make;
 mod ports;
 mod proxy;
@@ -34,11 +34,11 @@ use rustix::process::Signal;
 use crate::lab::Lab;
 use crate::wait::wait_until;
 use daemon::Daemon;
-use eyes::Eyes;
+use inspector::Inspector;
 use make::{AZURITE_ACCOUNT, AZURITE_KEY, METRICS_PORT, TLS_PORT, sockets};
 use ports::Port;
 
-pub use eyes::REGION;
+pub use inspector::REGION;
 pub use make::Make;
 pub use proxy::{Behaviour, Fault, Proxy, Request};
 pub use script::{Reply, Script, Step, Tokens};
@@ -213,7 +213,7 @@ impl<'lab> Store<'lab> {
     pub fn objects(&self) -> Result<Vec<(String, u64)>> {
         match &self.runs {
             Runs::Fake(fake) => Ok(fake.objects()),
-            Runs::Program(_) => self.eyes().objects(),
+            Runs::Program(_) => self.inspector().objects(),
         }
     }
 
@@ -225,7 +225,7 @@ impl<'lab> Store<'lab> {
     pub fn unfinished_uploads(&self) -> Result<Vec<String>> {
         match &self.runs {
             Runs::Fake(fake) => Ok(fake.unfinished_uploads()),
-            Runs::Program(_) => self.eyes().unfinished_uploads(),
+            Runs::Program(_) => self.inspector().unfinished_uploads(),
         }
     }
 
@@ -235,9 +235,9 @@ impl<'lab> Store<'lab> {
     ///
     /// When the store does not do so; only SeaweedFS removes a bucket that is not empty.
     pub fn empty(&self) -> Result<()> {
-        let eyes = self.eyes();
-        eyes.remove_all()?;
-        wait_until("an empty bucket", || Ok(eyes.prepare().is_ok()))
+        let inspector = self.inspector();
+        inspector.remove_all()?;
+        wait_until("an empty bucket", || Ok(inspector.prepare().is_ok()))
     }
 
     /// How many requests about the bucket have been answered since it was made, the lab's own included.
@@ -248,7 +248,7 @@ impl<'lab> Store<'lab> {
     pub fn requests(&self) -> Result<u64> {
         let port = self.ports.get(METRICS_PORT);
         let port = port.with_context(|| format!("{} counts no requests", self.make))?;
-        self.eyes().requests(port.number())
+        self.inspector().requests(port.number())
     }
 
     /// Stops it; clients are refused until [`Store::start_again`], and then what it has acknowledged is there. One that
@@ -288,7 +288,7 @@ impl<'lab> Store<'lab> {
             if let Some(daemon) = &mut *lock(running) {
                 daemon.ensure_alive()?;
             }
-            last = self.eyes().prepare().err();
+            last = self.inspector().prepare().err();
             Ok(last.is_none())
         })
         .with_context(|| match last {
@@ -328,8 +328,8 @@ impl<'lab> Store<'lab> {
         daemon.with_context(|| format!("{} does not run", self.make))
     }
 
-    fn eyes(&self) -> Eyes {
-        Eyes {
+    fn inspector(&self) -> Inspector {
+        Inspector {
             make: self.make,
             port: self.port(),
             bucket: self.bucket.clone(),

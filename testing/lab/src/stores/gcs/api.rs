@@ -16,7 +16,7 @@ use hyper::{HeaderMap, Method, Response, StatusCode};
 
 use super::objects::{Object, Objects, Refused};
 use super::text::{Date, decoded, escaped};
-use crate::stores::eyes::{elements, text};
+use crate::stores::inspector::{elements, text};
 use crate::stores::serve::{Body, full};
 
 /// The most names in one page of a list.

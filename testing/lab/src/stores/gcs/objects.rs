@@ -176,10 +176,10 @@ impl Objects {
     /// Uploads that are neither finished nor given up: key and name, and when they were begun; sorted.
     pub(super) fn uploads(&self) -> Vec<(&str, &str, SystemTime)> {
         let uploads = self.uploads.iter();
-        let told = uploads.map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload.begun));
-        let mut told: Vec<_> = told.collect();
-        told.sort_unstable();
-        told
+        let listed = uploads.map(|(id, upload)| (upload.key.as_str(), id.as_str(), upload.begun));
+        let mut listed: Vec<_> = listed.collect();
+        listed.sort_unstable();
+        listed
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use lab::{Conditions, Weather, wait_until};
+use lab::{Conditions, FailingStorage, wait_until};
 
 const DELAY: Duration = Duration::from_millis(300);
 
@@ -37,13 +37,13 @@ fn an_open_is_late_by_the_delay_and_ten_at_once_by_one_delay() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("file");
     fs::write(&file, "x")?;
-    let weather = Weather::over(dir.path(), Conditions::default().delay(DELAY))?;
+    let storage = FailingStorage::over(dir.path(), Conditions::default().delay(DELAY))?;
     let one = time_for(&[&file])?;
     assert!(one >= DELAY, "too early: {one:?}");
     let ten = time_for(&[file.as_path(); 10])?;
     assert!(ten >= DELAY && ten < DELAY * 5, "ten took {ten:?}");
-    assert_eq!(weather.met(), (11, 0));
-    // This process keeps the weather, and is not held by it.
+    assert_eq!(storage.met(), (11, 0));
+    // This process makes the trouble, and is not held by it.
     let begun = Instant::now();
     fs::read(&file)?;
     assert!(begun.elapsed() < DELAY);
@@ -60,7 +60,7 @@ fn the_same_seed_refuses_the_same_opens_and_another_seed_others() -> Result<()> 
         fs::write(file, "x")?;
     }
     let run = |seed| -> Result<Vec<bool>> {
-        let _weather = Weather::over(dir.path(), Conditions::default().fail(500, seed))?;
+        let _storage = FailingStorage::over(dir.path(), Conditions::default().fail(500, seed))?;
         let twice = names.iter().chain(&names);
         twice.map(|file| Ok(cat(file)?.wait()?.success())).collect()
     };
@@ -72,25 +72,25 @@ fn the_same_seed_refuses_the_same_opens_and_another_seed_others() -> Result<()> 
 }
 
 #[test]
-fn a_stall_holds_until_the_weather_changes_or_ends() -> Result<()> {
+fn a_stall_holds_until_the_conditions_change_or_end() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("file");
     fs::write(&file, "x")?;
     let stalled = Conditions::default().stall();
-    let weather = Weather::over(dir.path(), stalled)?;
+    let storage = FailingStorage::over(dir.path(), stalled)?;
     for is_dropped in [false, true] {
-        let (seen, _) = weather.met();
+        let (seen, _) = storage.met();
         let mut held = cat(&file)?;
-        wait_until("the open to be met", || Ok(weather.met().0 > seen))?;
+        wait_until("the open to be met", || Ok(storage.met().0 > seen))?;
         assert!(held.try_wait()?.is_none(), "it was not held");
         if is_dropped {
-            drop(weather);
+            drop(storage);
             assert!(held.wait()?.success());
             return Ok(());
         }
-        weather.set(Conditions::default());
+        storage.set(Conditions::default());
         assert!(held.wait()?.success());
-        weather.set(stalled);
+        storage.set(stalled);
     }
     Ok(())
 }
@@ -100,7 +100,7 @@ fn a_stall_that_is_to_end_ends_by_itself() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("file");
     fs::write(&file, "x")?;
-    let _weather = Weather::over(dir.path(), Conditions::default().stall_for(DELAY))?;
+    let _storage = FailingStorage::over(dir.path(), Conditions::default().stall_for(DELAY))?;
     let (first, second) = (time_for(&[&file, &file])?, time_for(&[&file])?);
     assert!(first > DELAY / 2 && second < DELAY, "{first:?}, {second:?}");
     Ok(())
@@ -113,12 +113,13 @@ fn only_files_that_are_asked_for_are_hit_and_files_without_a_name_can_be() -> Re
     fs::write(&hit, "x")?;
     fs::write(&spared, "x")?;
     let refuse_all = Conditions::default().fail(1000, 0);
-    let weather = Weather::over_files(dir.path(), |name| name == "hit", refuse_all)?;
+    let storage = FailingStorage::over_files(dir.path(), |name| name == "hit", refuse_all)?;
     assert!(!cat(&hit)?.wait()?.success());
     assert!(cat(&spared)?.wait()?.success());
-    drop(weather);
+    drop(storage);
 
-    let _weather = Weather::over_files(dir.path(), |name| name.starts_with('#'), refuse_all)?;
+    let _storage =
+        FailingStorage::over_files(dir.path(), |name| name.starts_with('#'), refuse_all)?;
     assert!(cat(&hit)?.wait()?.success());
     let open = "import os, sys; os.open(sys.argv[1], os.O_TMPFILE | os.O_RDWR)";
     let status = Command::new("python3")

@@ -1,4 +1,4 @@
-//! The lab's own look at a store, and its hands: what is in it, in the store's own protocol.
+//! The lab's own client of a store: what is in it, in the store's own protocol.
 //!
 //! Guarantees that what is told comes from the store itself, not from files behind its back, and over a connection
 //! that no proxy sees. Requests are signed by the `object_store` crate, whose other parts are not used here.
@@ -23,32 +23,32 @@ pub const REGION: &str = "us-east-1";
 const PROBE: &str = ".lab-probe";
 
 /// A signed view of one bucket or container.
-pub(super) struct Eyes {
+pub(super) struct Inspector {
     pub(super) make: Make,
     pub(super) port: u16,
     pub(super) bucket: String,
 }
 
-impl Eyes {
+impl Inspector {
     /// Creates the bucket or container unless it is there; then puts an object, reads it and removes it.
     pub(super) fn prepare(&self) -> Result<()> {
         let created = self.ask(Method::PUT, "", "restype=container", b"")?;
         let there = [StatusCode::CREATED, StatusCode::OK, StatusCode::CONFLICT];
-        ensure!(there.contains(&created.status()), "{}", told(&created));
+        ensure!(there.contains(&created.status()), "{}", described(&created));
         let contents = b"Does it take objects, and give them back?";
         let put = self.ask(Method::PUT, PROBE, "", contents)?;
-        ensure!(put.status().is_success(), "{}", told(&put));
+        ensure!(put.status().is_success(), "{}", described(&put));
         let got = self.ask(Method::GET, PROBE, "", b"")?;
-        ensure!(got.body().as_ref() == contents, "{}", told(&got));
+        ensure!(got.body().as_ref() == contents, "{}", described(&got));
         let removed = self.ask(Method::DELETE, PROBE, "", b"")?;
-        ensure!(removed.status().is_success(), "{}", told(&removed));
+        ensure!(removed.status().is_success(), "{}", described(&removed));
         Ok(())
     }
 
     /// Removes the bucket with all that is in it.
     pub(super) fn remove_all(&self) -> Result<()> {
         let removed = self.ask(Method::DELETE, "", "", b"")?;
-        ensure!(removed.status().is_success(), "{}", told(&removed));
+        ensure!(removed.status().is_success(), "{}", described(&removed));
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl Eyes {
             .headers_mut()
             .insert(HOST, format!("127.0.0.1:{port}").parse()?);
         let answer = http::ask(port, request)?;
-        ensure!(answer.status().is_success(), "{}", told(&answer));
+        ensure!(answer.status().is_success(), "{}", described(&answer));
         counted(&String::from_utf8_lossy(answer.body()), &self.bucket)
     }
 
@@ -97,7 +97,7 @@ impl Eyes {
             }
         } else {
             let answer = self.ask(Method::GET, "", "uploads=", b"")?;
-            ensure!(answer.status().is_success(), "{}", told(&answer));
+            ensure!(answer.status().is_success(), "{}", described(&answer));
             let page = String::from_utf8_lossy(answer.body()).into_owned();
             ensure!(
                 text(&page, "IsTruncated").as_deref() != Some("true"),
@@ -119,7 +119,7 @@ impl Eyes {
         let mut after = String::new();
         loop {
             let answer = self.ask(Method::GET, "", &format!("{list}{more}{after}"), b"")?;
-            ensure!(answer.status().is_success(), "{}", told(&answer));
+            ensure!(answer.status().is_success(), "{}", described(&answer));
             let page = String::from_utf8_lossy(answer.body()).into_owned();
             let token = text(&page, next).filter(|token| !token.is_empty());
             pages.push(page);
@@ -203,7 +203,7 @@ fn counted(metrics: &str, bucket: &str) -> Result<u64> {
     Ok(sum)
 }
 
-fn told(answer: &Response<Bytes>) -> String {
+fn described(answer: &Response<Bytes>) -> String {
     let body = String::from_utf8_lossy(answer.body());
     format!("it answered {}: {body}", answer.status())
 }

@@ -1,9 +1,9 @@
 //! Slow and failing storage under any program: opening a file in a directory takes long, or is refused.
 //!
 //! Guarantees that many can be late at once, each by its own delay, that the same seed refuses the same
-//! opens, and that all processes go on when the weather ends. Uses the permission events of fanotify(7), which
+//! opens, and that all processes go on when the trouble ends. Uses the permission events of fanotify(7), which
 //! need CAP_SYS_ADMIN. Leaves reading, writing and removing alone: a file that is open is not disturbed. Who
-//! keeps a weather is never held by it. Stalling one known process at one file is `stall.rs` of the
+//! makes the trouble is never held by it. Stalling one known process at one file is `stall.rs` of the
 //! conformance suite.
 
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use nix::sys::fanotify::{
 };
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// What happens to those who open a file. The default is fair weather: nothing.
+/// What happens to those who open a file. The default is sound storage: nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
     delay_min: Duration,
@@ -54,14 +54,14 @@ impl Conditions {
         self
     }
 
-    /// Every open waits until the weather changes.
+    /// Every open waits until the conditions change.
     #[must_use]
     pub fn stall(mut self) -> Conditions {
         self.stalled = true;
         self
     }
 
-    /// Every open waits until this much time has passed from now, whatever the weather does meanwhile.
+    /// Every open waits until this much time has passed from now, whatever the conditions are meanwhile.
     #[must_use]
     pub fn stall_for(mut self, length: Duration) -> Conditions {
         self.stalled_until = Some(Instant::now() + length);
@@ -82,15 +82,15 @@ impl Conditions {
     }
 }
 
-/// Bad weather over one directory. Dropped, all processes go on.
-pub struct Weather {
+/// Slow or failing storage: one directory. Dropped, all processes go on.
+pub struct FailingStorage {
     shared: Arc<Shared>,
-    keeper: Option<JoinHandle<()>>,
+    watcher: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     now: Mutex<Now>,
-    /// Wakes the keeper: the conditions have changed, or it is to end.
+    /// Wakes the watcher: the conditions have changed, or it is to end.
     wake: OwnedFd,
 }
 
@@ -112,27 +112,27 @@ impl Shared {
     }
 }
 
-impl Weather {
-    /// Weather over every file of a directory, and over the directory itself when it is opened to be listed.
+impl FailingStorage {
+    /// Trouble with every file of a directory, and with the directory itself when it is opened to be listed.
     ///
     /// # Errors
     ///
     /// Without CAP_SYS_ADMIN, or when the directory cannot be watched.
-    pub fn over(dir: &Path, conditions: Conditions) -> Result<Weather> {
-        Weather::over_files(dir, |_| true, conditions)
+    pub fn over(dir: &Path, conditions: Conditions) -> Result<FailingStorage> {
+        FailingStorage::over_files(dir, |_| true, conditions)
     }
 
-    /// Weather over the files whose name `is_hit` accepts, e.g. only WAL files. A file that has no name
+    /// Trouble with the files whose name `is_hit` accepts, e.g. only WAL files. A file that has no name
     /// (`O_TMPFILE`) is asked about as `#` and a number.
     ///
     /// # Errors
     ///
-    /// As [`Weather::over`].
+    /// As [`FailingStorage::over`].
     pub fn over_files(
         dir: &Path,
         is_hit: impl Fn(&str) -> bool + Send + 'static,
         conditions: Conditions,
-    ) -> Result<Weather> {
+    ) -> Result<FailingStorage> {
         let fanotify = Fanotify::init(
             InitFlags::FAN_CLASS_CONTENT
                 | InitFlags::FAN_CLOEXEC
@@ -156,20 +156,20 @@ impl Weather {
             }),
             wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
-        let mut keeper = Keeper {
+        let mut watcher = Watcher {
             shared: Arc::clone(&shared),
             fanotify,
             is_hit: Box::new(is_hit),
             counts: HashMap::new(),
             waiting: Vec::new(),
         };
-        let keeper = thread::Builder::new()
-            .name("weather".to_owned())
-            .spawn(move || keeper.run())
+        let watcher = thread::Builder::new()
+            .name("failing storage".to_owned())
+            .spawn(move || watcher.run())
             .context("could not start a thread")?;
-        Ok(Weather {
+        Ok(FailingStorage {
             shared,
-            keeper: Some(keeper),
+            watcher: Some(watcher),
         })
     }
 
@@ -187,13 +187,13 @@ impl Weather {
     }
 }
 
-impl Drop for Weather {
+impl Drop for FailingStorage {
     fn drop(&mut self) {
         self.shared.now().over = true;
         self.shared.wake();
-        if let Some(keeper) = self.keeper.take() {
-            // A keeper that panicked has closed its descriptor, which lets all processes go on, too.
-            let _ = keeper.join();
+        if let Some(watcher) = self.watcher.take() {
+            // A watcher that panicked has closed its descriptor, which lets all processes go on, too.
+            let _ = watcher.join();
         }
     }
 }
@@ -206,7 +206,7 @@ struct Waiting {
 }
 
 /// The thread that answers. When it ends, the kernel lets go all that still wait.
-struct Keeper {
+struct Watcher {
     shared: Arc<Shared>,
     fanotify: Fanotify,
     is_hit: Box<dyn Fn(&str) -> bool + Send>,
@@ -214,7 +214,7 @@ struct Keeper {
     waiting: Vec<Waiting>,
 }
 
-impl Keeper {
+impl Watcher {
     fn run(&mut self) {
         while self.wait() {
             let conditions = {
