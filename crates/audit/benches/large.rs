@@ -7,13 +7,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use archive::{Archive, Cancel, DirStore, Options};
 use audit::gather::Gathering;
-use audit::index::{Entries, Index, Subject};
+use audit::index::{Index, Subject};
 use audit::survey::Survey;
 use audit::targets::report;
 use audit::{Inventory, Report, Request};
@@ -21,22 +22,7 @@ use forge::{SEGMENT, Written};
 
 const OBJECTS: u64 = 100_000;
 
-/// What a piece of work took, and the highest resident memory meanwhile: all of it, and what it grew by.
-fn measured<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    // The peak begins anew (proc(5), "clear_refs").
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    let before = peak_mb();
-    let begun = Instant::now();
-    let done = work();
-    let (took, peak) = (begun.elapsed().as_secs_f64(), peak_mb());
-    println!(
-        "{what}: {took:.2} s, peak memory {peak:.1} MB, {:.1} MB more than before",
-        peak - before
-    );
-    done
-}
-
-/// The highest resident memory since it was last begun anew, in MB.
+/// The highest resident memory so far, in MB.
 fn peak_mb() -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -100,11 +86,6 @@ fn targets(archive: &Archive, path: &Path) -> u64 {
         place: archive.place(),
         system: None,
     };
-    let mut known = Entries::new();
-    let mut index = Index::open(path, &subject, &mut |name, entry| {
-        known.insert(name, entry);
-    })
-    .unwrap();
     let gathering = Gathering {
         archive,
         jobs: 0,
@@ -112,47 +93,90 @@ fn targets(archive: &Archive, path: &Path) -> u64 {
         read: &|_, _| (),
         cancel: &Cancel::new(),
     };
-    let gathered = gathering.update(known, Some(&mut index)).unwrap();
-    index.end().unwrap();
+    let mut gathered = gathering
+        .update(|known| {
+            let mut learn = |name, entry| known.learn(name, &entry);
+            Some(Index::open(path, &subject, &mut learn).unwrap())
+        })
+        .unwrap();
+    gathered.index.as_mut().unwrap().end().unwrap();
     let survey = Survey::of(archive.place(), None, gathered.entries);
     assert_eq!(report(&survey).timelines.len(), 1);
     gathered.read
 }
 
+type Work = fn(&Archive, &Path, u64);
+
+/// What is measured, each in a process of its own, as the commands are: what one leaves behind is not the next one's.
+const STEPS: [(&str, Work); 8] = [
+    ("listed", |archive, _, objects| {
+        let inventory = Inventory::take(archive, &mut |_| ()).unwrap();
+        assert_eq!(inventory.total.objects, objects);
+    }),
+    ("targets, without an index", |archive, dir, objects| {
+        assert_eq!(targets(archive, &dir.join("index")), objects);
+    }),
+    ("targets, with an index", |archive, dir, _| {
+        assert_eq!(targets(archive, &dir.join("index")), 0);
+    }),
+    ("verified with that index", |archive, dir, _| {
+        let report = verify(archive, 0, Some(&dir.join("index")));
+        assert_eq!(report.segments, 0);
+    }),
+    ("verified by 1 reader", |archive, _, objects| {
+        verify_all(archive, 1, None, objects);
+    }),
+    (
+        "verified by as many readers as processors",
+        |archive, _, objects| {
+            verify_all(archive, 0, None, objects);
+        },
+    ),
+    ("verified with --resume", |archive, dir, objects| {
+        verify_all(archive, 0, Some(&dir.join("state")), objects);
+    }),
+    ("verified once more", |archive, dir, _| {
+        let report = verify(archive, 0, Some(&dir.join("state")));
+        assert_eq!(report.segments, 0);
+    }),
+];
+
+fn verify_all(archive: &Archive, readers: usize, state: Option<&Path>, objects: u64) {
+    let report = verify(archive, readers, state);
+    assert_eq!(report.segments, objects);
+    // It is bound to no system, which is a note.
+    assert_eq!(report.worst(), Some(audit::Severity::Note));
+}
+
+/// One of the steps, on the archive that lies in a directory.
+fn step(name: &str, dir: &Path, objects: u64) {
+    let store = DirStore::open(&dir.join("archive")).unwrap();
+    let archive = Archive::with_store(Box::new(store), Options::default());
+    let (name, work) = STEPS.iter().find(|(it, _)| *it == name).unwrap();
+    let begun = Instant::now();
+    work(&archive, dir, objects);
+    let (took, peak) = (begun.elapsed().as_secs_f64(), peak_mb());
+    println!("{name}: {took:.2} s, peak memory {peak:.1} MB");
+}
+
 fn main() {
-    let given = std::env::args().skip(1).find_map(|it| it.parse().ok());
-    let objects = given.unwrap_or(OBJECTS);
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    if let [name, dir, objects] = given.as_slice() {
+        return step(name, Path::new(dir), objects.parse().unwrap());
+    }
+    let objects = given.iter().find_map(|it| it.parse().ok());
+    let objects: u64 = objects.unwrap_or(OBJECTS);
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("archive");
     fs::create_dir(&place).unwrap();
     make(&place, objects);
-    let store = DirStore::open(&place).unwrap();
-    let archive = Archive::with_store(Box::new(store), Options::default());
     println!("{objects} objects");
-
-    let inventory = measured("listed", || Inventory::take(&archive, &mut |_| ()).unwrap());
-    assert_eq!(inventory.total.objects, objects);
-    for (what, readers) in [
-        ("verified by 1 reader", 1),
-        ("verified by as many readers as processors", 0),
-    ] {
-        let report = measured(what, || verify(&archive, readers, None));
-        assert_eq!(report.segments, objects);
-        // It is bound to no system, which is a note.
-        assert_eq!(report.worst(), Some(audit::Severity::Note));
+    let own = std::env::current_exe().unwrap();
+    for (name, _) in STEPS {
+        let mut child = Command::new(&own);
+        child.arg(name).arg(dir.path()).arg(objects.to_string());
+        assert!(child.status().unwrap().success(), "{name}");
     }
-    let state = dir.path().join("state");
-    for (what, segments) in [
-        ("verified with --resume", objects),
-        ("verified once more", 0),
-    ] {
-        let report = measured(what, || verify(&archive, 0, Some(&state)));
-        assert_eq!(report.segments, segments);
-    }
-    println!("the index has {} bytes", state.metadata().unwrap().len());
-    let read = measured("targets with that index", || targets(&archive, &state));
-    assert_eq!(read, 0);
-    let index = dir.path().join("index");
-    let read = measured("targets without", || targets(&archive, &index));
-    assert_eq!(read, objects);
+    let index = dir.path().join("index").metadata().unwrap();
+    println!("the index has {} bytes", index.len());
 }

@@ -17,7 +17,7 @@ use wal::{
 use crate::inventory::Stamp;
 use crate::text;
 
-/// How many restore points, checkpoints, beginnings and ends of backups are kept of one segment, each.
+/// How many restore points, beginnings and ends of backups are kept of one segment, each.
 pub const NOTED_MAX: usize = 256;
 
 /// The end of a transaction: what a target time or transaction can stop at.
@@ -54,32 +54,12 @@ pub struct RestorePoint {
     pub at: Timestamp,
 }
 
-/// A checkpoint record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// LSN at which the record begins.
-    #[serde(with = "text::plain")]
-    pub lsn: Lsn,
-    /// Where replay from it begins.
-    #[serde(with = "text::plain")]
-    pub redo: Lsn,
-    /// When, by the server's clock; to the second.
-    #[serde(with = "text::maybe_timestamp")]
-    pub at: Option<Timestamp>,
-}
-
 /// The beginning of a timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beginning {
-    /// Where the record that says so begins.
-    #[serde(with = "text::plain")]
-    pub lsn: Lsn,
     /// The timeline from here on.
     #[serde(with = "text::timeline")]
     pub timeline: TimelineId,
-    /// The one up to here.
-    #[serde(with = "text::timeline")]
-    pub previous: TimelineId,
     /// When, by the server's clock, where the record tells it.
     #[serde(with = "text::maybe_timestamp")]
     pub at: Option<Timestamp>,
@@ -88,12 +68,6 @@ pub struct Beginning {
 /// The end of a base backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BackupEnd {
-    /// LSN at which the record begins.
-    #[serde(with = "text::plain")]
-    pub lsn: Lsn,
-    /// Where it ends: from here on the backup is consistent.
-    #[serde(with = "text::plain")]
-    pub end: Lsn,
     /// Where replay of the backup begins.
     #[serde(with = "text::plain")]
     pub start: Lsn,
@@ -176,18 +150,13 @@ pub struct SegmentFacts {
     pub start: Lsn,
     /// How long it is, in bytes.
     pub segment_bytes: u64,
-    /// How long the object is that holds it, in bytes.
-    pub stored_bytes: u64,
-    /// When it was stored, by the store's clock.
-    #[serde(with = "text::timestamp")]
-    pub stored: Timestamp,
+    /// How it is stored. In an index it stands beside the facts.
+    #[serde(skip)]
+    pub(crate) stamp: Stamp,
     /// The timeline of its first page.
     #[serde(with = "text::timeline")]
     pub first_timeline: TimelineId,
-    /// Where the first record begins that begins in it; `None` if none does.
-    #[serde(with = "text::maybe_lsn")]
-    pub first: Option<Lsn>,
-    /// Where the last record begins.
+    /// Where the last record begins that begins in it; `None` if none does.
     #[serde(with = "text::maybe_lsn")]
     pub last: Option<Lsn>,
     /// How WAL ends in the segment.
@@ -207,19 +176,21 @@ pub struct SegmentFacts {
     /// The record that goes over its end, once it is known along which line: then it is among the facts. Never in an index.
     #[serde(skip)]
     pub(crate) over: Option<Over>,
-    /// How many records begin in it.
-    pub records: u64,
     /// Commits and rollbacks.
     pub ends: Ends,
     /// Restore points, in order.
     pub restore_points: Vec<RestorePoint>,
-    /// Checkpoints, in order.
-    pub checkpoints: Vec<Checkpoint>,
+    /// The earliest time of a checkpoint, by the server's clock.
+    #[serde(with = "text::maybe_timestamp")]
+    pub first_checkpoint: Option<Timestamp>,
+    /// The latest time of a checkpoint.
+    #[serde(with = "text::maybe_timestamp")]
+    pub last_checkpoint: Option<Timestamp>,
     /// Timelines that begin here.
     pub beginnings: Vec<Beginning>,
     /// Ends of base backups.
     pub backup_ends: Vec<BackupEnd>,
-    /// How many of the last four did not fit [`NOTED_MAX`].
+    /// How many of the last three did not fit [`NOTED_MAX`].
     pub left_out: u64,
 }
 
@@ -244,8 +215,11 @@ pub(crate) enum Noted {
     Transaction(TransactionEnd),
     /// A restore point.
     RestorePoint(RestorePoint),
-    /// A checkpoint, and which timeline begins with it.
-    Checkpoint(Checkpoint, Option<Beginning>),
+    /// A checkpoint at this time, and which timeline begins with it.
+    Checkpoint(
+        #[serde(with = "text::maybe_timestamp")] Option<Timestamp>,
+        Option<Beginning>,
+    ),
     /// The end of a recovery, with which a timeline begins.
     EndOfRecovery(Beginning),
     /// The end of the base backup whose replay begins here.
@@ -269,9 +243,7 @@ impl Noted {
         }
         let (lsn, end) = (record.lsn, record.end);
         let begins = |timelines: wal::Timelines, at| Beginning {
-            lsn,
             timeline: timelines.this,
-            previous: timelines.previous,
             at,
         };
         let begins = |timelines: wal::Timelines, at| {
@@ -284,13 +256,10 @@ impl Noted {
             }
             Meaning::Checkpoint {
                 is_shutdown,
-                redo,
                 timelines,
                 at,
-            } => {
-                let beginning = begins(timelines, at).filter(|_| is_shutdown);
-                Noted::Checkpoint(Checkpoint { lsn, redo, at }, beginning)
-            }
+                ..
+            } => Noted::Checkpoint(at, begins(timelines, at).filter(|_| is_shutdown)),
             Meaning::EndOfRecovery { at, timelines } => {
                 Noted::EndOfRecovery(begins(timelines, Some(at))?)
             }
@@ -356,14 +325,25 @@ impl SegmentFacts {
     /// Those of a segment of which nothing but the header has been read.
     pub(crate) fn begin(name: SegmentName, header: &LongPageHeader) -> SegmentFacts {
         SegmentFacts {
-            name,
-            system: header.system,
-            start: header.address,
-            segment_bytes: header.segment_size.bytes(),
-            stored_bytes: 0,
-            stored: Timestamp(0),
             first_timeline: header.timeline,
-            first: None,
+            ..SegmentFacts::of(name, header.system, header.address, header.segment_size)
+        }
+    }
+
+    /// Those of a segment in which nothing is.
+    pub(crate) fn of(
+        name: SegmentName,
+        system: SystemIdentifier,
+        start: Lsn,
+        size: SegmentSize,
+    ) -> SegmentFacts {
+        SegmentFacts {
+            name,
+            system,
+            start,
+            segment_bytes: size.bytes(),
+            stamp: Stamp::default(),
+            first_timeline: name.timeline(),
             last: None,
             end: End::Full,
             following: Vec::new(),
@@ -372,10 +352,10 @@ impl SegmentFacts {
             goes_through: false,
             trail: None,
             over: None,
-            records: 0,
             ends: Ends::default(),
             restore_points: Vec::new(),
-            checkpoints: Vec::new(),
+            first_checkpoint: None,
+            last_checkpoint: None,
             beginnings: Vec::new(),
             backup_ends: Vec::new(),
             left_out: 0,
@@ -386,21 +366,21 @@ impl SegmentFacts {
     pub(crate) fn record(&mut self, record: &Record<'_>) -> Option<Timestamp> {
         let meaning = record.meaning();
         let noted = Noted::of(record, &meaning);
-        self.note(record.lsn, record.end, noted);
+        self.note(record.lsn, noted);
         time_of(&meaning)
     }
 
-    fn note(&mut self, lsn: Lsn, end: Lsn, noted: Option<Noted>) {
-        self.first.get_or_insert(lsn);
+    fn note(&mut self, lsn: Lsn, noted: Option<Noted>) {
         self.last = Some(lsn);
-        self.records += 1;
         match noted {
             Some(Noted::Transaction(end)) => self.ends.add(end),
             Some(Noted::RestorePoint(point)) => {
                 push(&mut self.restore_points, point, &mut self.left_out);
             }
-            Some(Noted::Checkpoint(checkpoint, beginning)) => {
-                push(&mut self.checkpoints, checkpoint, &mut self.left_out);
+            Some(Noted::Checkpoint(at, beginning)) => {
+                let first = self.first_checkpoint.into_iter().chain(at).min();
+                self.first_checkpoint = first;
+                self.last_checkpoint = self.last_checkpoint.max(at);
                 if let Some(beginning) = beginning {
                     push(&mut self.beginnings, beginning, &mut self.left_out);
                 }
@@ -410,12 +390,7 @@ impl SegmentFacts {
             }
             Some(Noted::BackupEnd(start)) => {
                 let latest = self.ends.latest;
-                let backup = BackupEnd {
-                    lsn,
-                    end,
-                    start,
-                    latest,
-                };
+                let backup = BackupEnd { start, latest };
                 push(&mut self.backup_ends, backup, &mut self.left_out);
             }
             None => {}
@@ -424,23 +399,18 @@ impl SegmentFacts {
 
     /// Takes the record that goes over the end, on a line that leads to where it ends, among the facts.
     pub(crate) fn take_over(&mut self, over: Over) {
-        self.note(over.lsn, over.end, over.noted.as_deref().cloned());
+        self.note(over.lsn, over.noted.as_deref().cloned());
         self.over = Some(over);
     }
 
-    /// How the segment ends, and how it is stored; gives back memory that is not needed, for there may be a million of these.
+    /// How the segment ends, and how it is stored.
     pub(crate) fn finish(&mut self, end: SegmentEnd, stamp: &Stamp) {
         self.end = match end {
             SegmentEnd::Full => End::Full,
             SegmentEnd::Switched(lsn) => End::Switched(lsn),
             SegmentEnd::Ended(lsn) => End::Ended(lsn),
         };
-        self.restore_points.shrink_to_fit();
-        self.checkpoints.shrink_to_fit();
-        self.beginnings.shrink_to_fit();
-        self.backup_ends.shrink_to_fit();
-        self.stored_bytes = stamp.bytes;
-        self.stored = Timestamp::from_system_time(stamp.time()).unwrap_or(Timestamp(0));
+        self.stamp = *stamp;
     }
 
     /// A segment behind this one, if it was looked at.
@@ -485,14 +455,9 @@ impl SegmentFacts {
     #[must_use]
     pub fn time(&self) -> Option<Timestamp> {
         let points = self.restore_points.iter().map(|point| Some(point.at));
-        let checkpoints = self.checkpoints.iter().map(|checkpoint| checkpoint.at);
         let beginnings = self.beginnings.iter().map(|beginning| beginning.at);
-        let ends = std::iter::once(self.ends.latest);
-        ends.chain(points)
-            .chain(checkpoints)
-            .chain(beginnings)
-            .max()
-            .flatten()
+        let ends = [self.ends.latest, self.last_checkpoint].into_iter();
+        ends.chain(points).chain(beginnings).max().flatten()
     }
 }
 

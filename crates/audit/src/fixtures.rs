@@ -11,7 +11,10 @@ use wal::{
 };
 
 use crate::backup_history::BackupHistory;
+use crate::entries::Entries;
 use crate::facts::{BackupEnd, Follower, RestorePoint, SegmentFacts, TransactionEnd};
+use crate::index::{Entry, What};
+use crate::inventory::{Inventory, Stamp};
 use crate::records::{Records, Seen, SeenKind};
 use crate::survey::{Backup, Survey};
 
@@ -34,10 +37,7 @@ pub(crate) fn segment(name: &str) -> Made {
         block_size: 8192,
     };
     Made {
-        facts: SegmentFacts {
-            stored_bytes: 1000,
-            ..SegmentFacts::begin(name, &header)
-        },
+        facts: SegmentFacts::begin(name, &header),
         records: Vec::new(),
     }
 }
@@ -62,10 +62,10 @@ impl SegmentFacts {
 
 impl Made {
     fn next(&mut self) -> (Lsn, Lsn) {
-        let lsn = Lsn(self.facts.start.0 + 40 + self.facts.records * RECORD_BYTES);
-        self.facts.first.get_or_insert(lsn);
+        let first = Lsn(self.facts.start.0 + 40);
+        let last = self.facts.last;
+        let lsn = last.map_or(first, |last| Lsn(last.0 + RECORD_BYTES));
         self.facts.last = Some(lsn);
-        self.facts.records += 1;
         (lsn, Lsn(lsn.0 + RECORD_BYTES))
     }
 
@@ -116,10 +116,8 @@ impl Made {
     }
 
     pub(crate) fn with_backup_end(mut self, start: u64) -> Made {
-        let (lsn, end) = self.push(SeenKind::Other);
+        self.push(SeenKind::Other);
         self.facts.backup_ends.push(BackupEnd {
-            lsn,
-            end,
             start: Lsn(start),
             latest: self.facts.ends.latest,
         });
@@ -127,8 +125,24 @@ impl Made {
     }
 }
 
+impl Entries {
+    /// Of an archive that has these files and no others.
+    pub(crate) fn made(all: impl IntoIterator<Item = (WalFileName, Entry)>) -> Entries {
+        let all: Vec<_> = all.into_iter().collect();
+        let mut inventory = Inventory::default();
+        for (file, entry) in &all {
+            inventory.put(*file, entry.stamp);
+        }
+        inventory.sort();
+        let mut entries = Entries::of(inventory.listing);
+        for (file, entry) in &all {
+            entries.learn(*file, entry);
+        }
+        entries
+    }
+}
+
 /// An archive, and the records in it.
-#[derive(Default)]
 pub(crate) struct World {
     pub(crate) survey: Survey,
     records: BTreeMap<SegmentName, Vec<Seen>>,
@@ -136,18 +150,29 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn of(segments: impl IntoIterator<Item = Made>) -> World {
-        let mut world = World::default();
-        world.survey.size = Some(SegmentSize::SMALLEST);
+        let (mut all, mut records) = (Vec::new(), BTreeMap::new());
         for made in segments {
-            world.records.insert(made.facts.name, made.records);
-            let facts = Box::new(made.facts);
-            world.survey.segments.insert(facts.name, facts);
+            records.insert(made.facts.name, made.records);
+            all.push(made.facts);
         }
-        let names: Vec<SegmentName> = world.survey.segments.keys().copied().collect();
-        for facts in world.survey.segments.values_mut() {
+        let names: Vec<SegmentName> = all.iter().map(|facts| facts.name).collect();
+        // Stored when the year 2000 began.
+        let stamp = Stamp {
+            bytes: 1000,
+            modified: 946_684_800_000_000_000,
+        };
+        for facts in &mut all {
             facts.follow_all(&names);
         }
-        world
+        let entries = all.into_iter().map(|facts| {
+            let file = WalFileName::Segment(facts.name);
+            let what = What::Segment(Box::new(facts));
+            (file, Entry { stamp, what })
+        });
+        World {
+            survey: Survey::of(String::new(), None, Entries::made(entries)),
+            records,
+        }
     }
 
     pub(crate) fn with_backup(mut self, timeline: u32, start: u64, stop: u64) -> World {

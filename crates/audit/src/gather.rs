@@ -1,17 +1,20 @@
 //! Facts of everything that an archive holds: what is new since the last time is read.
 //!
-//! Guarantees that memory is bounded but for the facts. What cannot be decoded is noted as such; an archive that cannot be asked
-//! is an error, never an archive that holds less. Partial segments are left out, because no recovery asks for them.
+//! Guarantees that memory is bounded but for what `entries` keeps. What cannot be decoded is noted as such; an archive that
+//! cannot be asked is an error, never an archive that holds less. Partial segments are left out, because no recovery asks for
+//! them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use archive::{Archive, Cancel, Error, ErrorKind};
 use wal::{SegmentSize, TimelineHistory, WalFileName};
 
+use crate::entries::Entries;
 use crate::facts::SegmentFacts;
-use crate::index::{Entries, Entry, Index, What};
-use crate::inventory::{Inventory, Stamps};
+use crate::index::{Entry, Index, What};
+use crate::inventory::{Inventory, Listing};
 use crate::lineage::Lineage;
 use crate::measure::{Voters, is_of_object, measure};
 use crate::scan::small::{self, Small};
@@ -38,44 +41,52 @@ pub struct Gathered {
     pub entries: Entries,
     /// How many files had to be read.
     pub read: u64,
+    /// The index, if there is one.
+    pub index: Option<Index>,
     /// Why not all of it is in the index, if so.
     pub not_kept: Option<std::io::Error>,
 }
 
 impl Gathering<'_> {
-    /// Brings up to date what is known, and adds what is new to the index.
+    /// Brings up to date what is known, and adds what is new to the index. Once the archive is listed, `open` opens that, if
+    /// there is one, and says what is in it.
     ///
     /// # Errors
     /// When the archive cannot be listed or read, or an identity is missing.
-    pub fn update(&self, known: Entries, index: Option<&mut Index>) -> Result<Gathered, Error> {
-        let mut inventory =
-            Inventory::take_with_stamps(self.archive, &mut |count| (self.listed)(count))?;
-        let stamps = inventory.stamps.take().unwrap_or_default();
+    pub fn update(
+        &self,
+        open: impl FnOnce(&mut Entries) -> Option<Index>,
+    ) -> Result<Gathered, Error> {
+        let inventory = Inventory::take(self.archive, &mut |count| (self.listed)(count))?;
+        let mut entries = Entries::of(inventory.listing.clone());
+        let index = open(&mut entries);
+        for partial in inventory.partials() {
+            entries.forget(&WalFileName::Partial(partial));
+        }
+        let listing: Arc<Listing> = inventory.listing.clone();
         let mut keeping = Keeping {
-            stamps: &stamps,
-            entries: known,
+            entries,
             index,
             not_kept: None,
         };
-        keeping.forget();
         if let Some(index) = &keeping.index {
             // If it cannot be, neither can the index.
             drop(index.folder());
         }
-        let texts: Vec<WalFileName> = small::names(&inventory)
-            .into_iter()
-            .filter(|name| !keeping.entries.contains_key(name))
-            .collect();
+        let is_unknown = |name: &WalFileName| keeping.entries.get(name).is_none();
+        let mut texts = small::names(&inventory);
+        let all_texts = texts.clone();
+        texts.retain(is_unknown);
         // How many segments are to be read shows once the histories are known.
         let (texts_read, so_far) = (texts.len() as u64, AtomicU64::new(0));
         let told = || (self.read)(so_far.fetch_add(1, Ordering::AcqRel) + 1, texts_read);
         let small = self.files().read(&texts, &told);
         keeping.texts(small)?;
-        let lineage = lineage(&keeping.entries);
+        let lineage = lineage(&all_texts, &keeping.entries);
         let size = self.size(&inventory, &keeping.entries)?;
         let order = Order::of(&inventory, &lineage, size);
-        let plan = to_read(&order, &stamps, &keeping.entries, &lineage);
-        let all = texts_read + plan.to_read.len() as u64;
+        let plan = to_read(&order, &listing, &keeping.entries, &lineage);
+        let all = texts_read + plan.to_read();
         let scan = Scan {
             expected: &Expected {
                 archive: self.archive,
@@ -85,11 +96,11 @@ impl Gathering<'_> {
             },
             order: &order,
             readers: self.jobs,
-            stamps: Some(&stamps),
+            stamps: Some(&listing),
             gone_after: 1,
             told: &|segments| (self.read)(texts_read + segments, all),
         };
-        let tally = scan.run(&plan.to_read, &mut |scanned| keeping.take(scanned));
+        let tally = scan.run(&plan, &mut |scanned| keeping.take(scanned));
         if let Some(failure) = tally.failure {
             return Err(failure);
         }
@@ -100,8 +111,9 @@ impl Gathering<'_> {
             ));
         }
         Ok(Gathered {
-            read: texts_read + plan.wanted,
+            read: texts_read + plan.wanted(),
             not_kept: keeping.not_kept,
+            index: keeping.index,
             entries: keeping.entries,
         })
     }
@@ -117,7 +129,7 @@ impl Gathering<'_> {
 
     /// How long segments are that do not say so: as one that is known, or else as the first one that can be asked.
     fn size(&self, inventory: &Inventory, entries: &Entries) -> Result<SegmentSize, Error> {
-        let known = entries.values().rev().find_map(|entry| match &entry.what {
+        let known = entries.all().rev().find_map(|(_, entry)| match entry.what {
             What::Segment(facts) => facts.size(),
             _ => None,
         });
@@ -129,10 +141,11 @@ impl Gathering<'_> {
 }
 
 /// The timeline history files that are known and can be read.
-fn lineage(entries: &Entries) -> Lineage {
+fn lineage(texts: &[WalFileName], entries: &Entries) -> Lineage {
     let mut lineage = Lineage::default();
-    for (name, entry) in entries {
-        if let (WalFileName::TimelineHistory(timeline), What::Text(text)) = (name, &entry.what)
+    for name in texts {
+        if let WalFileName::TimelineHistory(timeline) = name
+            && let Some(What::Text(text)) = entries.get(name)
             && let Ok(history) = TimelineHistory::parse(*timeline, text.as_bytes())
         {
             lineage.add(history);
@@ -141,25 +154,26 @@ fn lineage(entries: &Entries) -> Lineage {
     lineage
 }
 
-fn to_read(order: &Order<'_>, stamps: &Stamps, entries: &Entries, lineage: &Lineage) -> Plan {
-    let is_segment = |file: &&WalFileName| matches!(file, WalFileName::Segment(_));
-    let segments: Vec<WalFileName> = stamps.keys().filter(is_segment).copied().collect();
-    let known = |file: &WalFileName| match entries.get(file) {
-        None => Known::New,
-        Some(entry) => entry.known(lineage),
-    };
-    plan(order, &segments, Some((&known, stamps)))
+fn to_read<'a>(
+    order: &Order<'_>,
+    listing: &'a Listing,
+    entries: &Entries,
+    lineage: &Lineage,
+) -> Plan<'a> {
+    let is_segment = |file: &WalFileName| matches!(file, WalFileName::Segment(_));
+    let known = |file: &WalFileName| entries.known(file, lineage);
+    plan(order, listing, &is_segment, Some(&known))
 }
 
-impl Entry {
-    /// What a plan has to know of it. What these histories contradict is to be read again.
-    pub(crate) fn known(&self, lineage: &Lineage) -> Known {
-        match &self.what {
-            What::Segment(facts) if facts.fits(lineage) => {
+impl Entries {
+    /// What a plan has to know of a file. What these histories contradict is to be read again.
+    pub(crate) fn known(&self, file: &WalFileName, lineage: &Lineage) -> Known {
+        match self.get(file) {
+            Some(What::Segment(facts)) if facts.fits(lineage) => {
                 facts.outline().map_or(Known::New, Known::Read)
             }
-            What::Segment(_) | What::Unfit(_) => Known::New,
-            What::Unreadable(_) | What::Text(_) => Known::Unreadable,
+            None | Some(What::Segment(_) | What::Unfit(_)) => Known::New,
+            Some(What::Unreadable(_) | What::Text(_)) => Known::Unreadable,
         }
     }
 }
@@ -189,23 +203,13 @@ impl SegmentFacts {
 }
 
 /// What is learnt, on its way to where it stays.
-struct Keeping<'a> {
-    stamps: &'a Stamps,
+struct Keeping {
     entries: Entries,
-    index: Option<&'a mut Index>,
+    index: Option<Index>,
     not_kept: Option<std::io::Error>,
 }
 
-impl Keeping<'_> {
-    /// Forgets what is not true any more, of objects that have changed, and what is of no use here: partial segments.
-    fn forget(&mut self) {
-        let stamps = self.stamps;
-        self.entries.retain(|name, entry| {
-            let is_partial = matches!(name, WalFileName::Partial(_));
-            !is_partial && stamps.get(name) == Some(&entry.stamp)
-        });
-    }
-
+impl Keeping {
     fn texts(&mut self, small: BTreeMap<WalFileName, Small>) -> Result<(), Error> {
         for (name, small) in small {
             match small {
@@ -233,24 +237,21 @@ impl Keeping<'_> {
         if let Some(what) = scanned.known() {
             self.put(file, what);
         } else {
-            self.entries.remove(&file);
+            self.entries.forget(&file);
         }
     }
 
     fn put(&mut self, name: WalFileName, what: What) {
-        let Some(stamp) = self.stamps.get(&name) else {
+        let Some(stamp) = self.entries.listing().get(&name).copied() else {
             return;
         };
-        let entry = Entry {
-            stamp: *stamp,
-            what,
-        };
+        let entry = Entry { stamp, what };
         if self.not_kept.is_none()
             && let Some(index) = &mut self.index
         {
             self.not_kept = index.add(name, &entry).err();
         }
-        self.entries.insert(name, entry);
+        self.entries.learn(name, &entry);
     }
 }
 

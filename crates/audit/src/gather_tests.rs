@@ -6,7 +6,7 @@ use archive::{MemoryStore, Options, Store};
 use forge::{SEGMENT, Written};
 
 use super::*;
-use crate::facts::Follower;
+use crate::facts::{Follower, Noted};
 use crate::index::Subject;
 use crate::survey::Survey;
 use crate::verify::{Request, verify};
@@ -52,36 +52,55 @@ fn read(store: &MemoryStore, known: &Entries) -> (Entries, u64) {
         read: &|_, _| (),
         cancel: &Cancel::new(),
     };
-    let gathered = gathering.update(known.clone(), None).unwrap();
+    let gathered = gathering
+        .update(|entries| known_in(entries, known))
+        .unwrap();
     (gathered.entries, gathered.read)
+}
+
+/// What was known before, without an index.
+fn known_in(entries: &mut Entries, known: &Entries) -> Option<Index> {
+    for (name, entry) in known.all() {
+        entries.learn(name, &entry);
+    }
+    None
 }
 
 /// Reads what is there with what is known, which must be what is learnt without.
 #[track_caller]
 fn update(store: &MemoryStore, known: &Entries) -> Entries {
     let (index, _) = read(store, known);
-    assert_eq!(index, read(store, &Entries::new()).0);
+    assert_eq!(index, read(store, &Entries::default()).0);
     assert_eq!(read(store, &index).1, 0, "files were read again");
     index
 }
 
-fn facts<'a>(index: &'a Entries, name: &str) -> &'a SegmentFacts {
-    match &index[&name.parse().unwrap()].what {
+fn facts(index: &Entries, name: &str) -> Box<SegmentFacts> {
+    match index.get(&name.parse().unwrap()).unwrap() {
         What::Segment(facts) => facts,
         other => panic!("{other:?}"),
     }
 }
 
-/// How many transactions the records that begin in a segment commit, that over its end among them.
+/// How many transactions the records that begin in a segment commit, that over its end among them, on the line where that are
+/// most.
 fn commits(index: &Entries, name: &str) -> u64 {
     let survey = Survey::of("made".to_owned(), None, index.clone());
-    survey.segments[&name.parse().unwrap()].ends.commits
+    let lines: Vec<_> = survey
+        .timelines()
+        .into_iter()
+        .map(|it| survey.line(it))
+        .collect();
+    let runs = lines.iter().flat_map(|line| &line.runs);
+    let all = runs.flat_map(|run| (0..run.count()).filter_map(|at| run.facts(at)));
+    let own = all.filter(|facts| facts.name.to_string() == name);
+    own.map(|facts| facts.ends.commits).max().unwrap()
 }
 
 #[test]
 fn what_was_learnt_of_a_segment_that_is_gone_is_forgotten() {
     let store = stored(&wal(), 1);
-    let index = update(&store, &Entries::new());
+    let index = update(&store, &Entries::default());
     assert_eq!(commits(&index, &name(1, 5)), 1);
     // Where the record ends.
     assert!(store.remove(&name(1, 7)).unwrap());
@@ -96,13 +115,13 @@ fn what_was_learnt_of_a_segment_that_is_gone_is_forgotten() {
 fn a_record_over_several_segments_is_known_once_the_last_of_them_has_come() {
     let all = stored(&wal(), 1);
     let store = MemoryStore::new();
-    let mut index = Entries::new();
+    let mut index = Entries::default();
     for (name, bytes) in wal().segments(1) {
         store.overwrite(&name.to_string(), &bytes);
         index = update(&store, &index);
     }
     assert_eq!(commits(&index, &name(1, 5)), 1);
-    assert_eq!(index, read(&all, &Entries::new()).0);
+    assert_eq!(index, read(&all, &Entries::default()).0);
 }
 
 #[test]
@@ -120,13 +139,12 @@ fn a_segment_that_cannot_be_read_is_looked_for_on_the_timeline_that_left_there()
         store.overwrite(&name.to_string(), &bytes);
     }
     store.overwrite(&name(1, 6), &[1; SEGMENT]);
-    let index = update(&store, &Entries::new());
-    assert!(matches!(
-        index[&name(1, 6).parse().unwrap()].what,
-        What::Unreadable(_)
-    ));
-    assert_eq!(commits(&index, &name(1, 5)), 1);
+    let index = update(&store, &Entries::default());
+    let sixth = index.get(&name(1, 6).parse().unwrap());
+    assert!(matches!(sixth, Some(What::Unreadable(_))));
     let following = &facts(&index, &name(1, 5)).following;
+    let over = following[0].over.as_ref().unwrap();
+    assert!(matches!(over.noted.as_deref(), Some(Noted::Transaction(end)) if end.is_commit));
     let joined = |it: &Follower| (it.file.to_string(), it.problem.is_none());
     let following: Vec<_> = following.iter().map(joined).collect();
     assert_eq!(following, [(name(2, 6), true)]);
@@ -143,11 +161,10 @@ fn with_index(store: &MemoryStore, path: &Path, stop_after: u64) -> Result<Gathe
         place: archive.place(),
         system: None,
     };
-    let mut known = Entries::new();
-    let mut index = Index::open(path, &subject, &mut |name, entry| {
-        known.insert(name, entry);
-    })
-    .unwrap();
+    let open = |known: &mut Entries| {
+        let opened = Index::open(path, &subject, &mut |name, entry| known.learn(name, &entry));
+        Some(opened.unwrap())
+    };
     let gathering = Gathering {
         archive: &archive,
         jobs: 1,
@@ -159,8 +176,8 @@ fn with_index(store: &MemoryStore, path: &Path, stop_after: u64) -> Result<Gathe
         },
         cancel: &cancel,
     };
-    let gathered = gathering.update(known, Some(&mut index))?;
-    index.end().unwrap();
+    let mut gathered = gathering.update(open)?;
+    gathered.index.as_mut().unwrap().end().unwrap();
     Ok(gathered)
 }
 
@@ -174,7 +191,7 @@ fn what_was_interrupted_is_not_read_again() {
     let gathered = with_index(&store, &path, u64::MAX).unwrap();
     // The last one, and the one that it follows.
     assert_eq!(gathered.read, 2);
-    assert_eq!(gathered.entries, read(&store, &Entries::new()).0);
+    assert_eq!(gathered.entries, read(&store, &Entries::default()).0);
     assert_eq!(with_index(&store, &path, u64::MAX).unwrap().read, 0);
 }
 
@@ -193,7 +210,7 @@ fn what_an_audit_has_read_is_not_read_again_nor_the_other_way_round() {
     assert_eq!(verified(&path).segments, 4);
     let gathered = with_index(&store, &path, u64::MAX).unwrap();
     assert_eq!(gathered.read, 0);
-    assert_eq!(gathered.entries, read(&store, &Entries::new()).0);
+    assert_eq!(gathered.entries, read(&store, &Entries::default()).0);
     let path = dir.path().join("of a gathering");
     assert_eq!(with_index(&store, &path, u64::MAX).unwrap().read, 4);
     let report = verified(&path);
@@ -247,7 +264,7 @@ impl Store for Failing {
 #[test]
 fn what_keeps_one_object_from_being_read_and_is_not_its_own_fault_ends_all_of_it() {
     let inner = stored(&wal(), 1);
-    let known = read(&inner, &Entries::new()).0;
+    let known = read(&inner, &Entries::default()).0;
     let segment = name(1, 5);
     for number in 0..50 {
         let key = format!("{segment}.{number:08X}.backup");
@@ -279,7 +296,9 @@ fn what_keeps_one_object_from_being_read_and_is_not_its_own_fault_ends_all_of_it
             read: &|_, _| (),
             cancel: &Cancel::new(),
         };
-        let failed = gathering.update(known.clone(), None).unwrap_err();
+        let failed = gathering
+            .update(|entries| known_in(entries, &known))
+            .unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unusable);
         assert_eq!(opened.load(Ordering::Acquire), 1, "{has_backups}");
     }

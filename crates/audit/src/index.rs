@@ -7,7 +7,6 @@
 //! One JSON document a line: what it is of, then a file of the archive each, of which the last line counts; and at the end of
 //! each call how many there have been, so that a lost line is noticed. A file that changes is read again, whatever is lost.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -22,13 +21,10 @@ use crate::inventory::Stamp;
 use crate::text;
 
 /// Changes with the form of the lines.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// The longest line that is read: the facts of a segment with as much in it as is noted take less.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
-
-/// What is known of the files of an archive.
-pub type Entries = BTreeMap<WalFileName, Entry>;
 
 /// What is known of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -300,7 +296,7 @@ impl Index {
         }
         // What another call has added meanwhile to one that is of use stays.
         if !self.is_of_use && self.path.metadata().is_ok_and(|it| it.len() > 0) {
-            self.rewrite(&Entries::new())?;
+            self.rewrite(std::iter::empty())?;
         }
         let mut file = append_regular(&self.path)?;
         if file.metadata()?.len() == 0 {
@@ -352,7 +348,10 @@ impl Index {
     ///
     /// # Errors
     /// When it cannot be written; the one that was there before stays then.
-    pub fn rewrite(&self, entries: &Entries) -> std::io::Result<()> {
+    pub fn rewrite(
+        &self,
+        entries: impl Iterator<Item = (WalFileName, Entry)>,
+    ) -> std::io::Result<()> {
         // The file that is put there would take the place of a device, as "/dev/null" is one.
         if self.path.metadata().is_ok_and(|it| !it.is_file()) {
             return Err(std::io::Error::other("it is no regular file"));
@@ -361,10 +360,10 @@ impl Index {
         let staged = tempfile::NamedTempFile::new_in(folder)?;
         let mut to = BufWriter::new(staged);
         to.write_all(&self.subject.head()?)?;
-        let is_kept = |(_, entry): &(_, &Entry)| !matches!(entry.what, What::Unfit(_));
+        let is_kept = |(_, entry): &(_, Entry)| !matches!(entry.what, What::Unfit(_));
         let mut lines = 0_u64;
-        for (name, entry) in entries.iter().filter(is_kept) {
-            let name = *name;
+        for (name, entry) in entries.filter(is_kept) {
+            let entry = &entry;
             to.write_all(&in_a_line(&LineToWrite { name, entry })?)?;
             lines += 1;
         }

@@ -1,6 +1,10 @@
 //! An index that is cut off, lost in part, or another archive's never changes what is learnt.
 
+use std::collections::BTreeMap;
+
 use super::*;
+
+type Entries = BTreeMap<WalFileName, Entry>;
 
 fn subject() -> Subject {
     Subject {
@@ -65,7 +69,7 @@ fn an_index_is_read_as_it_was_written() {
     let (loaded, index) = load(&path, &subject()).unwrap();
     assert_eq!((loaded, index.damage()), (later.clone(), None));
     assert_eq!(index.lines(), 4);
-    index.rewrite(&later).unwrap();
+    index.rewrite(later.clone().into_iter()).unwrap();
     let (loaded, index) = load(&path, &subject()).unwrap();
     assert_eq!((loaded, index.lines()), (later, 3));
     Index::anew(&path, &subject()).end().unwrap();
@@ -124,7 +128,7 @@ fn what_is_no_regular_file_is_neither_read_nor_replaced() {
         assert!(matches!(unusable, Unusable::NoFile { .. }), "{unusable}");
     }
     let index = Index::anew(&socket, &subject());
-    index.rewrite(&entries()).unwrap_err();
+    index.rewrite(entries().into_iter()).unwrap_err();
     assert!(!socket.metadata().unwrap().is_file());
 }
 

@@ -1,17 +1,18 @@
-//! What an archive holds, by name: one listing, in memory that stays small for a million objects.
+//! What an archive holds, by name: one listing, some 40 bytes for each file.
 //!
 //! Guarantees that every object is counted, as a file of WAL or as something else. What is in the objects is left to
 //! `verify`, which timeline came from which to `lineage`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use archive::{Archive, Error, Found, Stored};
 use serde::{Deserialize, Serialize};
-use wal::{SegmentName, SegmentSize, TimelineId, WalFileName};
+use wal::{SegmentName, SegmentSize, TimelineId, Timestamp, WalFileName};
 
-use crate::positions::Positions;
+use crate::lineage::{Run, Runs};
 
 /// What the names of Walden's own files begin with.
 const OWN_PREFIX: &str = "walden.";
@@ -21,6 +22,9 @@ const FOREIGN_LISTED_MAX: usize = 100;
 
 /// After how many objects their number is told once more.
 const TOLD_EVERY: u64 = 256;
+
+/// No segment size has more segments to the middle eight digits of a name.
+const LOW_MAX: u32 = 4096;
 
 /// How many objects there are, and their bytes as stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,9 +45,7 @@ impl Tally {
 /// The files of one timeline.
 #[derive(Clone, Debug, Default)]
 pub struct TimelineFiles {
-    /// Segments of the timeline.
-    pub segments: Positions,
-    /// Number and size of those segments as stored.
+    /// Number of its segments, and their size as stored.
     pub stored: Tally,
     /// Partial segments of the timeline.
     pub partials: BTreeSet<SegmentName>,
@@ -56,7 +58,7 @@ pub struct TimelineFiles {
 impl TimelineFiles {
     /// Whether it has WAL.
     pub fn has_wal(&self) -> bool {
-        !self.segments.is_empty() || !self.partials.is_empty()
+        self.stored.objects > 0 || !self.partials.is_empty()
     }
 }
 
@@ -70,7 +72,7 @@ pub struct Foreign {
 }
 
 /// How an object is stored: another one under the same name has another stamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Its size as stored.
     pub bytes: u64,
@@ -78,8 +80,34 @@ pub struct Stamp {
     pub modified: u64,
 }
 
-/// The stamps of files.
-pub(crate) type Stamps = BTreeMap<WalFileName, Stamp>;
+/// The files of an archive in the order of their names, and how each is stored.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listing(Vec<(WalFileName, Stamp)>);
+
+impl Listing {
+    /// All of them.
+    pub(crate) fn all(&self) -> &[(WalFileName, Stamp)] {
+        &self.0
+    }
+
+    /// The place of a file in the order.
+    pub(crate) fn place(&self, file: &WalFileName) -> Option<usize> {
+        self.0.binary_search_by_key(file, |it| it.0).ok()
+    }
+
+    /// How a file is stored.
+    pub(crate) fn get(&self, file: &WalFileName) -> Option<&Stamp> {
+        self.0.get(self.place(file)?).map(|(_, stamp)| stamp)
+    }
+
+    /// Those of one timeline.
+    fn of(&self, timeline: TimelineId) -> &[(WalFileName, Stamp)] {
+        let from = self.0.partition_point(|it| it.0.timeline() < timeline);
+        let rest = self.0.get(from..).unwrap_or_default();
+        let count = rest.partition_point(|it| it.0.timeline() == timeline);
+        rest.get(..count).unwrap_or_default()
+    }
+}
 
 impl Stamp {
     fn of(stored: &Stored) -> Stamp {
@@ -91,9 +119,10 @@ impl Stamp {
         }
     }
 
-    /// When it was stored.
-    pub(crate) fn time(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_nanos(self.modified)
+    /// When it was stored, by the store's clock.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.modified);
+        Timestamp::from_system_time(time).unwrap_or(Timestamp(0))
     }
 }
 
@@ -120,8 +149,8 @@ pub struct Inventory {
     pub unreadable: Foreign,
     /// Segments that no segment size allows.
     pub impossible: Foreign,
-    /// How each file is stored, if that is asked for.
-    pub(crate) stamps: Option<Stamps>,
+    /// All files of WAL.
+    pub(crate) listing: Arc<Listing>,
 }
 
 impl Inventory {
@@ -130,27 +159,11 @@ impl Inventory {
     /// # Errors
     /// When the archive cannot be listed to its end.
     pub fn take(archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Inventory, Error> {
-        Inventory::default().taken(archive, told)
-    }
-
-    /// The same, with how each file is stored.
-    pub(crate) fn take_with_stamps(
-        archive: &Archive,
-        told: &mut dyn FnMut(u64),
-    ) -> Result<Inventory, Error> {
-        let inventory = Inventory {
-            stamps: Some(Stamps::new()),
-            ..Inventory::default()
-        };
-        inventory.taken(archive, told)
-    }
-
-    fn taken(self, archive: &Archive, told: &mut dyn FnMut(u64)) -> Result<Inventory, Error> {
-        let mut inventory = self;
+        let mut inventory = Inventory::default();
         let mut seen = 0_u64;
         archive.each(&mut |found| {
             match found {
-                Found::File(stored) => inventory.file(&stored),
+                Found::File(stored) => inventory.put(stored.name, Stamp::of(&stored)),
                 Found::Other(entry) => inventory.other(entry.key),
             }
             seen += 1;
@@ -159,6 +172,7 @@ impl Inventory {
             }
             ControlFlow::Continue(())
         })?;
+        inventory.sort();
         Ok(inventory)
     }
 
@@ -176,42 +190,43 @@ impl Inventory {
             if let Found::File(stored) = found
                 && wanted(&stored.name)
             {
-                self.file(&stored);
+                self.put(stored.name, Stamp::of(&stored));
             }
             ControlFlow::Continue(())
         })?;
+        self.sort();
         Ok(self.total.objects > before)
     }
 
-    /// That of files which somebody has listed.
+    /// That of files which have been listed.
     pub fn of(files: &[Stored]) -> Inventory {
         let mut inventory = Inventory::default();
         for stored in files {
-            inventory.file(stored);
+            inventory.put(stored.name, Stamp::of(stored));
         }
+        inventory.sort();
         inventory
     }
 
-    fn file(&mut self, stored: &Stored) {
-        self.total.add(stored.bytes);
-        if let Some(stamps) = &mut self.stamps {
-            stamps.insert(stored.name, Stamp::of(stored));
-        }
-        let files = self.timelines.entry(stored.name.timeline()).or_default();
-        match stored.name {
-            WalFileName::Segment(name) => {
-                if files.segments.insert(&name) {
-                    files.stored.add(stored.bytes);
-                } else {
-                    self.impossible.add(stored.key.clone());
-                }
-            }
+    /// Takes up a file; the listing is to be sorted afterwards.
+    pub(crate) fn put(&mut self, file: WalFileName, stamp: Stamp) {
+        self.total.add(stamp.bytes);
+        Arc::make_mut(&mut self.listing).0.push((file, stamp));
+        let files = self.timelines.entry(file.timeline()).or_default();
+        match file {
+            WalFileName::Segment(name) if is_possible(&name) => files.stored.add(stamp.bytes),
+            WalFileName::Segment(name) => self.impossible.add(name.to_string()),
             WalFileName::Partial(name) => drop(files.partials.insert(name)),
             WalFileName::TimelineHistory(_) => files.has_history = true,
             WalFileName::BackupHistory { segment, offset } => {
                 files.backups.insert((segment, offset));
             }
         }
+    }
+
+    pub(crate) fn sort(&mut self) {
+        let listing = Arc::make_mut(&mut self.listing);
+        listing.0.sort_unstable_by_key(|(file, _)| *file);
     }
 
     fn other(&mut self, key: String) {
@@ -221,16 +236,6 @@ impl Inventory {
         match archive::beside(&key) {
             Some(_) => self.unreadable.add(key),
             None => self.foreign.add(key),
-        }
-    }
-
-    /// Takes up a segment by its name.
-    pub(crate) fn take_name(&mut self, name: &WalFileName) {
-        let files = self.timelines.entry(name.timeline()).or_default();
-        match name {
-            WalFileName::Segment(name) => drop(files.segments.insert(name)),
-            WalFileName::Partial(name) => drop(files.partials.insert(*name)),
-            WalFileName::TimelineHistory(_) | WalFileName::BackupHistory { .. } => {}
         }
     }
 
@@ -265,13 +270,55 @@ impl Inventory {
             .collect()
     }
 
+    /// The segments of a timeline, in order.
+    pub(crate) fn segments(
+        &self,
+        timeline: TimelineId,
+    ) -> impl Iterator<Item = SegmentName> + Clone + '_ {
+        let files = self.listing.of(timeline).iter();
+        files.filter_map(|(file, _)| match file {
+            WalFileName::Segment(name) if is_possible(name) => Some(*name),
+            _ => None,
+        })
+    }
+
+    /// Where the segments of each timeline that has WAL follow one another, if they are of this size. Names that it does not
+    /// have are left out.
+    pub(crate) fn runs(&self, size: SegmentSize) -> Runs {
+        let with_wal = self.timelines.iter().filter(|(_, files)| files.has_wal());
+        with_wal
+            .map(|(timeline, _)| (*timeline, self.runs_of(*timeline, size)))
+            .collect()
+    }
+
+    pub(crate) fn runs_of(&self, timeline: TimelineId, size: SegmentSize) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        let names = self.segments(timeline);
+        for number in names.filter_map(|name| Some(name.number(size)?.0)) {
+            match runs.last_mut() {
+                Some(run) if *run.end() + 1 == number => *run = *run.start()..=number,
+                _ => runs.push(number..=number),
+            }
+        }
+        runs
+    }
+
+    /// The segments whose names those of this size do not have.
+    pub(crate) fn impossible(&self, size: SegmentSize) -> impl Iterator<Item = SegmentName> + '_ {
+        let all = self.timelines.keys().flat_map(|it| self.segments(*it));
+        all.filter(move |name| name.number(size).is_none())
+    }
+
     /// How long segments are as far as names tell: before the digits in the middle change, the last ones go up to what the
     /// size allows. Where they do not change it does not matter.
     pub(crate) fn likely_size(&self) -> SegmentSize {
-        let files = self.timelines.values();
-        let all = files.map(|files| &files.segments);
-        let (has_changed, last) = Positions::spread(all);
-        let per_log_id = (last + 1).next_power_of_two();
+        let (mut first, mut has_changed, mut highest) = (None, false, 0);
+        for name in self.timelines.keys().flat_map(|it| self.segments(*it)) {
+            let (high, low) = name.position();
+            has_changed |= *first.get_or_insert(high) != high;
+            highest = highest.max(u64::from(low));
+        }
+        let per_log_id = (highest + 1).next_power_of_two();
         let bytes = (1_u64 << 32) / per_log_id.max(4);
         let likely = SegmentSize::new(bytes).unwrap_or(SegmentSize::DEFAULT);
         if has_changed {
@@ -288,8 +335,7 @@ impl Inventory {
 
     /// Whether a segment is there.
     pub(crate) fn has_segment(&self, name: &SegmentName) -> bool {
-        let files = self.timelines.get(&name.timeline());
-        files.is_some_and(|files| files.segments.has(name))
+        is_possible(name) && self.listing.place(&WalFileName::Segment(*name)).is_some()
     }
 
     /// Whether a segment or timeline history file is there under its own name.
@@ -307,6 +353,11 @@ impl Inventory {
     }
 }
 
+/// Whether segments of any size have such a name.
+pub(crate) fn is_possible(name: &SegmentName) -> bool {
+    name.position().1 < LOW_MAX
+}
+
 impl Foreign {
     fn add(&mut self, name: String) {
         self.count += 1;
@@ -319,6 +370,7 @@ impl Foreign {
 #[cfg(test)]
 mod tests {
     use archive::{MemoryStore, Options};
+    use wal::SegmentNumber;
 
     use super::*;
 
@@ -369,7 +421,8 @@ mod tests {
         assert_eq!(inventory.unreadable.count, 3);
         assert_eq!(inventory.impossible.names, ["000000010000000000001000"]);
         let first = &inventory.timelines[&TimelineId::FIRST];
-        assert_eq!(first.segments.runs(SegmentSize::DEFAULT), [1..=3]);
+        let runs = inventory.runs(SegmentSize::DEFAULT);
+        assert_eq!(runs[&TimelineId::FIRST], [1..=3]);
         assert_eq!((first.partials.len(), first.backups.len()), (1, 1));
         assert_eq!(first.stored.objects, 3);
         let has = |name: &str| inventory.has_segment(&name.parse().unwrap());
@@ -377,5 +430,28 @@ mod tests {
         assert!(!has("000000010000000000000004"));
         let second = &inventory.timelines[&TimelineId::new(2).unwrap()];
         assert!(!second.has_wal() && second.has_history);
+    }
+
+    #[test]
+    fn runs_go_over_the_middle_digits_as_the_segment_size_says() {
+        let inventory = inventory(&[
+            "0000000100000002000000FF",
+            "000000010000000300000000",
+            "000000010000000300000001",
+            "000000010000000300000003",
+        ]);
+        let runs = |size| inventory.runs_of(TimelineId::FIRST, size);
+        assert_eq!(runs(SegmentSize::DEFAULT), [0x2FF..=0x301, 0x303..=0x303]);
+        let name = |number| SegmentName::new(TimelineId::FIRST, number, SegmentSize::DEFAULT);
+        assert!(inventory.has_segment(&name(SegmentNumber(0x300))));
+        assert!(!inventory.has_segment(&name(SegmentNumber(0x302))));
+        // With 1 MB there are 4096 to the middle digits.
+        let small = runs(SegmentSize::SMALLEST);
+        assert_eq!(small, [0x20FF..=0x20FF, 0x3000..=0x3001, 0x3003..=0x3003]);
+        let impossible: Vec<_> = inventory.impossible(SegmentSize::LARGEST).collect();
+        assert_eq!(impossible, [name(SegmentNumber(0x2FF))]);
+        assert_eq!(inventory.segments(TimelineId::FIRST).count(), 4);
+        // One that no size allows.
+        assert!(!inventory.has_segment(&"000000010000000200001000".parse().unwrap()));
     }
 }

@@ -4,6 +4,8 @@
 //! command.
 
 pub mod backup_history;
+mod chain;
+pub mod entries;
 pub mod facts;
 mod finding;
 #[cfg(test)]
@@ -15,7 +17,7 @@ pub mod line;
 mod lineage;
 pub mod map;
 mod measure;
-mod positions;
+mod packed;
 mod ranges;
 pub mod records;
 mod scan;
@@ -31,9 +33,8 @@ mod verify;
 
 pub use finding::{Finding, Findings, Kind, LISTED_MAX, Severity};
 pub use inventory::{Foreign, Inventory, Stamp, Tally, TimelineFiles, stops_recovery};
-pub use lineage::{Gap, Lineage, Runs, Stretch};
+pub use lineage::{Gap, Lineage, Run, Runs, Stretch};
 pub use measure::Measure;
-pub use positions::{Positions, Run};
 pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};
 pub use scan::READERS_MAX;
 pub use text::size;

@@ -4,11 +4,15 @@
 //! be read and one that does not follow the one before all end a run. Where WAL goes on behind them is a run of its own,
 //! which no recovery gets to from before; so is WAL in segments of another size.
 
-use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId};
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{End, Over, RestorePoint, SegmentFacts, TransactionEnd};
-use crate::lineage::Lineage;
+use crate::chain::{Brief, Piece, in_order};
+use crate::facts::{RestorePoint, SegmentFacts, TransactionEnd};
+use crate::lineage::name_of;
 use crate::survey::Survey;
 
 /// The WAL along a timeline.
@@ -24,13 +28,26 @@ pub struct Line<'a> {
     pub holes: Vec<Ended>,
 }
 
-/// Segments that follow one another.
+/// Segments that follow one another, all of one size; at least one.
 #[derive(Debug, Clone)]
 pub struct Run<'a> {
-    /// Segments of the run, oldest first; at least one.
-    pub segments: Vec<&'a SegmentFacts>,
+    survey: &'a Survey,
+    pieces: Vec<OnLine<'a>>,
+    /// Where its WAL ends.
+    until: Lsn,
     /// Why the run ends.
     pub ended: Ended,
+}
+
+/// A piece of a run.
+#[derive(Debug, Clone)]
+struct OnLine<'a> {
+    piece: Piece<'a>,
+    /// How many segments of the run come before it.
+    before: usize,
+    /// The last of its segments in which a record begins, and what holds of that on this line: what goes over its end depends on
+    /// the piece behind it.
+    last_begun: Option<(usize, Brief)>,
 }
 
 /// Why a run ends.
@@ -64,14 +81,14 @@ pub enum Ended {
 }
 
 /// How far a base backup can be recovered along a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Reach<'l, 'a> {
-    /// The WAL before that, as far as it is contiguous.
-    pub before: &'l [&'a SegmentFacts],
-    /// The WAL from the segment on where its replay begins.
-    pub segments: &'l [&'a SegmentFacts],
-    /// Which of these holds the end of the backup.
-    pub end_at: usize,
+    /// The WAL that it is recovered with, and what is before it.
+    pub(crate) run: &'l Run<'a>,
+    /// In which segment of the run its replay begins.
+    pub(crate) from: usize,
+    /// Which of them holds the end of the backup.
+    pub(crate) end_at: usize,
     /// Why it goes no further.
     pub ended: &'l Ended,
 }
@@ -98,36 +115,26 @@ impl Survey {
             holes: Vec::new(),
         };
         for era in self.eras(timeline) {
-            era.join(&mut line, &self.lineage);
+            line.join(era, self);
         }
         for run in &mut line.runs {
-            for facts in &mut run.segments {
-                if let Some(on_line) = self.on_lines.get(&(timeline, facts.name)) {
-                    *facts = on_line;
-                }
-            }
+            run.finish();
         }
         line
     }
 
     /// The WAL on a line, era by era.
     fn eras(&self, timeline: TimelineId) -> Vec<Era<'_>> {
-        let is_on_line = |name: &SegmentName, number: SegmentNumber, size| {
-            self.lineage.asked_for(timeline, number.0, size) == name.timeline()
-        };
-        let mut good: Vec<(SegmentSize, SegmentNumber, &SegmentFacts)> = self
-            .segments
-            .values()
-            .filter_map(|facts| {
-                let size = facts.size()?;
-                let number = facts.name.number(size)?;
-                is_on_line(&facts.name, number, size).then_some((size, number, &**facts))
-            })
-            .collect();
-        good.sort_by_key(|(_, _, facts)| (facts.start, facts.name));
+        let mut stretches = BTreeMap::new();
+        let on_line = self.chains.iter().filter_map(|chain| {
+            let line = stretches.entry(chain.size);
+            let line = line.or_insert_with(|| self.lineage.line(timeline, chain.size));
+            let own = line.iter().find(|it| it.timeline == chain.timeline)?;
+            Piece::within(chain, &own.segments)
+        });
         let mut eras: Vec<Era<'_>> = Vec::new();
-        for (size, number, facts) in good {
-            let place = (number, facts.name, Ok(facts));
+        for piece in in_order(on_line.collect()) {
+            let (size, place) = (piece.chain.size, (piece.numbers(), Ok(piece)));
             match eras.last_mut().filter(|era| era.size == size) {
                 Some(era) => era.places.push(place),
                 None => eras.push(Era {
@@ -137,129 +144,102 @@ impl Survey {
             }
         }
         if let (true, Some(size)) = (eras.is_empty(), self.size) {
-            eras.push(Era {
-                size,
-                places: Vec::new(),
-            });
+            let places = Vec::new();
+            eras.push(Era { size, places });
         }
         for (name, why) in &self.unreadable {
-            // How long one of these is nobody knows. It stands where its name says, in the first era that has WAL on both sides
+            // How long one of these is nothing tells. It stands where its name says, in the first era that has WAL on both sides
             // of it; where there is none it belongs to the latest.
             let at = eras.iter().position(|era| era.surrounds(name));
             let at = at.or(eras.len().checked_sub(1));
             if let Some(era) = at.and_then(|at| eras.get_mut(at))
                 && let Some(number) = name.number(era.size)
-                && is_on_line(name, number, era.size)
+                && self.lineage.asked_for(timeline, number.0, era.size) == name.timeline()
             {
-                era.places.push((number, *name, Err(why)));
+                era.places.push(((number.0, number.0), Err((*name, why))));
             }
         }
         eras
     }
 }
 
-/// Something in a place on a line: the segment, or why it cannot be read.
-type Place<'a> = (
-    SegmentNumber,
-    SegmentName,
-    Result<&'a SegmentFacts, &'a String>,
-);
+/// Segments in their places on a line, by the numbers of the first and the last; or why one cannot be read.
+type Place<'a> = ((u64, u64), Result<Piece<'a>, (SegmentName, &'a String)>);
 
-/// WAL in segments of one size: as long as nobody runs `pg_resetwal --wal-segsize`, all of it. No recovery leads from one era
+/// WAL in segments of one size: as long as `pg_resetwal --wal-segsize` is not run, all of it. No recovery leads from one era
 /// into the next.
 struct Era<'a> {
     size: SegmentSize,
     places: Vec<Place<'a>>,
 }
 
-impl<'a> Era<'a> {
-    /// Whether a name lies between those of the era. Asked before anything but good segments, in order, is in it.
+impl Era<'_> {
+    /// Whether a name lies between those of the era that can be read.
     fn surrounds(&self, name: &SegmentName) -> bool {
-        let good = |place: &&Place<'_>| place.2.is_ok();
-        let first = self.places.iter().find(good);
-        let last = self.places.iter().rev().find(good);
+        let good = || self.places.iter().filter(|place| place.1.is_ok());
+        let (first, last) = (good().next(), good().next_back());
         let Some(number) = name.number(self.size) else {
             return false;
         };
-        first.is_some_and(|(first, ..)| *first <= number)
-            && last.is_some_and(|(last, ..)| number <= *last)
+        first.is_some_and(|((first, _), _)| *first <= number.0)
+            && last.is_some_and(|((_, last), _)| number.0 <= *last)
     }
+}
 
-    /// Puts it behind what a line has already.
-    fn join(mut self, line: &mut Line<'a>, lineage: &Lineage) {
-        self.places
-            .sort_by_key(|(number, name, _)| (*number, *name));
-        let (size, timeline) = (self.size, line.timeline);
-        let name_of = |number: SegmentNumber| {
-            let timeline = lineage.asked_for(timeline, number.0, size);
-            SegmentName::new(timeline, number, size)
+impl<'a> Line<'a> {
+    /// Puts an era behind what the line has already.
+    fn join(&mut self, mut era: Era<'a>, survey: &'a Survey) {
+        era.places.sort_by_key(|(numbers, _)| *numbers);
+        let (size, timeline) = (era.size, self.timeline);
+        let name_of = |number| {
+            name_of(
+                survey.lineage.asked_for(timeline, number, size),
+                number,
+                size,
+            )
         };
-        let mut before: Option<SegmentNumber> = None;
-        for (number, name, found) in self.places {
-            let expected = before.map(|before| SegmentNumber(before.0 + 1));
-            if let Some(expected) = expected.filter(|expected| *expected < number) {
-                line.end(Ended::Missing {
+        let mut expected: Option<u64> = None;
+        for ((first, last), found) in era.places {
+            if let Some(expected) = expected.filter(|expected| *expected < first) {
+                self.end(Ended::Missing {
                     first: name_of(expected),
-                    last: name_of(SegmentNumber(number.0 - 1)),
-                    count: number.0 - expected.0,
+                    last: name_of(first - 1),
+                    count: first - expected,
                 });
             }
-            before = Some(number);
+            expected = Some(last + 1);
             match found {
-                Ok(facts) => line.push(facts),
-                Err(why) => line.end(Ended::Unreadable {
+                Ok(piece) => self.push(piece, survey),
+                Err((name, why)) => self.end(Ended::Unreadable {
                     name,
                     why: why.clone(),
                 }),
             }
         }
     }
-}
 
-impl<'a> Line<'a> {
-    /// The record that begins in a segment of a run, this one of its segments, and goes over its end, if it ends in the run.
-    pub(crate) fn over(segments: &[&'a SegmentFacts], at: usize) -> Option<&'a Over> {
-        let here = segments.get(at).filter(|facts| !facts.goes_through)?;
-        let behind = segments.get(at + 1..)?;
-        let before = std::iter::once(here).chain(behind);
-        for (before, next) in before.zip(behind) {
-            let over = &before.follower(&next.name)?.over;
-            if over.is_some() || !next.goes_through {
-                return over.as_ref();
-            }
-        }
-        None
-    }
-
-    fn push(&mut self, facts: &'a SegmentFacts) {
-        let name = facts.name;
-        let is_of_size = |run: &&mut Run<'_>| {
-            let last = run.segments.last();
-            last.is_some_and(|last| last.segment_bytes == facts.segment_bytes)
+    fn push(&mut self, piece: Piece<'a>, survey: &'a Survey) {
+        let name = piece.first();
+        let goes_on = |run: &&mut Run<'_>| {
+            let last = run.pieces.last();
+            let is_of_size = last.is_some_and(|last| last.piece.chain.size == piece.chain.size);
+            run.ended == Ended::Archive && is_of_size
         };
-        if let Some(run) = self
-            .runs
-            .last_mut()
-            .filter(|run| run.ended == Ended::Archive)
-            .filter(is_of_size)
-        {
-            let last = run.segments.last();
-            let why = last.and_then(|last| match last.end {
-                End::Ended(lsn) => Some(format!("WAL ends at {lsn} before it")),
-                End::Full | End::Switched(_) => match last.follower(&name) {
-                    Some(follower) => follower.problem.as_ref().map(|it| it.why.clone()),
-                    None => Some("it was not compared with the one before it".to_owned()),
-                },
-            });
-            match why {
-                None => return run.segments.push(facts),
+        if let Some(run) = self.runs.last_mut().filter(goes_on) {
+            let last = run.plain(run.count() - 1);
+            match last.and_then(|last| last.is_left(&name)) {
+                None => return run.push(piece),
                 Some(why) => self.end(Ended::Broken { name, why }),
             }
         }
-        self.runs.push(Run {
-            segments: vec![facts],
+        let mut run = Run {
+            survey,
+            pieces: Vec::new(),
+            until: Lsn(0),
             ended: Ended::Archive,
-        });
+        };
+        run.push(piece);
+        self.runs.push(run);
     }
 
     fn end(&mut self, ended: Ended) {
@@ -298,29 +278,22 @@ impl<'a> Line<'a> {
         if !is_on_line {
             return Err(NoReach::OtherTimeline);
         }
-        let after = self.runs.partition_point(|run| {
-            run.segments
-                .first()
-                .is_some_and(|first| first.start <= backup.start)
-        });
+        let after = self
+            .runs
+            .partition_point(|run| run.start(0) <= backup.start);
         let run = after.checked_sub(1).and_then(|at| self.runs.get(at));
         let run = run.ok_or(NoReach::StartMissing)?;
-        let at = holding(&run.segments, backup.start).ok_or(NoReach::StartMissing)?;
-        let (before, segments) = run
-            .segments
-            .split_at_checked(at)
-            .ok_or(NoReach::StartMissing)?;
+        let from = run.holding(backup.start).ok_or(NoReach::StartMissing)?;
         // The record that ends the backup begins before the place where it is consistent.
         let last = Lsn(backup.stop.0.saturating_sub(1));
-        let end_at = holding(segments, last).filter(|at| {
-            segments
-                .get(*at)
-                .is_some_and(|facts| backup.stop <= facts.wal_end())
+        let end_at = run.holding(last).filter(|at| {
+            let facts = run.plain(*at);
+            *at >= from && facts.is_some_and(|facts| backup.stop <= facts.wal_end())
         });
         match end_at {
             Some(end_at) => Ok(Reach {
-                before,
-                segments,
+                run,
+                from,
                 end_at,
                 ended: &run.ended,
             }),
@@ -329,18 +302,136 @@ impl<'a> Line<'a> {
     }
 
     /// The restore points along the line, in order.
-    pub fn restore_points(&self) -> impl Iterator<Item = &'a RestorePoint> + '_ {
-        let segments = self.runs.iter().flat_map(|run| run.segments.iter());
-        segments.flat_map(|facts| facts.restore_points.iter())
+    #[must_use]
+    pub fn restore_points(&self) -> Vec<RestorePoint> {
+        let of_run = |run: &'_ Run<'a>| {
+            let with_points = (0..run.count()).filter(|at| run.may_have_points(*at));
+            let facts = with_points.filter_map(|at| run.facts(at));
+            facts
+                .flat_map(|facts| facts.restore_points)
+                .collect::<Vec<_>>()
+        };
+        self.runs.iter().flat_map(of_run).collect()
     }
 }
 
-/// Which of these contiguous segments holds a place.
-fn holding(segments: &[&SegmentFacts], place: Lsn) -> Option<usize> {
-    let first = segments.first()?;
-    let into = place.0.checked_sub(first.start.0)?;
-    let at = usize::try_from(into / first.segment_bytes.max(1)).ok()?;
-    (at < segments.len()).then_some(at)
+impl<'a> Run<'a> {
+    /// How many segments it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let last = self.pieces.last();
+        last.map_or(0, |last| last.before + last.piece.count())
+    }
+
+    fn push(&mut self, piece: Piece<'a>) {
+        self.pieces.push(OnLine {
+            before: self.count(),
+            piece,
+            last_begun: None,
+        });
+    }
+
+    /// Finds out what depends on the line.
+    fn finish(&mut self) {
+        let last = self.plain(self.count().saturating_sub(1));
+        self.until = last.map(|last| last.wal_end()).unwrap_or_default();
+        let last_begun = |it: &OnLine<'_>| {
+            let mut all = (it.before..it.before + it.piece.count()).rev();
+            let (at, _) = all.find_map(|at| {
+                let facts = self.plain(at)?;
+                (!facts.goes_through).then_some((at, facts))
+            })?;
+            Some((at, Brief::of(&self.facts(at)?.ends)))
+        };
+        let found: Vec<_> = self.pieces.iter().map(last_begun).collect();
+        for (it, found) in self.pieces.iter_mut().zip(found) {
+            it.last_begun = found;
+        }
+    }
+
+    /// The piece that has a segment, and which it is in its chain.
+    fn find(&self, at: usize) -> Option<(&OnLine<'a>, usize)> {
+        let behind = self.pieces.partition_point(|it| it.before <= at);
+        let found = self.pieces.get(behind.checked_sub(1)?)?;
+        let into = found.piece.part.0 + (at - found.before);
+        (into < found.piece.part.1).then_some((found, into))
+    }
+
+    /// The name of a segment.
+    pub(crate) fn name(&self, at: usize) -> Option<SegmentName> {
+        let (it, into) = self.find(at)?;
+        Some(it.piece.chain.name(into))
+    }
+
+    /// Where a segment begins; one that the run does not have, nowhere.
+    pub(crate) fn start(&self, at: usize) -> Lsn {
+        let found = self.find(at);
+        found.map_or(Lsn(u64::MAX), |(it, into)| it.piece.chain.start(into))
+    }
+
+    /// How long its segments are.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        let first = self.pieces.first();
+        first.map_or(1, |it| it.piece.chain.size.bytes())
+    }
+
+    /// Its segments that are a timeline's own.
+    pub(crate) fn of(&self, timeline: TimelineId) -> Range<usize> {
+        let own = |it: &&OnLine<'_>| it.piece.chain.timeline == timeline;
+        let first = self.pieces.iter().find(own).map_or(0, |it| it.before);
+        let last = self.pieces.iter().rfind(own);
+        first..last.map_or(0, |it| it.before + it.piece.count())
+    }
+
+    fn plain(&self, at: usize) -> Option<Box<SegmentFacts>> {
+        self.survey.facts(&self.name(at)?)
+    }
+
+    /// What is in a segment, with the record that goes over its end if that ends in the run.
+    pub(crate) fn facts(&self, at: usize) -> Option<Box<SegmentFacts>> {
+        let mut facts = self.plain(at)?;
+        let mut last = Some(facts.clone()).filter(|facts| !facts.goes_through);
+        let mut next = at + 1;
+        while let (Some(before), Some(name)) = (last.take(), self.name(next)) {
+            let over = before.follower(&name).and_then(|it| it.over.clone());
+            if let Some(over) = over {
+                facts.take_over(over);
+            } else {
+                last = self.plain(next).filter(|next| next.goes_through);
+            }
+            next += 1;
+        }
+        Some(facts)
+    }
+
+    /// What tells whether there is anything in a segment.
+    pub(crate) fn brief(&self, at: usize) -> Option<Brief> {
+        let (it, into) = self.find(at)?;
+        match it.last_begun {
+            Some((last, brief)) if last == at => Some(brief),
+            _ => it.piece.chain.briefs.get(into).copied(),
+        }
+    }
+
+    /// Whether a segment may hold a restore point.
+    pub(crate) fn may_have_points(&self, at: usize) -> bool {
+        self.find(at).is_some_and(|(it, into)| {
+            let is_last = it.last_begun.is_some_and(|(last, _)| last == at);
+            is_last || it.piece.chain.points.contains(&into)
+        })
+    }
+
+    /// The latest end of a transaction in some segments.
+    fn latest(&self, range: Range<usize>) -> Option<wal::Timestamp> {
+        range.filter_map(|at| self.brief(at)?.latest()).max()
+    }
+
+    /// Which segment holds a place.
+    fn holding(&self, place: Lsn) -> Option<usize> {
+        let into = place.0.checked_sub(self.start(0).0)?;
+        let at = usize::try_from(into / self.segment_bytes()).ok()?;
+        (at < self.count()).then_some(at)
+    }
 }
 
 impl Ended {
@@ -355,14 +446,11 @@ impl Ended {
     }
 }
 
-impl<'a> Reach<'_, 'a> {
+impl Reach<'_, '_> {
     /// LSN at which WAL ends.
     #[must_use]
     pub fn until(&self) -> Lsn {
-        self.segments
-            .last()
-            .map(|facts| facts.wal_end())
-            .unwrap_or_default()
+        self.run.until
     }
 
     /// The target times that a recovery can stop at, all of the first segment taken for part of the backup: from the first,
@@ -373,39 +461,38 @@ impl<'a> Reach<'_, 'a> {
         &self,
         backup: &BackupHistory,
     ) -> (Option<wal::Timestamp>, Option<wal::Timestamp>) {
-        let latest = |segments: &[&SegmentFacts]| {
-            segments.iter().filter_map(|facts| facts.ends.latest).max()
-        };
-        let during = self.segments.get(..self.end_at).unwrap_or_default();
-        let end = self.segments.get(self.end_at).and_then(|facts| {
-            let end = facts
-                .backup_ends
-                .iter()
-                .find(|end| end.start == backup.start);
+        let end = self.run.facts(self.end_at).and_then(|facts| {
+            let mut ends = facts.backup_ends.iter();
+            let end = ends.find(|end| end.start == backup.start);
             end.map_or(facts.ends.latest, |end| end.latest)
         });
-        (latest(during).max(end), latest(self.segments))
+        let during = self.run.latest(self.from..self.end_at);
+        let all = self.run.latest(self.from..self.run.count());
+        (during.max(end), all)
     }
 
     /// Whether the WAL of it has this place.
     #[must_use]
     pub fn has(&self, place: Lsn) -> bool {
-        self.segments
-            .first()
-            .is_some_and(|first| first.start <= place)
-            && place <= self.until()
+        self.run.start(self.from) <= place && place <= self.until()
     }
 
     /// The last end of a transaction before a segment; it may be one from before the backup.
     pub(crate) fn end_before(&self, at: usize, commits_only: bool) -> Option<TransactionEnd> {
-        let replayed = self.segments.get(..at)?;
-        let mut before = self.before.iter().chain(replayed).rev();
-        before.find_map(|facts| {
+        let ends = |at: usize| self.run.brief(at)?.latest().and(self.run.facts(at));
+        (0..at).rev().filter_map(ends).find_map(|facts| {
             if commits_only {
                 facts.ends.last_commit
             } else {
                 facts.ends.last
             }
         })
+    }
+
+    /// The first end of a transaction behind a segment.
+    pub(crate) fn end_behind(&self, at: usize) -> Option<TransactionEnd> {
+        let ends = |at: usize| self.run.brief(at)?.latest().and(self.run.facts(at));
+        let mut behind = (at + 1..self.run.count()).filter_map(ends);
+        behind.find_map(|facts| facts.ends.first)
     }
 }

@@ -4,10 +4,12 @@
 //! oldest segments of all timelines, and never out of the middle. Reading timeline history files is left to the caller.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use wal::{Lsn, SegmentName, SegmentNumber, SegmentSize, TimelineHistory, TimelineId};
 
-use crate::positions::{Run, gaps};
+/// Segments that follow one another without a gap, by their numbers.
+pub type Run = RangeInclusive<u64>;
 
 /// The timeline history files that could be read.
 #[derive(Clone, Debug, Default)]
@@ -196,6 +198,33 @@ fn add(holes: &mut Holes, gap: &Gap) {
     }
 }
 
+/// The gaps between runs, within `range`.
+pub(crate) fn gaps(runs: &[Run], range: Run) -> Vec<Run> {
+    let mut gaps = Vec::new();
+    let mut next = *range.start();
+    for run in runs {
+        if *run.end() < next {
+            continue;
+        }
+        if *run.start() > *range.end() {
+            break;
+        }
+        if *run.start() > next {
+            gaps.push(next..=*run.start() - 1);
+        }
+        next = run.end().saturating_add(1);
+    }
+    if next <= *range.end() {
+        gaps.push(next..=*range.end());
+    }
+    gaps
+}
+
+/// The name of a segment by its number.
+pub(crate) fn name_of(timeline: TimelineId, number: u64, size: SegmentSize) -> SegmentName {
+    SegmentName::new(timeline, SegmentNumber(number), size)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,5 +302,13 @@ mod tests {
         let lineage = lineage(&[(2, "1\t0/9000028\tx\n"), (3, "1\t0/7000028\tx\n")]);
         let of: &[(u32, &[Run])] = &[(1, &[1..=3, 5..=8]), (2, &[9..=9]), (3, &[7..=7])];
         assert_eq!(holes(&lineage, of), [(1, 4..=4)]);
+    }
+
+    #[test]
+    fn gaps_are_what_no_run_covers() {
+        assert_eq!(gaps(&[3..=4, 7..=7], 1..=9), [1..=2, 5..=6, 8..=9]);
+        assert_eq!(gaps(&[3..=4, 7..=7], 4..=7), [5..=6]);
+        assert_eq!(gaps(&[3..=4], 3..=4), []);
+        assert_eq!(gaps(&[], 3..=4), [3..=4]);
     }
 }

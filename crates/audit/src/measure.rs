@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use archive::{Archive, Cancel, Error, ErrorKind};
-use wal::{LongPageHeader, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
+use wal::{LongPageHeader, SegmentSize, SystemIdentifier, WalFileName};
 
 use crate::inventory::Inventory;
 
@@ -90,25 +90,17 @@ fn some(inventory: &Inventory) -> Vec<WalFileName> {
             .partials
             .iter()
             .map(|name| WalFileName::Partial(*name));
-        let segments = files.segments.some(ASKED_OF_TIMELINE);
-        let segments = segments
-            .into_iter()
-            .filter_map(|digits| segment(*timeline, digits));
+        let count = usize::try_from(files.stored.objects).unwrap_or(usize::MAX);
+        let segments = inventory.segments(*timeline).map(WalFileName::Segment);
+        let spread = segments.step_by(count.div_ceil(ASKED_OF_TIMELINE).max(1));
         let before = names.len();
-        names.extend(segments);
+        names.extend(spread);
         if names.len() == before {
             names.extend(partials.take(1));
         }
     }
     names.truncate(ASKED_MAX);
     names
-}
-
-/// The segment with these digits in its name.
-pub(crate) fn segment(timeline: TimelineId, (high, low): (u64, u64)) -> Option<WalFileName> {
-    format!("{:08X}{high:08X}{low:08X}", timeline.get())
-        .parse()
-        .ok()
 }
 
 /// The header of a segment, if it is one.

@@ -11,13 +11,11 @@ use wal::{Lsn, SegmentName, SegmentSize, TimelineHistory, TimelineId, Timestamp,
 
 use crate::backup_history::BackupHistory;
 use crate::inventory::{Inventory, TimelineFiles};
-use crate::lineage::{Lineage, Runs};
+use crate::lineage::{Lineage, Run, Runs, name_of};
 use crate::measure::{Measure, Voters, measure};
-use crate::positions::{Run, name_of};
 use crate::scan::small::{Files, Small, names};
 use crate::scan::{Expected, Reader};
 use crate::sizes::{changes, differ, take_apart};
-use crate::verify::runs;
 
 /// How much is to be found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,10 +118,7 @@ pub fn ranges(
     for (size, of) in looker.parts(inventory)? {
         looker.size = size;
         for (timeline, runs) in &of {
-            let Some(files) = inventory.timelines.get(timeline) else {
-                continue;
-            };
-            looker.add(*timeline, files, runs, depth)?;
+            looker.add(*timeline, runs, depth)?;
         }
         for hole in lineage.holes(&of, size) {
             let span = looker.span(hole.timeline, &hole.segments);
@@ -188,16 +183,14 @@ impl Looker<'_> {
             _ => None,
         };
         let Some(parts) = parts else {
-            return Ok(vec![(self.size, runs(inventory, self.size))]);
+            return Ok(vec![(self.size, inventory.runs(self.size))]);
         };
         let changes = changes(&parts).into_iter().map(|(_, change)| change);
         self.ranges.notes.extend(changes);
         if let (Some(measure), Some(latest)) = (&mut self.ranges.measure, parts.last()) {
             measure.size = latest.size;
         }
-        let parts = parts
-            .iter()
-            .map(|it| (it.size, runs(&it.inventory, it.size)));
+        let parts = parts.iter().map(|it| (it.size, it.inventory.runs(it.size)));
         Ok(parts.collect())
     }
 
@@ -248,22 +241,16 @@ impl Looker<'_> {
     }
 
     /// Adds segments of one size to what is known of a timeline.
-    fn add(
-        &mut self,
-        timeline: TimelineId,
-        files: &TimelineFiles,
-        runs: &[Run],
-        depth: Depth,
-    ) -> Result<(), Error> {
+    fn add(&mut self, timeline: TimelineId, runs: &[Run], depth: Depth) -> Result<(), Error> {
         let (mut spans, mut segments) = (Vec::new(), 0_u64);
         for run in runs {
             let mut span = self.span(timeline, run);
             if depth == Depth::Contents {
-                let first = self.read(files, span.first)?;
+                let first = self.read(span.first)?;
                 let last = if span.first == span.last {
                     first
                 } else {
-                    self.read(files, span.last)?
+                    self.read(span.last)?
                 };
                 span.times = (first.0.map(|it| it.0), last.0.map(|it| it.1));
                 if let (Some((_, end)), Some(read)) = (&mut span.places, last.1) {
@@ -281,11 +268,7 @@ impl Looker<'_> {
     }
 
     /// What a segment tells of its times and its end, as far as it can be read.
-    fn read(&mut self, files: &TimelineFiles, name: SegmentName) -> Result<Told, Error> {
-        let number = name.number(self.size);
-        if !number.is_some_and(|number| files.segments.contains(number.0, self.size)) {
-            return Ok(Told::default());
-        }
+    fn read(&mut self, name: SegmentName) -> Result<Told, Error> {
         let seen = self.reader.segment(name, &WalFileName::Segment(name));
         if let Some(error) = seen.error {
             self.tell(error)?;

@@ -11,8 +11,8 @@ use std::ops::ControlFlow;
 use archive::{Archive, Cancel, Error, ErrorKind};
 use wal::{Lsn, SegmentName, SegmentNumber, SegmentReader, SegmentSize, WalFileName};
 
-use crate::inventory::Inventory;
-use crate::measure::{Measure, header, is_of_object, segment};
+use crate::inventory::{Inventory, is_possible};
+use crate::measure::{Measure, header, is_of_object};
 
 /// How many runs of names, on each timeline, are looked at for another size; behind them the last one.
 const RUNS_LOOKED_AT: usize = 16;
@@ -40,16 +40,15 @@ pub(crate) fn differ(
     measure: Measure,
     cancel: &Cancel,
 ) -> Result<bool, Error> {
-    if has_impossible(inventory, measure.size) {
+    if inventory.impossible(measure.size).next().is_some() {
         return Ok(true);
     }
-    for (timeline, files) in &inventory.timelines {
-        let runs = files.segments.runs(measure.size);
+    for (timeline, runs) in inventory.runs(measure.size) {
         let last = runs.get(RUNS_LOOKED_AT..).and_then(|more| more.last());
         let looked_at = runs.iter().take(RUNS_LOOKED_AT).chain(last);
         let ends = looked_at.flat_map(|run| [*run.start(), *run.end()]);
         for number in ends {
-            let name = SegmentName::new(*timeline, SegmentNumber(number), measure.size);
+            let name = SegmentName::new(timeline, SegmentNumber(number), measure.size);
             let name = WalFileName::Segment(name);
             if size_of(archive, &name, measure, cancel)?.is_some_and(|size| size != measure.size) {
                 return Ok(true);
@@ -57,12 +56,6 @@ pub(crate) fn differ(
         }
     }
     Ok(false)
-}
-
-/// Whether there are segments by names that those of this size do not have.
-pub(crate) fn has_impossible(inventory: &Inventory, size: SegmentSize) -> bool {
-    let mut files = inventory.timelines.values();
-    files.any(|files| !files.segments.impossible(size).is_empty())
 }
 
 /// Takes an archive apart where the size changes, the oldest WAL first; `None` if that cannot be done, or it never does.
@@ -76,33 +69,51 @@ pub(crate) fn take_apart(
     cancel: &Cancel,
 ) -> Result<Option<Vec<Part>>, Error> {
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    for name in segments(inventory) {
-        let size = size_of(archive, &name, measure, cancel)?;
-        let start = size.and_then(|size| Some((name.segment()?.start(size)?, size)));
-        match start {
-            Some((start, size)) => known.push((start, size, name)),
-            None => unknown.push(name),
+    for (file, stamp) in inventory.listing.all() {
+        let name = match file {
+            WalFileName::Segment(name) if is_possible(name) => name,
+            WalFileName::Partial(name) => name,
+            _ => continue,
+        };
+        let size = size_of(archive, file, measure, cancel)?;
+        match size.and_then(|size| Some((name.start(size)?, size))) {
+            Some((start, size)) => known.push((start, size, *file, *stamp)),
+            None => unknown.push((*file, *stamp)),
         }
     }
-    known.sort();
+    known.sort_by_key(|(start, size, file, _)| (*start, *size, *file));
     let mut parts: Vec<Part> = Vec::new();
-    for (start, size, name) in known {
-        match parts.last_mut() {
-            Some(part) if part.size == size => part.add(&name, start),
+    for (start, size, file, stamp) in known {
+        let Some(name) = file.segment() else {
+            continue;
+        };
+        match parts.last() {
+            Some(part) if part.size == size => {}
             Some(part) if part.places.1 > start => return Ok(None),
-            _ => parts.extend(Part::begun(&name, start, size)),
+            _ => parts.push(Part {
+                size,
+                inventory: Inventory::default(),
+                places: (start, start),
+                names: (*name, *name),
+            }),
+        }
+        if let Some(part) = parts.last_mut() {
+            part.inventory.put(file, stamp);
+            part.places.1 = Lsn(start.0.saturating_add(size.bytes()));
+            part.names.1 = *name;
         }
     }
     if parts.len() < 2 || !may_change(archive, &parts, cancel)? {
         return Ok(None);
     }
-    for name in unknown {
-        let nearest = parts.iter_mut().min_by_key(|part| part.distance(&name));
+    for (file, stamp) in unknown {
+        let nearest = parts.iter_mut().min_by_key(|part| part.distance(&file));
         if let Some(part) = nearest {
-            part.take(&name);
+            part.inventory.put(file, stamp);
         }
     }
     for part in &mut parts {
+        part.inventory.sort();
         part.inventory.take_histories(inventory);
     }
     if let Some(last) = parts.last_mut() {
@@ -164,16 +175,6 @@ pub(crate) fn changes(parts: &[Part]) -> Vec<(String, String)> {
     changes.collect()
 }
 
-/// All segments and partial segments.
-fn segments(inventory: &Inventory) -> impl Iterator<Item = WalFileName> + '_ {
-    inventory.timelines.iter().flat_map(|(timeline, files)| {
-        let all = files.segments.all();
-        let whole = all.filter_map(|digits| segment(*timeline, digits));
-        let partials = files.partials.iter();
-        whole.chain(partials.map(|name| WalFileName::Partial(*name)))
-    })
-}
-
 /// How long a segment is, as it says itself; `None` if it cannot, or is another cluster's.
 fn size_of(
     archive: &Archive,
@@ -193,30 +194,6 @@ fn size_of(
 }
 
 impl Part {
-    /// One with this segment, if it is one.
-    fn begun(name: &WalFileName, start: Lsn, size: SegmentSize) -> Option<Part> {
-        let segment = *name.segment()?;
-        let mut part = Part {
-            size,
-            inventory: Inventory::default(),
-            places: (start, start),
-            names: (segment, segment),
-        };
-        part.add(name, start);
-        Some(part)
-    }
-
-    /// Adds a segment that begins nowhere before those that it has.
-    fn add(&mut self, name: &WalFileName, start: Lsn) {
-        self.take(name);
-        self.places.1 = Lsn(start.0.saturating_add(self.size.bytes()));
-        self.names.1 = name.segment().copied().unwrap_or(self.names.1);
-    }
-
-    fn take(&mut self, name: &WalFileName) {
-        self.inventory.take_name(name);
-    }
-
     /// How far from it a segment lies if it is of this size.
     fn distance(&self, name: &WalFileName) -> u64 {
         let start = name.segment().and_then(|name| name.start(self.size));

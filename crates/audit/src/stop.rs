@@ -79,11 +79,14 @@ pub(crate) fn outcome(
     goal: &Goal,
     records: &mut Kept<'_>,
 ) -> Result<Outcome, Error> {
-    for (at, facts) in reach.segments.iter().enumerate() {
-        if !may_decide(facts, goal) {
+    for at in reach.from..reach.run.count() {
+        if !is_worth_a_look(reach, at, goal) {
             continue;
         }
-        let seen = records.of(facts)?;
+        let Some(facts) = reach.run.facts(at).filter(|facts| may_decide(facts, goal)) else {
+            continue;
+        };
+        let seen = records.of(&facts)?;
         let decides = |seen: &&Seen| seen.lsn >= start && decides(seen, goal);
         let Some(record) = seen.iter().find(decides) else {
             continue;
@@ -104,14 +107,13 @@ pub(crate) fn outcome(
             .find(|end| end.is_commit)
             .or_else(|| reach.end_before(at, true));
         let next = seen.iter().filter_map(ends).find(|end| !replayed(end));
-        let later = reach.segments.get(at + 1..).unwrap_or_default();
         let stop = Stop {
             record: record.lsn,
             is_replayed,
             place,
             last,
             last_commit,
-            next: next.or_else(|| later.iter().find_map(|facts| facts.ends.first)),
+            next: next.or_else(|| reach.end_behind(at)),
         };
         return Ok(if place < consistent {
             Outcome::TooEarly { stop, consistent }
@@ -120,6 +122,18 @@ pub(crate) fn outcome(
         });
     }
     Ok(Outcome::NotReached)
+}
+
+/// Whether it takes a look at what is known of a segment to tell whether it may hold the record that decides.
+fn is_worth_a_look(reach: &Reach<'_, '_>, at: usize, goal: &Goal) -> bool {
+    let brief = reach.run.brief(at);
+    let latest = brief.and_then(|brief| brief.latest());
+    match &goal.target {
+        Target::Time(time) => latest >= Some(*time),
+        Target::Xid(xid) => brief.is_some_and(|brief| brief.may_have(*xid)),
+        Target::Lsn(lsn) => lsn.0.saturating_sub(reach.run.start(at).0) < reach.run.segment_bytes(),
+        Target::Name(_) => reach.run.may_have_points(at),
+    }
 }
 
 /// Whether a segment may hold the record that decides.

@@ -263,15 +263,13 @@ fn a_timeline_is_reached_from_backups_of_its_ancestors_up_to_where_they_were_lef
     .with_backup(1, MB + 40, MB + 40 + 1024)
     .with_backup(1, 3 * MB + 40, 3 * MB + 40 + 1024);
     let line = world.survey.line(TimelineId::new(2).unwrap());
-    let names: Vec<String> = line.runs[0]
-        .segments
-        .iter()
-        .map(|facts| facts.name.to_string())
-        .collect();
+    let run = &line.runs[0];
+    let names = (0..run.count()).map(|at| run.facts(at).unwrap().name.to_string());
+    let names: Vec<String> = names.collect();
     assert_eq!(names, [FIRST, second]);
     assert!(line.reach(&world.survey.backups[0].history).is_ok());
     let later = line.reach(&world.survey.backups[1].history);
-    assert_eq!(later, Err(NoReach::OtherTimeline));
+    assert_eq!(later.unwrap_err(), NoReach::OtherTimeline);
     let answers = ask(&world, at(25), true);
     let next: Vec<_> = answers
         .timelines

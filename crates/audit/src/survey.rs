@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use wal::{SegmentName, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId, WalFileName};
 
 use crate::backup_history::BackupHistory;
-use crate::facts::{Over, SegmentFacts};
-use crate::index::{Entries, What};
-use crate::line::Line;
+use crate::chain::{Chain, Piece, in_order};
+use crate::entries::Entries;
+use crate::facts::SegmentFacts;
+use crate::index::What;
 use crate::lineage::Lineage;
 
 /// What is in an archive.
@@ -22,11 +23,10 @@ pub struct Survey {
     pub system: Option<SystemIdentifier>,
     /// How long its segments are, the latest ones if `pg_resetwal --wal-segsize` has changed it; `None` if it has none.
     pub size: Option<SegmentSize>,
-    /// The segments that can be read. The record over the end of each is among its facts, if there is one along the line of its
-    /// own timeline or another one.
-    pub segments: BTreeMap<SegmentName, Box<SegmentFacts>>,
-    /// The facts of segments from which another record goes on, or none, along the line of a timeline.
-    pub(crate) on_lines: BTreeMap<(TimelineId, SegmentName), Box<SegmentFacts>>,
+    /// The segments that can be read, as far as they follow one another.
+    pub(crate) chains: Vec<Chain>,
+    /// What was read of them.
+    entries: Entries,
     /// Those that cannot, and why.
     pub unreadable: BTreeMap<SegmentName, String>,
     /// Which timeline came from which.
@@ -56,19 +56,23 @@ impl Survey {
             system,
             ..Survey::default()
         };
-        for (name, entry) in entries {
-            match (name, entry.what) {
-                (WalFileName::Segment(name), What::Segment(facts)) => survey.segment(name, facts),
-                (WalFileName::Segment(name), What::Unreadable(why) | What::Unfit(why)) => {
-                    survey.unreadable.entry(name).or_insert(why);
+        let mut open = BTreeMap::new();
+        for (place, (name, _)) in entries.listing().all().iter().enumerate() {
+            match (*name, entries.at(place)) {
+                (_, None) => {}
+                (WalFileName::Segment(_), Some(What::Segment(facts))) => {
+                    survey.segment(facts, &mut open);
                 }
-                (WalFileName::TimelineHistory(timeline), What::Text(text)) => {
+                (WalFileName::Segment(name), Some(What::Unreadable(why) | What::Unfit(why))) => {
+                    survey.unreadable.insert(name, why);
+                }
+                (WalFileName::TimelineHistory(timeline), Some(What::Text(text))) => {
                     match TimelineHistory::parse(timeline, text.as_bytes()) {
                         Ok(history) => survey.lineage.add(history),
                         Err(invalid) => survey.notes.push(invalid.to_string()),
                     }
                 }
-                (name @ WalFileName::BackupHistory { .. }, What::Text(text)) => {
+                (name @ WalFileName::BackupHistory { .. }, Some(What::Text(text))) => {
                     let parsed = BackupHistory::parse(text.as_bytes());
                     match parsed.and_then(|history| history.fits(&name).map(|()| history)) {
                         Ok(history) => survey.backups.push(Backup {
@@ -80,109 +84,82 @@ impl Survey {
                             .push(format!("backup history file \"{name}\" is invalid: {why}")),
                     }
                 }
-                (name, What::Unreadable(why) | What::Unfit(why)) => survey
+                (name, Some(What::Unreadable(why) | What::Unfit(why))) => survey
                     .notes
                     .push(format!("\"{name}\" cannot be read: {why}")),
                 _ => {}
             }
         }
-        survey.sizes();
         survey
-            .unreadable
-            .retain(|name, _| !survey.segments.contains_key(name));
+            .chains
+            .extend(open.into_values().map(|(chain, _)| chain));
+        survey.entries = entries;
+        survey.sizes();
         survey
             .backups
             .sort_by_key(|backup| (backup.history.start, backup.history.timeline));
-        survey.take_over();
         survey
     }
 
-    /// Takes the records that go over the ends of segments among their facts: line by line, for it depends on what follows.
-    fn take_over(&mut self) {
-        let mut on_lines = BTreeMap::new();
-        for timeline in self.timelines() {
-            let line = self.line(timeline);
-            for run in &line.runs {
-                for (at, facts) in run.segments.iter().enumerate() {
-                    let over = Line::over(&run.segments, at);
-                    if over != self.over(facts) {
-                        let mut facts = Box::new((*facts).clone());
-                        if let Some(over) = over {
-                            facts.take_over(over.clone());
-                        }
-                        on_lines.insert((timeline, facts.name), facts);
-                    }
-                }
-            }
-        }
-        self.on_lines = on_lines;
-        let names: Vec<SegmentName> = self.segments.keys().copied().collect();
-        for name in names {
-            let facts = self.segments.get(&name);
-            let over = facts.and_then(|facts| self.over(facts).cloned());
-            if let (Some(over), Some(facts)) = (over, self.segments.get_mut(&name)) {
-                facts.take_over(over);
-            }
-        }
-    }
-
-    /// The record that goes over a segment's end along the line of its own timeline, as far as there is one; else along
-    /// another.
-    fn over<'a>(&'a self, facts: &'a SegmentFacts) -> Option<&'a Over> {
-        let mut at = Some(facts).filter(|facts| !facts.goes_through);
-        while let Some(facts) = at.take() {
-            let names = facts.following.iter().filter_map(|it| match &it.file {
-                WalFileName::Segment(name) if it.problem.is_none() => Some((name, it)),
-                _ => None,
-            });
-            let own = |(name, _): &(&SegmentName, _)| name.timeline() != facts.name.timeline();
-            let (name, follower) = names.min_by_key(own)?;
-            if follower.over.is_some() {
-                return follower.over.as_ref();
-            }
-            let next = self.segments.get(name);
-            at = next.filter(|next| next.goes_through).map(|next| &**next);
-        }
-        None
-    }
-
-    fn segment(&mut self, name: SegmentName, facts: Box<SegmentFacts>) {
+    /// Takes up the next segment; `open` are the chains that it may go on.
+    fn segment(
+        &mut self,
+        facts: Box<SegmentFacts>,
+        open: &mut BTreeMap<SegmentSize, (Chain, Box<SegmentFacts>)>,
+    ) {
         let system = *self.system.get_or_insert(facts.system);
-        self.size = self.size.or(facts.size());
-        if facts.system == system {
-            self.segments.entry(name).or_insert(facts);
-        } else {
+        let Some(size) = facts.size() else {
+            return;
+        };
+        self.size = self.size.or(Some(size));
+        if facts.system != system {
             let why = format!("it belongs to system {}", facts.system);
-            self.unreadable.entry(name).or_insert(why);
+            self.unreadable.insert(facts.name, why);
+            return;
+        }
+        if let Some((chain, last)) = open.get_mut(&size)
+            && chain.go_on(last, &facts)
+        {
+            *last = facts;
+        } else if let Some(chain) = Chain::begin(&facts, size) {
+            let before = open.insert(size, (chain, facts));
+            self.chains.extend(before.map(|(chain, _)| chain));
+        }
+    }
+
+    /// What is known of a segment that can be read; the record over its end is not among it.
+    pub(crate) fn facts(&self, name: &SegmentName) -> Option<Box<SegmentFacts>> {
+        match self.entries.get(&WalFileName::Segment(*name))? {
+            What::Segment(facts) => Some(facts),
+            _ => None,
         }
     }
 
     /// Notes where the size of segments changes, and takes the latest one.
     fn sizes(&mut self) {
-        let mut segments: Vec<&SegmentFacts> = self.segments.values().map(|it| &**it).collect();
-        segments.sort_by_key(|facts| (facts.start, facts.name));
-        let changes = segments.windows(2).filter_map(|two| match two {
-            [before, next] if before.segment_bytes != next.segment_bytes => {
-                let (before_size, next_size) = (before.size()?, next.size()?);
-                Some(format!(
-                    "segments are of {before_size} up to \"{}\", and of {next_size} from \"{}\" on (pg_resetwal \
-                     --wal-segsize): no recovery goes on from there",
-                    before.name, next.name
-                ))
-            }
+        let pieces = in_order(self.chains.iter().map(Piece::of).collect());
+        let changes = pieces.windows(2).filter_map(|two| match two {
+            [before, next] if before.chain.size != next.chain.size => Some(format!(
+                "segments are of {} up to \"{}\", and of {} from \"{}\" on (pg_resetwal --wal-segsize): no recovery goes on from \
+                 there",
+                before.chain.size,
+                before.last(),
+                next.chain.size,
+                next.first()
+            )),
             _ => None,
         });
         self.notes.extend(changes);
-        let latest = segments.last().and_then(|facts| facts.size());
-        self.size = latest.or(self.size);
+        self.size = pieces.last().map(|piece| piece.chain.size).or(self.size);
     }
 
     /// Every timeline that has a segment or a timeline history file.
     #[must_use]
     pub fn timelines(&self) -> BTreeSet<TimelineId> {
-        let names = self.segments.keys().chain(self.unreadable.keys());
-        names
-            .map(SegmentName::timeline)
+        let readable = self.chains.iter().map(|chain| chain.timeline);
+        let unreadable = self.unreadable.keys().map(SegmentName::timeline);
+        readable
+            .chain(unreadable)
             .chain(self.lineage.histories().flat_map(|history| {
                 let ancestors = history.entries().iter().map(|it| it.timeline);
                 ancestors.chain([history.timeline()])
@@ -211,7 +188,7 @@ mod tests {
             STOP WAL LOCATION: 0/2000100 (file 000000010000000000000002)\nSTART TIMELINE: 1\n";
         let survey = |name: &str| {
             let entry = made(What::Text(text.to_owned()));
-            let entries = [(name.parse().unwrap(), entry)].into();
+            let entries = Entries::made([(name.parse().unwrap(), entry)]);
             Survey::of("made".to_owned(), None, entries)
         };
         let right = survey("000000010000000000000002.00000028.backup");
@@ -222,7 +199,7 @@ mod tests {
 
     /// Segments of 1 MB from `000…1` to `000…3`, then ones of 4 MB; their names alone follow one another.
     fn resized(unreadable: &[&str]) -> Survey {
-        let mut entries = BTreeMap::new();
+        let mut entries = Vec::new();
         let name_of = |number: u64| format!("0000000100000000{number:08X}");
         let names: Vec<SegmentName> = (1..=5).map(|it| name_of(it).parse().unwrap()).collect();
         for (number, megabytes) in [(1, 1), (2, 1), (3, 1), (4, 4), (5, 4)] {
@@ -237,9 +214,9 @@ mod tests {
             } else {
                 What::Segment(Box::new(facts))
             };
-            entries.insert(name.parse().unwrap(), made(what));
+            entries.push((name.parse().unwrap(), made(what)));
         }
-        Survey::of("made".to_owned(), None, entries)
+        Survey::of("made".to_owned(), None, Entries::made(entries))
     }
 
     fn backup(megabytes: u64) -> BackupHistory {
@@ -262,7 +239,7 @@ mod tests {
         assert_eq!(survey.notes.len(), 1);
         assert!(survey.notes[0].contains("0003") && survey.notes[0].contains("0004"));
         let line = survey.line(TimelineId::FIRST);
-        let segments: Vec<usize> = line.runs.iter().map(|run| run.segments.len()).collect();
+        let segments: Vec<usize> = line.runs.iter().map(|run| run.count()).collect();
         assert_eq!((segments, line.holes.len()), (vec![3, 2], 0));
         for (begins, ends) in [(1, 4), (3, 4), (16, 24), (21, 24)] {
             let reach = line.reach(&backup(begins)).unwrap();
@@ -278,7 +255,7 @@ mod tests {
         let second = "000000010000000000000002";
         let survey = resized(&[second]);
         let line = survey.line(TimelineId::FIRST);
-        let segments: Vec<usize> = line.runs.iter().map(|run| run.segments.len()).collect();
+        let segments: Vec<usize> = line.runs.iter().map(|run| run.count()).collect();
         assert_eq!((segments, line.holes.len()), (vec![1, 1, 2], 1));
         assert_ne!(
             *line.reach(&backup(1)).unwrap().ended,

@@ -8,8 +8,9 @@ use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Archive, Cancel, Error, ErrorKind, Location};
+use audit::entries::Entries;
 use audit::gather::{Gathered, Gathering};
-use audit::index::{Entries, Index, Subject, Unusable};
+use audit::index::{Index, Subject, Unusable};
 use audit::survey::Survey;
 use std::path::{Path, PathBuf};
 
@@ -28,8 +29,6 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         system: system.map(|system| system.to_string()),
     };
     let path = place_of_index(flags, &subject, &chosen.settings.location)?;
-    let mut known = Entries::new();
-    let mut index = path.and_then(|path| open(&path, &subject, &mut known));
     progress.doing("listing");
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let gathering = Gathering {
@@ -44,13 +43,12 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
         },
         cancel: &Cancel::new(),
     };
-    let gathered = gathering.update(known, index.as_mut())?;
+    let open = |known: &mut Entries| path.and_then(|path| open(&path, &subject, known));
+    let mut gathered = gathering.update(open)?;
     if global.verbose {
         say::note(&format!("read {} files", gathered.read));
     }
-    if let Some(index) = &mut index {
-        keep(index, &gathered);
-    }
+    keep(&mut gathered);
     let survey = Survey::of(archive.place(), system, gathered.entries);
     drop(progress);
     Ok((archive, survey))
@@ -58,9 +56,7 @@ pub(crate) fn read(flags: &flags::Survey, global: &Global) -> Result<(Archive, S
 
 /// Opens an index and reads what it says; `None` if nothing can be kept there.
 fn open(path: &Path, subject: &Subject, known: &mut Entries) -> Option<Index> {
-    let opened = Index::open(path, subject, &mut |name, entry| {
-        known.insert(name, entry);
-    });
+    let opened = Index::open(path, subject, &mut |name, entry| known.learn(name, &entry));
     match opened {
         Ok(index) => {
             if let Some(line) = index.damage() {
@@ -84,11 +80,14 @@ fn open(path: &Path, subject: &Subject, known: &mut Entries) -> Option<Index> {
 }
 
 /// Sees to it that the index says all that is known, and little else.
-fn keep(index: &mut Index, gathered: &Gathered) {
-    let lines_max = gathered.entries.len() as u64 * 2;
+fn keep(gathered: &mut Gathered) {
+    let Some(index) = &mut gathered.index else {
+        return;
+    };
+    let lines_max = gathered.entries.count() * 2;
     let is_worn = index.damage().is_some() || index.lines() > lines_max;
     let kept = if is_worn || gathered.not_kept.is_some() {
-        index.rewrite(&gathered.entries)
+        index.rewrite(gathered.entries.all())
     } else {
         index.end()
     };

@@ -10,11 +10,11 @@ use wal::{SegmentEnd, SegmentSummary, WalFileName};
 
 use super::order::{self, Order};
 use super::reader::Seen;
-use super::wanted::ToRead;
+use super::wanted::{Plan, ToRead};
 use crate::facts::{Follower, Over, Problem, SegmentFacts, trail};
 use crate::finding::{Finding, Kind};
 use crate::index::What;
-use crate::inventory::Stamps;
+use crate::inventory::Listing;
 
 /// A segment that was read.
 pub(crate) struct Scanned {
@@ -124,20 +124,20 @@ impl Open {
 /// All that wait.
 pub(super) struct Boundaries<'a> {
     order: &'a Order<'a>,
-    to_read: &'a [ToRead],
-    stamps: Option<&'a Stamps>,
+    plan: &'a Plan<'a>,
+    stamps: Option<&'a Listing>,
     open: BTreeMap<WalFileName, Open>,
 }
 
 impl<'a> Boundaries<'a> {
     pub(super) fn new(
         order: &'a Order<'a>,
-        to_read: &'a [ToRead],
-        stamps: Option<&'a Stamps>,
+        plan: &'a Plan<'a>,
+        stamps: Option<&'a Listing>,
     ) -> Boundaries<'a> {
         Boundaries {
             order,
-            to_read,
+            plan,
             stamps,
             open: BTreeMap::new(),
         }
@@ -151,10 +151,7 @@ impl<'a> Boundaries<'a> {
         sink: &mut dyn FnMut(Scanned),
     ) {
         let file = scanned.file;
-        let is_read = |file: &WalFileName| {
-            let found = self.to_read.binary_search_by_key(file, |it| it.file);
-            found.is_ok()
-        };
+        let is_read = |file: &WalFileName| self.plan.has(file);
         let page = summary.as_ref().map(|summary| order::page(&summary.header));
         let before = self.order.before(&file, page).map(WalFileName::Segment);
         let behind = match &file {

@@ -17,7 +17,6 @@ pub(crate) use boundaries::Scanned;
 pub(crate) use order::Order;
 pub use pool::READERS_MAX;
 pub(crate) use reader::{Expected, Reader};
-use wanted::ToRead;
 pub(crate) use wanted::{Known, Outline, Plan, plan};
 
 use std::ops::ControlFlow;
@@ -26,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 
 use archive::Error;
 
-use crate::inventory::Stamps;
+use crate::inventory::Listing;
 use boundaries::Boundaries;
 use pool::{lock, readers, side_by_side};
 use reader::Seen;
@@ -43,7 +42,7 @@ pub(crate) struct Scan<'a> {
     /// How many segments are read at a time; 0 for as many as there are processors.
     pub(crate) readers: usize,
     /// Where facts are wanted, how each file is stored.
-    pub(crate) stamps: Option<&'a Stamps>,
+    pub(crate) stamps: Option<&'a Listing>,
     /// After how many objects in a row that could not be had it ends; with 1, whatever kept them from being had.
     pub(crate) gone_after: u32,
     /// Told how many segments have been read.
@@ -70,7 +69,7 @@ pub(crate) type Sink<'s> = &'s mut (dyn FnMut(Scanned) + Send);
 
 struct Work<'a> {
     scan: &'a Scan<'a>,
-    to_read: &'a [ToRead],
+    plan: &'a Plan<'a>,
     next: AtomicUsize,
     ledger: Mutex<Ledger<'a>>,
     segments: AtomicU64,
@@ -87,14 +86,14 @@ struct Ledger<'a> {
 }
 
 impl Scan<'_> {
-    /// Reads these segments, which are in order.
-    pub(crate) fn run(&self, to_read: &[ToRead], sink: Sink<'_>) -> Tally {
+    /// Reads what is planned.
+    pub(crate) fn run(&self, plan: &Plan<'_>, sink: Sink<'_>) -> Tally {
         let work = Work {
             scan: self,
-            to_read,
+            plan,
             next: AtomicUsize::new(0),
             ledger: Mutex::new(Ledger {
-                boundaries: Boundaries::new(self.order, to_read, self.stamps),
+                boundaries: Boundaries::new(self.order, plan, self.stamps),
                 sink,
                 failure: None,
             }),
@@ -103,7 +102,8 @@ impl Scan<'_> {
             records: AtomicU64::new(0),
             out_of_reach: AtomicU32::new(0),
         };
-        let readers = readers(self.readers).min(to_read.len());
+        let to_read = usize::try_from(plan.to_read()).unwrap_or(usize::MAX);
+        let readers = readers(self.readers).min(to_read);
         side_by_side(readers, &|| {
             let mut reader = Reader::new(self.expected, self.stamps.is_some());
             while !work.is_over() && work.one(&mut reader).is_continue() {}
@@ -122,10 +122,14 @@ impl Work<'_> {
     /// Reads the next segment; breaks if there is none.
     fn one(&self, reader: &mut Reader<'_>) -> ControlFlow<()> {
         let at = self.next.fetch_add(1, Ordering::Relaxed);
-        let Some(to_read) = self.to_read.get(at) else {
+        if at >= self.plan.files() {
             return ControlFlow::Break(());
-        };
-        let Some(name) = to_read.file.segment() else {
+        }
+        let to_read = self.plan.at(at);
+        let Some((to_read, name)) = to_read
+            .as_ref()
+            .and_then(|it| Some((it, it.file.segment()?)))
+        else {
             return ControlFlow::Continue(());
         };
         let seen = reader.segment(*name, &to_read.file);
@@ -149,7 +153,7 @@ impl Work<'_> {
         self.bytes.fetch_add(seen.bytes, Ordering::AcqRel);
     }
 
-    fn take(&self, to_read: &ToRead, mut seen: Seen) {
+    fn take(&self, to_read: &wanted::ToRead, mut seen: Seen) {
         let stamp = self.scan.stamps.and_then(|all| all.get(&to_read.file));
         match (&seen.summary, &mut seen.facts, stamp) {
             (Some(summary), Some(facts), Some(stamp)) => {

@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use wal::{LongPageHeader, Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use crate::inventory::Inventory;
-use crate::lineage::Lineage;
-use crate::positions::name_of;
+use crate::lineage::{Lineage, name_of};
 
 /// The order of what an archive holds.
 pub(crate) struct Order<'a> {
@@ -29,7 +28,7 @@ impl<'a> Order<'a> {
             size,
             branches: BTreeMap::new(),
         };
-        for size in sizes() {
+        for size in SegmentSize::all() {
             order.add_branches(size);
         }
         order
@@ -45,7 +44,7 @@ impl<'a> Order<'a> {
                     self.branch(WalFileName::Segment(first), size);
                 }
             } else if *timeline != TimelineId::FIRST && lineage.history(*timeline).is_none() {
-                for run in files.segments.runs(size) {
+                for run in inventory.runs_of(*timeline, size) {
                     self.maybe_branch(name_of(*timeline, *run.start(), size), size);
                 }
             }
@@ -131,20 +130,13 @@ impl<'a> Order<'a> {
         };
         match size {
             Some(size) => add(size),
-            None => sizes().for_each(add),
+            None => SegmentSize::all().for_each(add),
         }
         behind.extend(self.branches.get(name).into_iter().flatten());
         behind.sort();
         behind.dedup();
         behind
     }
-}
-
-/// Every size that segments can have.
-fn sizes() -> impl Iterator<Item = SegmentSize> {
-    let doubled =
-        std::iter::successors(Some(SegmentSize::SMALLEST.bytes()), |bytes| Some(bytes * 2));
-    doubled.map_while(|bytes| SegmentSize::new(bytes).ok())
 }
 
 /// What a first page says of the order.

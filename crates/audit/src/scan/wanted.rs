@@ -5,13 +5,11 @@
 //! these and no others there. Whatever else is known, however it came to be written down, is read anew, and with it what lies
 //! before and behind as far as the same record goes.
 
-use std::collections::BTreeSet;
-
 use wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
 
 use super::order::Order;
 use crate::facts::trail;
-use crate::inventory::{Stamp, Stamps};
+use crate::inventory::{Listing, Stamp};
 
 /// A segment, or partial segment, that is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,53 +48,108 @@ pub(crate) enum Known {
 /// Says what is known of a file.
 pub(crate) type Ask<'k> = &'k dyn Fn(&WalFileName) -> Known;
 
-/// What is to be read.
-#[derive(Default)]
-pub(crate) struct Plan {
-    /// In order.
-    pub(crate) to_read: Vec<ToRead>,
+/// What becomes of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Nothing: it was not asked for.
+    Unasked,
+    /// It is not read, for what is known of it is true.
+    Known,
+    /// It is read.
+    Wanted,
+    /// It is read for the sake of others alone.
+    Again,
+}
+
+/// What is to be read of the files of a listing, in its order.
+pub(crate) struct Plan<'a> {
+    listing: &'a Listing,
+    how: Vec<How>,
+}
+
+impl Plan<'_> {
+    /// How many files the listing has.
+    pub(crate) fn files(&self) -> usize {
+        self.how.len()
+    }
+
+    /// The file in this place of the listing, if it is to be read.
+    pub(crate) fn at(&self, place: usize) -> Option<ToRead> {
+        let again = match self.how.get(place)? {
+            How::Unasked | How::Known => return None,
+            How::Wanted => false,
+            How::Again => true,
+        };
+        let (file, _) = self.listing.all().get(place)?;
+        Some(ToRead { file: *file, again })
+    }
+
+    /// Whether a file is to be read.
+    pub(crate) fn has(&self, file: &WalFileName) -> bool {
+        let place = self.listing.place(file);
+        place.is_some_and(|place| self.at(place).is_some())
+    }
+
+    fn count(&self, is_such: impl Fn(How) -> bool) -> u64 {
+        self.how.iter().filter(|how| is_such(**how)).count() as u64
+    }
+
+    /// How many files are to be read.
+    pub(crate) fn to_read(&self) -> u64 {
+        self.count(|how| matches!(how, How::Wanted | How::Again))
+    }
+
     /// How many of them not for the sake of others.
-    pub(crate) wanted: u64,
+    pub(crate) fn wanted(&self) -> u64 {
+        self.count(|how| how == How::Wanted)
+    }
+
+    /// How many files were asked for and need not be read.
+    pub(crate) fn known(&self) -> u64 {
+        self.count(|how| how == How::Known)
+    }
 }
 
-/// Plans the reading of these segments and partial segments, which are in order; `known` if anything is, of objects with these
-/// stamps.
-pub(crate) fn plan(
+/// Plans the reading of segments and partial segments: of those that are asked for, what is not known.
+pub(crate) fn plan<'a>(
     order: &Order<'_>,
-    files: &[WalFileName],
-    known: Option<(Ask<'_>, &Stamps)>,
-) -> Plan {
-    let all = |files: &[WalFileName]| Plan {
-        to_read: files.iter().map(|file| of(*file, false)).collect(),
-        wanted: files.len() as u64,
+    listing: &'a Listing,
+    is_asked_for: &dyn Fn(&WalFileName) -> bool,
+    known: Option<Ask<'_>>,
+) -> Plan<'a> {
+    let asked = if known.is_some() {
+        How::Known
+    } else {
+        How::Wanted
     };
-    let Some((known, stamps)) = known else {
-        return all(files);
+    let how = |(file, _): &(WalFileName, Stamp)| {
+        if is_asked_for(file) {
+            asked
+        } else {
+            How::Unasked
+        }
     };
-    let planning = Planning {
+    let how = listing.all().iter().map(how).collect();
+    let Some(known) = known else {
+        return Plan { listing, how };
+    };
+    let mut planning = Planning {
         order,
-        files,
+        listing,
+        how,
         known,
-        stamps,
     };
-    let wanted = planning.wanted();
-    let again = planning.again(&wanted);
-    let mut plan = all(&wanted.into_iter().collect::<Vec<_>>());
-    plan.to_read
-        .extend(again.iter().map(|file| of(*file, true)));
-    plan.to_read.sort_by_key(|it| it.file);
-    plan
-}
-
-fn of(file: WalFileName, again: bool) -> ToRead {
-    ToRead { file, again }
+    planning.want();
+    planning.read_again();
+    let how = planning.how;
+    Plan { listing, how }
 }
 
 struct Planning<'a> {
     order: &'a Order<'a>,
-    files: &'a [WalFileName],
+    listing: &'a Listing,
+    how: Vec<How>,
     known: Ask<'a>,
-    stamps: &'a Stamps,
 }
 
 /// Which trail a segment has now.
@@ -111,40 +164,36 @@ enum Trail {
 }
 
 impl Planning<'_> {
-    fn wanted(&self) -> BTreeSet<WalFileName> {
-        let mut wanted = BTreeSet::new();
+    fn want(&mut self) {
         // What a record goes through whose beginning is to be read anew. What is before a segment has an earlier name.
-        let mut moved = BTreeSet::new();
-        for file in self.files {
-            let outline = match (self.known)(file) {
-                Known::New => {
-                    moved.insert(*file);
-                    wanted.insert(*file);
-                    continue;
-                }
-                Known::Unreadable => continue,
-                Known::Read(outline) => outline,
-            };
-            let WalFileName::Segment(name) = file else {
+        let mut moved = vec![false; self.how.len()];
+        for (at, (file, _)) in self.listing.all().iter().enumerate() {
+            if !self.is_asked_for(at) {
                 continue;
+            }
+            let (is_moved, is_wanted) = match (self.known)(file) {
+                Known::New => (true, true),
+                Known::Unreadable => (false, false),
+                Known::Read(outline) => match file {
+                    WalFileName::Segment(name) => {
+                        let is_moved =
+                            outline.goes_through && self.has_moved(file, &outline, &moved);
+                        (is_moved, is_moved || self.is_stale(name, &outline))
+                    }
+                    _ => (false, false),
+                },
             };
-            if outline.goes_through && self.has_moved(file, &outline, &moved) {
-                moved.insert(*file);
-                wanted.insert(*file);
-            } else if self.is_stale(name, &outline) {
-                wanted.insert(*file);
+            if let (Some(moved), Some(how)) = (moved.get_mut(at), self.how.get_mut(at)) {
+                *moved = is_moved;
+                if is_wanted {
+                    *how = How::Wanted;
+                }
             }
         }
-        wanted
     }
 
     /// Whether the end of a segment that a record goes through was looked at with something else before it than is there.
-    fn has_moved(
-        &self,
-        file: &WalFileName,
-        outline: &Outline,
-        moved: &BTreeSet<WalFileName>,
-    ) -> bool {
+    fn has_moved(&self, file: &WalFileName, outline: &Outline, moved: &[bool]) -> bool {
         match self.trail(file, outline, moved) {
             Trail::Open => true,
             Trail::Unasked => outline.trail.is_some(),
@@ -152,23 +201,25 @@ impl Planning<'_> {
         }
     }
 
-    fn trail(&self, file: &WalFileName, outline: &Outline, moved: &BTreeSet<WalFileName>) -> Trail {
+    fn trail(&self, file: &WalFileName, outline: &Outline, moved: &[bool]) -> Trail {
         let Some(before) = self.order.before(file, Some(outline.page)) else {
             return Trail::Known(None);
         };
         let name = WalFileName::Segment(before);
-        let is_asked_for = self.has(&name);
+        let place = self.listing.place(&name);
+        let is_asked_for = place.is_some_and(|at| self.is_asked_for(at));
+        let has_moved = place.is_some_and(|at| moved.get(at) == Some(&true));
         match (self.known)(&name) {
             Known::New if is_asked_for => Trail::Open,
             Known::New => Trail::Unasked,
             Known::Unreadable => Trail::Known(None),
-            Known::Read(_) if moved.contains(&name) => Trail::Open,
+            Known::Read(_) if has_moved => Trail::Open,
             Known::Read(of_before) => {
                 if !self.follows(file, outline, &before, of_before.page.0) {
                     return Trail::Known(None);
                 }
                 let so_far = of_before.trail.filter(|_| of_before.goes_through);
-                let trail = trail(&name, self.stamps.get(&name), so_far);
+                let trail = trail(&name, self.listing.get(&name), so_far);
                 match outline.trail {
                     // Nor would it be read if nothing were known.
                     None if !is_asked_for => Trail::Unasked,
@@ -185,7 +236,7 @@ impl Planning<'_> {
             return true;
         }
         let is_there = |(file, stamp): &(WalFileName, Option<Stamp>)| {
-            stamp.is_some() && self.stamps.get(file) == stamp.as_ref()
+            stamp.is_some() && self.listing.get(file) == stamp.as_ref()
         };
         if !outline.following.iter().all(is_there) {
             return true;
@@ -221,16 +272,33 @@ impl Planning<'_> {
         start == end && self.order.before(file, Some(next.page)) == Some(*name)
     }
 
-    /// Whether it is one of those that were asked for.
-    fn has(&self, file: &WalFileName) -> bool {
-        self.files.binary_search(file).is_ok()
+    fn is_asked_for(&self, at: usize) -> bool {
+        self.how.get(at).is_some_and(|how| *how != How::Unasked)
     }
 
-    /// What is to be read for the sake of those that are wanted: what lies behind them, and before those that a record goes
-    /// through, back to where it begins.
-    fn again(&self, wanted: &BTreeSet<WalFileName>) -> BTreeSet<WalFileName> {
-        let mut again = BTreeSet::new();
-        for file in wanted {
+    /// Whether it is one of those that were asked for.
+    fn has(&self, file: &WalFileName) -> bool {
+        let place = self.listing.place(file);
+        place.is_some_and(|at| self.is_asked_for(at))
+    }
+
+    /// Has a file read for the sake of others; false if it is read anyhow, or was not asked for.
+    fn again(&mut self, file: &WalFileName) -> bool {
+        let how = self.listing.place(file).and_then(|at| self.how.get_mut(at));
+        let is_new = how.as_ref().is_some_and(|how| **how == How::Known);
+        if let (true, Some(how)) = (is_new, how) {
+            *how = How::Again;
+        }
+        is_new
+    }
+
+    /// Adds what is to be read for the sake of those that are wanted: what lies behind them, and before those that a record
+    /// goes through, back to where it begins.
+    fn read_again(&mut self) {
+        for (at, (file, _)) in self.listing.all().iter().enumerate() {
+            if self.how.get(at) != Some(&How::Wanted) {
+                continue;
+            }
             let outline = match (self.known)(file) {
                 Known::Read(outline) => Some(outline),
                 _ => None,
@@ -238,27 +306,22 @@ impl Planning<'_> {
             if let WalFileName::Segment(name) = file {
                 let size = outline.as_ref().map(|outline| outline.page.0);
                 for next in self.order.behind(name, size) {
-                    let is_known = matches!((self.known)(&next), Known::Read(_));
-                    if is_known && self.has(&next) && !wanted.contains(&next) {
-                        again.insert(next);
+                    if matches!((self.known)(&next), Known::Read(_)) {
+                        self.again(&next);
                     }
                 }
             }
             let mut through = outline.map(|outline| (*file, outline));
             while let Some((file, outline)) = through.take().filter(|(_, it)| it.goes_through) {
                 let before = self.order.before(&file, Some(outline.page));
-                let before = before.map(WalFileName::Segment);
-                let Some(before) = before.filter(|before| self.has(before)) else {
-                    break;
-                };
-                if let Known::Read(outline) = (self.known)(&before) {
-                    // Of one that is wanted its own turn sees to the rest.
-                    if !wanted.contains(&before) && again.insert(before) {
-                        through = Some((before, outline));
-                    }
+                // Of one that is wanted its own turn sees to the rest.
+                if let Some(before) = before.map(WalFileName::Segment)
+                    && let Known::Read(outline) = (self.known)(&before)
+                    && self.again(&before)
+                {
+                    through = Some((before, outline));
                 }
             }
         }
-        again
     }
 }

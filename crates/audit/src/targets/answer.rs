@@ -176,8 +176,8 @@ pub fn answers(survey: &Survey, goal: &Goal, records: &mut dyn Records) -> Resul
 fn anywhere(line: &Line<'_>, goal: &Goal, records: &mut Kept<'_>) -> Result<Option<Stop>, Error> {
     for run in &line.runs {
         let reach = Reach {
-            before: &[],
-            segments: &run.segments,
+            run,
+            from: 0,
             end_at: 0,
             ended: &run.ended,
         };

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use wal::{Lsn, TimelineId, Timestamp};
 
-use crate::facts::{RestorePoint, SegmentFacts};
+use crate::facts::RestorePoint;
 use crate::line::{Ended, Line, NoReach, Run};
 use crate::survey::Survey;
 use crate::text;
@@ -236,39 +236,41 @@ fn timeline(line: &Line<'_>) -> TimelineReport {
 
 /// What a run has of the timeline's own WAL.
 fn range(line: &Line<'_>, run: &Run<'_>) -> Option<Range> {
-    let own = |facts: &&&SegmentFacts| facts.name.timeline() == line.timeline;
-    let segments: Vec<&SegmentFacts> = run.segments.iter().filter(own).copied().collect();
-    let (first, last) = (segments.first()?, segments.last()?);
+    let own = run.of(line.timeline);
+    let segments = own.len() as u64;
+    let mut all = own.filter_map(|at| run.facts(at));
+    let first = all.next()?;
     // The first segment repeats what the timeline before it has up to there.
-    let begun = first
-        .beginnings
-        .iter()
-        .find(|beginning| beginning.timeline == line.timeline);
-    let times = || {
-        segments
-            .iter()
-            .flat_map(|facts| [facts.ends.earliest, facts.time()])
-            .flatten()
-    };
-    let sum = |of: fn(&SegmentFacts) -> u64| {
-        segments
-            .iter()
-            .map(|facts| of(facts))
-            .fold(0, u64::saturating_add)
-    };
-    Some(Range {
+    let mut begun = first.beginnings.iter();
+    let begun = begun.find(|beginning| beginning.timeline == line.timeline);
+    let mut range = Range {
         first_segment: first.name,
-        last_segment: last.name,
-        segments: segments.len() as u64,
+        last_segment: first.name,
+        segments,
         first_lsn: first.start.max(line.begins()),
-        until_lsn: last.wal_end(),
-        first_time: begun.and_then(|begun| begun.at).or_else(|| times().min()),
-        last_time: times().max(),
-        commits: sum(|facts| facts.ends.commits),
-        aborts: sum(|facts| facts.ends.aborts),
-        stored_bytes: sum(|facts| facts.stored_bytes),
-        wal_bytes: sum(SegmentFacts::wal_bytes),
-    })
+        until_lsn: first.wal_end(),
+        first_time: None,
+        last_time: None,
+        commits: 0,
+        aborts: 0,
+        stored_bytes: 0,
+        wal_bytes: 0,
+    };
+    let begun = begun.and_then(|begun| begun.at);
+    for facts in std::iter::once(first).chain(all) {
+        let add = |to: &mut u64, more: u64| *to = to.saturating_add(more);
+        add(&mut range.commits, facts.ends.commits);
+        add(&mut range.aborts, facts.ends.aborts);
+        add(&mut range.stored_bytes, facts.stamp.bytes);
+        add(&mut range.wal_bytes, facts.wal_bytes());
+        for at in facts.ends.earliest.into_iter().chain(facts.time()) {
+            range.first_time = Some(range.first_time.map_or(at, |first| first.min(at)));
+            range.last_time = range.last_time.max(Some(at));
+        }
+        (range.last_segment, range.until_lsn) = (facts.name, facts.wal_end());
+    }
+    range.first_time = begun.or(range.first_time);
+    Some(range)
 }
 
 /// What is wrong behind a run, if anything is.
@@ -371,22 +373,23 @@ fn backups(survey: &Survey, lines: &[Line<'_>]) -> Vec<BackupReport> {
 }
 
 fn points(survey: &Survey, lines: &[Line<'_>]) -> Vec<PointReport> {
-    let mut found: BTreeMap<(Lsn, TimelineId), (&RestorePoint, Vec<PointReach>)> = BTreeMap::new();
+    let mut found: BTreeMap<(Lsn, TimelineId), (RestorePoint, Vec<PointReach>)> = BTreeMap::new();
     for line in lines {
         let reaches: Vec<_> = survey
             .backups
             .iter()
             .filter_map(|backup| Some((backup, line.reach(&backup.history).ok()?)))
             .collect();
-        let points: Vec<&RestorePoint> = line.restore_points().collect();
-        let mut places: BTreeMap<&str, BTreeSet<Lsn>> = BTreeMap::new();
+        let points = line.restore_points();
+        let mut places: BTreeMap<String, BTreeSet<Lsn>> = BTreeMap::new();
         for point in &points {
-            places.entry(&point.name).or_default().insert(point.lsn);
+            let same = places.entry(point.name.clone()).or_default();
+            same.insert(point.lsn);
         }
         for point in points {
             // Recovery stops at the first one of its name.
             let is_first_since = |start: Lsn| {
-                let same = places.get(point.name.as_str());
+                let same = places.get(&point.name);
                 same.is_none_or(|same| same.range(start..).next() == Some(&point.lsn))
             };
             let reaching = reaches.iter().filter(|(backup, reach)| {
@@ -396,25 +399,20 @@ fn points(survey: &Survey, lines: &[Line<'_>]) -> Vec<PointReport> {
             let files: Vec<&String> = reaching.map(|(backup, _)| &backup.file).collect();
             let newest = files.get(files.len().saturating_sub(BACKUPS_MAX)..);
             let owner = (point.lsn, line.timeline_at(point.lsn));
+            let newest = newest.unwrap_or_default().iter().copied();
+            let reach = (!files.is_empty()).then(|| PointReach {
+                timeline: line.timeline,
+                backups: newest.cloned().collect(),
+                backup_count: files.len() as u64,
+            });
             let (_, reachable) = found.entry(owner).or_insert_with(|| (point, Vec::new()));
-            if !files.is_empty() {
-                reachable.push(PointReach {
-                    timeline: line.timeline,
-                    backups: newest
-                        .unwrap_or_default()
-                        .iter()
-                        .copied()
-                        .cloned()
-                        .collect(),
-                    backup_count: files.len() as u64,
-                });
-            }
+            reachable.extend(reach);
         }
     }
     found
         .into_iter()
         .map(|((lsn, timeline), (point, reachable))| PointReport {
-            name: point.name.clone(),
+            name: point.name,
             lsn,
             at: point.at,
             timeline,

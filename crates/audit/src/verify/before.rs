@@ -1,40 +1,26 @@
 //! What earlier audits have read, in an index.
 //!
 //! Guarantees that what was wrong is looked at again, because it may have been brought back; and that what was said of
-//! segments is not believed if they do not fit the archive any more. A part of each segment's facts is kept in memory, the
-//! index has them all.
+//! segments is not believed if they do not fit the archive any more.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use archive::{Error, ErrorKind};
-use wal::WalFileName;
 
 use super::Audit;
+use crate::entries::Entries;
 use crate::facts::SegmentFacts;
 use crate::finding::{Finding, Kind, Severity};
 use crate::index::{Entry, Index, Subject, Unusable, What};
 use crate::inventory::Inventory;
-use crate::lineage::Lineage;
 use crate::measure::Measure;
-use crate::scan::{Known, Outline, Scanned};
+use crate::scan::Scanned;
 
-/// What is known of segments in which nothing was wrong.
-#[derive(Default)]
+/// What is known of segments in which nothing was wrong, nor in what follows them.
 pub(super) struct Before {
-    /// With whether what follows each of them follows as it should.
-    known: BTreeMap<WalFileName, (Outline, bool)>,
+    pub(super) entries: Entries,
     /// Why what there was is not used and begun anew, if so.
     pub(super) anew: Option<Finding>,
-}
-
-impl Before {
-    pub(super) fn known(&self, file: &WalFileName) -> Known {
-        match self.known.get(file) {
-            Some((outline, true)) => Known::Read(outline.clone()),
-            _ => Known::New,
-        }
-    }
 }
 
 /// Opens the index, which need not exist yet.
@@ -45,26 +31,18 @@ pub(super) fn open(
     audit: &Audit<'_>,
     inventory: &Inventory,
     measure: Measure,
-    lineage: &Lineage,
 ) -> Result<(Index, Before), Error> {
     let subject = Subject {
         place: audit.archive.place(),
         system: audit.binding.map(|binding| binding.system.to_string()),
     };
-    let mut before = Before::default();
-    let fits = |name: &WalFileName, entry: &Entry| {
-        let stamps = inventory.stamps.as_ref();
-        stamps.and_then(|all| all.get(name)) == Some(&entry.stamp)
+    let mut before = Before {
+        entries: Entries::of(inventory.listing.clone()),
+        anew: None,
     };
     let opened = Index::open(path, &subject, &mut |name, entry| match &entry.what {
-        What::Segment(facts) if fits(&name, &entry) && is_sound(facts, measure) => {
-            let follows = facts.following.iter().all(|it| it.problem.is_none());
-            match entry.known(lineage) {
-                Known::Read(outline) => drop(before.known.insert(name, (outline, follows))),
-                _ => drop(before.known.remove(&name)),
-            }
-        }
-        _ => drop(before.known.remove(&name)),
+        What::Segment(facts) if is_sound(facts, measure) => before.entries.learn(name, &entry),
+        _ => before.entries.forget(&name),
     });
     let could_not = |what: &str, cause| {
         let what = format!("could not {what} file \"{}\"", path.display());
@@ -99,9 +77,11 @@ pub(super) fn open(
     Ok((index, before))
 }
 
-/// Whether a segment is what a segment of this archive has to be, as far as its own facts tell.
+/// Whether a segment is what a segment of this archive has to be, as far as its own facts tell, and what follows it
+/// as it should.
 fn is_sound(facts: &SegmentFacts, measure: Measure) -> bool {
     !facts.has_findings
+        && facts.following.iter().all(|it| it.problem.is_none())
         && measure.system.is_none_or(|system| system == facts.system)
         && facts.size() == Some(measure.size)
 }
@@ -113,8 +93,7 @@ pub(super) fn add(
     scanned: Scanned,
 ) -> std::io::Result<()> {
     let file = scanned.file;
-    let stamps = inventory.stamps.as_ref();
-    let Some(stamp) = stamps.and_then(|all| all.get(&file)).copied() else {
+    let Some(stamp) = inventory.listing.get(&file).copied() else {
         return Ok(());
     };
     match scanned.known() {

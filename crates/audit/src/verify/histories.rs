@@ -9,8 +9,7 @@ use wal::{SegmentSize, TimelineHistory, TimelineId, WalFileName};
 use super::scope::Scope;
 use crate::finding::{Finding, Kind, Severity};
 use crate::inventory::Inventory;
-use crate::lineage::{Gap, Lineage, Runs};
-use crate::positions::{Run, name_of};
+use crate::lineage::{Gap, Lineage, Run, Runs, name_of};
 
 const FROM_A_SERVER: &str =
     "Bring it back from a copy of the archive, or from the pg_wal of a server on that timeline.";

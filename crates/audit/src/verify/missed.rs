@@ -13,8 +13,7 @@ use wal::{SegmentSize, TimelineId, WalFileName};
 use super::histories;
 use crate::finding::Finding;
 use crate::inventory::Inventory;
-use crate::lineage::Lineage;
-use crate::positions::Run;
+use crate::lineage::{Lineage, Run};
 use crate::scan::small::Files;
 
 /// How long uploads that go on side by side may take longer than one another.
@@ -56,7 +55,7 @@ pub(crate) fn look(
 
 impl Missing {
     fn of(inventory: &Inventory, lineage: &Lineage, size: SegmentSize) -> Missing {
-        let runs = super::runs(inventory, size);
+        let runs = inventory.runs(size);
         let mut missing = Missing::default();
         for gap in lineage.holes_before(&inventory.partials(), &runs, size) {
             let of = missing.segments.entry(gap.timeline).or_default();

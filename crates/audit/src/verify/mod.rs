@@ -3,7 +3,7 @@
 //! Guarantees, of what was looked at: every object decodes and every record is right; segments follow one another, along the
 //! timelines; none is missing; timeline history files fit one another and the WAL. What could not be read is a finding of its
 //! own kind, never passed over. Memory does not grow with the number of objects but for the inventory, for findings up to
-//! [`crate::LISTED_MAX`] of a kind, and with an index for an outline of each segment. Not looked at is whether replaying the
+//! [`crate::LISTED_MAX`] of a kind, and with an index for what is known of each segment. Not looked at is whether replaying the
 //! records would work: that takes a server.
 
 mod before;
@@ -25,10 +25,9 @@ use crate::finding::{Finding, Findings, Kind, Severity};
 use crate::index::Index;
 use crate::inventory::{Inventory, stops_recovery};
 use crate::lineage::{Lineage, Runs};
-use crate::measure::{self, Measure, Voters, measure};
-use crate::positions::name_of;
+use crate::measure::{Measure, Voters, measure};
 use crate::scan::small::Files;
-use crate::scan::{Expected, GONE_AFTER, Order, Scan, Scanned, plan};
+use crate::scan::{Expected, GONE_AFTER, Known, Order, Scan, Scanned, plan};
 use crate::sizes::{self, Part};
 use before::Before;
 
@@ -97,10 +96,7 @@ pub fn verify(
 ) -> Result<Report, Error> {
     let binding = archive.binding()?;
     let mut listed = |objects| told(Told::Listed(objects));
-    let mut inventory = match request.state {
-        Some(_) => Inventory::take_with_stamps(archive, &mut listed)?,
-        None => Inventory::take(archive, &mut listed)?,
-    };
+    let mut inventory = Inventory::take(archive, &mut listed)?;
     if binding.is_none() && inventory.is_empty() {
         return Err(nothing_there(archive));
     }
@@ -116,7 +112,7 @@ pub fn verify(
     let report = audit.of(&mut inventory, measure, None, request.state.as_ref())?;
     let mut kinds = report.findings.counts().keys();
     let has_other = kinds.any(|(_, kind)| *kind == Kind::OtherSize)
-        || sizes::has_impossible(&inventory, measure.size);
+        || inventory.impossible(measure.size).next().is_some();
     if !has_other || report.stopped.is_some() {
         return Ok(report);
     }
@@ -157,18 +153,14 @@ impl Audit<'_> {
             gives_up: &|_| false,
         };
         let (mut lineage, of_small) = missed::look(small, inventory, measure.size)?;
-        let all = runs(inventory, measure.size);
+        let all = inventory.runs(measure.size);
         if let Some(place) = up_to {
             lineage = lineage.up_to(place, &all);
         }
         let within = cut(request.scope, &all, &lineage, measure.size)?;
-        let (index, before) = match state {
-            Some(path) => {
-                let (index, before) = before::open(path, self, inventory, measure, &lineage)?;
-                (Some(index), before)
-            }
-            None => (None, Before::default()),
-        };
+        let opened = state.map(|path| before::open(path, self, inventory, measure));
+        let opened = opened.transpose()?;
+        let anew = opened.as_ref().and_then(|(_, before)| before.anew.clone());
         let mut findings = Findings::default();
         let by_name = [
             of_small,
@@ -181,10 +173,9 @@ impl Audit<'_> {
                 measure.size,
             ),
         ];
-        for finding in by_name.into_iter().flatten().chain(before.anew.clone()) {
+        for finding in by_name.into_iter().flatten().chain(anew) {
             findings.add(finding);
         }
-        let files = files(inventory, &within, request.scope, &lineage, measure.size);
         let expected = Expected {
             archive,
             measure: Some(measure),
@@ -203,7 +194,7 @@ impl Audit<'_> {
             read_before: 0,
             stopped: None,
         };
-        self.read(&expected, inventory, files, (index, before), &mut report);
+        self.read(&expected, inventory, opened, &mut report);
         report.findings.sort();
         Ok(report)
     }
@@ -213,22 +204,27 @@ impl Audit<'_> {
         &self,
         expected: &Expected<'_>,
         inventory: &Inventory,
-        files: Vec<WalFileName>,
-        (index, before): (Option<Index>, Before),
+        opened: Option<(Index, Before)>,
         report: &mut Report,
     ) {
-        let order = Order::of(inventory, expected.lineage, report.measure.size);
-        let known = |file: &WalFileName| before.known(file);
-        let stamps = inventory.stamps.as_ref().filter(|_| index.is_some());
-        let plan = plan(&order, &files, stamps.map(|stamps| (&known as _, stamps)));
-        report.read_before = (files.len() - plan.to_read.len()) as u64;
-        drop(files);
-        let planned = plan.to_read.len() as u64;
+        let (lineage, size) = (expected.lineage, report.measure.size);
+        let order = Order::of(inventory, lineage, size);
+        let (index, before) = opened.unzip();
+        let known =
+            before.map(|before| move |file: &WalFileName| before.entries.known(file, lineage));
+        let known = known
+            .as_ref()
+            .map(|known| known as &dyn Fn(&WalFileName) -> Known);
+        let scope = self.request.scope;
+        let is_asked_for = |file: &WalFileName| is_asked_for(file, scope, lineage, size);
+        let plan = plan(&order, &inventory.listing, &is_asked_for, known);
+        report.read_before = plan.known();
+        let planned = plan.to_read();
         let scan = Scan {
             expected,
             order: &order,
             readers: self.request.readers,
-            stamps,
+            stamps: index.as_ref().map(|_| &*inventory.listing),
             gone_after: GONE_AFTER,
             told: &|segments| (self.told)(Told::Read(segments, planned)),
         };
@@ -237,7 +233,7 @@ impl Audit<'_> {
             index,
             findings: &mut report.findings,
         };
-        let tally = scan.run(&plan.to_read, &mut |scanned| noting.take(scanned));
+        let tally = scan.run(&plan, &mut |scanned| noting.take(scanned));
         noting.end();
         (report.segments, report.bytes, report.records) =
             (tally.segments, tally.bytes, tally.records);
@@ -326,17 +322,6 @@ fn cut(scope: Scope, all: &Runs, lineage: &Lineage, size: SegmentSize) -> Result
     within.ok_or_else(|| unusable(format!("there is no such segment, segments are of {size}")))
 }
 
-/// The runs of segments of every timeline that has WAL.
-pub(crate) fn runs(inventory: &Inventory, size: SegmentSize) -> Runs {
-    let with_wal = inventory
-        .timelines
-        .iter()
-        .filter(|(_, files)| files.has_wal());
-    with_wal
-        .map(|(timeline, files)| (*timeline, files.segments.runs(size)))
-        .collect()
-}
-
 fn nothing_there(archive: &Archive) -> Error {
     let message = format!(
         "archive \"{}\" is empty and belongs to no system",
@@ -371,11 +356,7 @@ fn names(inventory: &Inventory, binding: Option<&Binding>, size: SegmentSize) ->
         findings.push(Finding::new(Severity::Note, Kind::Foreign, name, message));
     }
     let mut impossible = inventory.impossible.names.clone();
-    for (timeline, files) in &inventory.timelines {
-        for digits in files.segments.impossible(size) {
-            impossible.extend(measure::segment(*timeline, digits).map(|name| name.to_string()));
-        }
-    }
+    impossible.extend(inventory.impossible(size).map(|name| name.to_string()));
     for name in impossible {
         let message = format!("there is no segment \"{name}\" where segments are of {size}");
         let finding = Finding::error(Kind::Misnamed, name, message);
@@ -434,28 +415,16 @@ impl Noting<'_> {
     }
 }
 
-/// The segments and partial segments that were asked for, in order. A partial one without a number is no segment of this
-/// archive's, and will be told.
-fn files(
-    inventory: &Inventory,
-    within: &Runs,
-    scope: Scope,
-    lineage: &Lineage,
-    size: SegmentSize,
-) -> Vec<WalFileName> {
-    let mut files: Vec<WalFileName> = Vec::new();
-    for (timeline, runs) in within {
-        let numbers = runs.iter().flat_map(|run| run.clone());
-        files.extend(numbers.map(|number| WalFileName::Segment(name_of(*timeline, number, size))));
-    }
-    let partials = inventory.partials().into_iter().filter(|name| {
+/// Whether a segment or partial segment was asked for. A partial one without a number is no segment of this archive's, and will
+/// be told.
+fn is_asked_for(file: &WalFileName, scope: Scope, lineage: &Lineage, size: SegmentSize) -> bool {
+    let (name, otherwise) = match file {
+        WalFileName::Segment(name) => (name, false),
+        WalFileName::Partial(name) => (name, scope == Scope::default()),
+        _ => return false,
+    };
+    name.number(size).map_or(otherwise, |number| {
         let allowed = scope.allowed(name.timeline(), lineage, size);
-        match name.number(size) {
-            Some(number) => allowed.is_some_and(|allowed| allowed.contains(&number.0)),
-            None => scope == Scope::default(),
-        }
-    });
-    files.extend(partials.map(WalFileName::Partial));
-    files.sort();
-    files
+        allowed.is_some_and(|allowed| allowed.contains(&number.0))
+    })
 }

@@ -4,8 +4,7 @@
 
 use wal::{Lsn, SegmentName, SegmentSize, TimelineId};
 
-use crate::lineage::{Gap, Lineage, Runs};
-use crate::positions::Run;
+use crate::lineage::{Gap, Lineage, Run, Runs};
 
 /// What is to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

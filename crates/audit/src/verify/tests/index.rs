@@ -9,9 +9,10 @@ use wal::{Lsn, SegmentName};
 
 use super::super::{Edge, Request, Scope, verify};
 use super::scene::{found, history, name};
+use crate::entries::Entries;
 use crate::finding::{Finding, Kind, Severity};
 use crate::gather::Gathering;
-use crate::index::{Entries, Index, Subject};
+use crate::index::{Index, Subject};
 use crate::records::FromArchive;
 use crate::stop::{Goal, Target};
 use crate::survey::Survey;
@@ -100,13 +101,10 @@ fn survey(store: &MemoryStore, path: Option<&Path>, stop: u64) -> Option<Survey>
         place: archive.place(),
         system: system.map(|system| system.to_string()),
     };
-    let mut known = Entries::new();
-    let mut index = path.map(|path| {
-        Index::open(path, &subject, &mut |name, entry| {
-            known.insert(name, entry);
-        })
-        .unwrap()
-    });
+    let open = |known: &mut Entries| {
+        let mut learn = |name, entry| known.learn(name, &entry);
+        path.map(|path| Index::open(path, &subject, &mut learn).unwrap())
+    };
     let gathering = Gathering {
         archive: &archive,
         jobs: 1,
@@ -118,8 +116,8 @@ fn survey(store: &MemoryStore, path: Option<&Path>, stop: u64) -> Option<Survey>
         },
         cancel: &cancel,
     };
-    let gathered = gathering.update(known, index.as_mut()).ok()?;
-    if let Some(index) = &mut index {
+    let mut gathered = gathering.update(open).ok()?;
+    if let Some(index) = &mut gathered.index {
         index.end().unwrap();
     }
     Some(Survey::of(archive.place(), system, gathered.entries))

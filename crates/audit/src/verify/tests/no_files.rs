@@ -12,7 +12,7 @@ use super::super::{Report, Request, verify};
 use super::scene::{Scene, found, name, one};
 use crate::finding::{Kind, Severity};
 use crate::gather::Gathering;
-use crate::index::{Entries, What};
+use crate::index::What;
 use crate::inventory::Inventory;
 use crate::ranges::{Depth, ranges};
 
@@ -105,9 +105,9 @@ fn targets_and_lists_go_on_without_what_is_no_file() {
         read: &|_, _| (),
         cancel: &Cancel::new(),
     };
-    let gathered = gathering.update(Entries::new(), None).unwrap();
-    let entry = &gathered.entries[&key.parse().unwrap()];
-    assert!(matches!(entry.what, What::Unfit(_)));
+    let gathered = gathering.update(|_| None).unwrap();
+    let what = gathered.entries.get(&key.parse().unwrap());
+    assert!(matches!(what, Some(What::Unfit(_))));
     let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();
     let found = ranges(&archive, &inventory, Depth::Contents, &Cancel::new()).unwrap();
     assert!(found.trouble.iter().any(|why| why.contains(&key)));
