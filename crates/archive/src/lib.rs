@@ -34,6 +34,7 @@ pub use ahead::archiving::{Archiving, ArchivingLimits, ArchivingNote};
 pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, RestoreRequest, Tally};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
+pub use base::digest::ContentsDigest;
 pub use base::printable::{PRINTABLE_BYTES_MAX, printable};
 pub use base::regular::{append_regular, open_regular};
 pub use base::spawn::{Spawn, spawn_plainly};
@@ -65,5 +66,5 @@ pub use store::memory::MemoryStore;
 pub use store::metered::{LATENCY_BOUNDS_MS, Latency, Meter, Op, RequestEnd};
 pub use store::retry::{Backoff, CONNECT_WAIT_MAX, PROGRESS_WAIT_MAX};
 pub use store::waist::{
-    Detail, Entry, Glance, KEY_BYTES_MAX, Object, Published, Staged, Store, Trial,
+    Detail, Entry, Glance, KEY_BYTES_MAX, Noted, Object, Published, Staged, Store, Trial,
 };

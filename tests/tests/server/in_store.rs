@@ -50,6 +50,13 @@ impl<'lab> InStore<'lab> {
         })
     }
 
+    /// The same archive, reached directly.
+    pub(crate) fn direct(&self) -> Result<String> {
+        let credentials = self.store.credentials_file()?;
+        let url = self.store.url(PREFIX);
+        Ok(format!("{url}&credentials_file={}", credentials.display()))
+    }
+
     /// The same archive, reached through a server that follows a script.
     pub(crate) fn location_by(&self, script: &Script) -> Result<String> {
         let credentials = self.store.credentials_file()?;

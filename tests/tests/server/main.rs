@@ -5,6 +5,7 @@
 //! object stores (`engine`), reads WAL (`wal`) and tests the conformance suite: most of them wait most of the time, and
 //! so none waits for another.
 
+mod always;
 mod archive_ahead;
 mod c_module;
 mod common;

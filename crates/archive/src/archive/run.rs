@@ -12,6 +12,10 @@ const WARNINGS_MAX: usize = 16;
 /// How many segments are remembered: more than are on their way at any time, so that the one before the next is among them.
 const OFFERED_MAX: usize = 1024;
 
+/// After so many files that were not there in time the primary is taken not to archive there. More than one: it may have
+/// been slow.
+const MISSES_MAX: u32 = 3;
+
 /// What this process knows of its archiving; see the file's header.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
@@ -23,6 +27,8 @@ struct State {
     followed: BTreeSet<TimelineId>,
     offered: BTreeSet<SegmentName>,
     has_seen_note: bool,
+    /// How many files in a row the primary had not archived in time.
+    misses: u32,
     warnings: Vec<String>,
 }
 
@@ -63,6 +69,22 @@ impl Run {
     /// It has.
     pub(crate) fn sees_note(&self) {
         self.state().has_seen_note = true;
+    }
+
+    /// Whether no other server seems to archive the same files.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.state().misses >= MISSES_MAX
+    }
+
+    /// Another server has archived a file first.
+    pub(crate) fn finds_another(&self) {
+        self.state().misses = 0;
+    }
+
+    /// A file was not there although the primary had its time.
+    pub(crate) fn misses_primary(&self) {
+        let mut state = self.state();
+        state.misses = state.misses.saturating_add(1);
     }
 
     pub(crate) fn warn(&self, warning: String) {

@@ -11,12 +11,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
 use wal::{SegmentEnd, SegmentSummary, SystemIdentifier, WalFileName};
 
 use crate::admin::claim::{Owner, claim};
 use crate::archive::Archive;
 use crate::archive::continuity;
-use crate::base::digest::Digest;
+use crate::base::digest::{ContentsDigest, Digest};
 use crate::cancel::Cancel;
 use crate::error::{Error, Mark};
 use crate::format::check::Check;
@@ -31,9 +32,11 @@ use crate::store::waist::{Glance, Object, Published, Staged};
 mod ended;
 mod equal;
 mod note;
+mod noted;
 mod predecessor;
 
 pub use note::ENCRYPTED_KEY;
+pub(crate) use noted::is_standby;
 pub(crate) use predecessor::has_later;
 
 const ANOTHER_SERVER: &str = "Another server has archived under the same system identifier: the one that this one is a copy \
@@ -66,6 +69,8 @@ pub(crate) struct Offered<'a> {
     /// the server may be doing something else with the file by now.
     pub(crate) ready: Option<&'a Path>,
     pub(crate) system: Option<SystemIdentifier>,
+    /// Whether another server may be archiving it at this moment, which then goes first (`noted.rs`).
+    pub(crate) has_primary: bool,
     /// Waits until it may be given its name; an error if it may not.
     pub(crate) turn: Option<&'a dyn Fn() -> Result<(), Error>>,
 }
@@ -97,6 +102,7 @@ impl Archive {
             path: source,
             ready: None,
             system,
+            has_primary: false,
             turn: None,
         };
         let (put, _) = put_new(self, &offered, cancel, &mut Workspace::default())?;
@@ -136,12 +142,18 @@ pub(crate) fn put_new(
         source,
         owner,
         cancel,
+        contents: None,
     };
     let identity = offer.source.identity();
     archive.run.passes(name);
     offer.must_be_as_noted()?;
     if let Glance::Object(object) = found {
         return Ok((offer.put_beside(object, workspace)?, identity));
+    }
+    if offered.has_primary
+        && let Some(stored) = offer.stored_by_primary(workspace)?
+    {
+        return Ok((offer.put_beside_noted(stored, workspace)?, identity));
     }
     let put = match offer.create(workspace)? {
         Made::Stored {
@@ -153,9 +165,9 @@ pub(crate) fn put_new(
         },
         Made::Ended(summary) => offer.put_ended(&summary, workspace)?,
         Made::Exists => {
-            let object = offer.reopened()?;
-            must_not_be_itself(archive, &offer.key, &object, &offer.source)?;
-            offer.put_beside(object, workspace)?
+            archive.run.finds_another();
+            let noted = offer.noted()?;
+            offer.put_beside_noted(noted, workspace)?
         }
     };
     Ok((put, identity))
@@ -239,6 +251,8 @@ struct Offer<'a> {
     source: Source,
     owner: Owner,
     cancel: &'a Cancel,
+    /// The digest of its contents, once it has been made.
+    contents: Option<ContentsDigest>,
 }
 
 impl Offer<'_> {
@@ -341,21 +355,29 @@ impl Offer<'_> {
             Sealing::begin(&self.archive.options.recipients, digest, counted).map_err(could_not)?;
         let mut encoder =
             Encoder::new(compression, self.source.bytes, compressor, sealing).map_err(could_not)?;
+        let mut digesting = self.wants_digest().then(Sha256::new);
         loop {
             self.cancel.check(&self.what())?;
             let bytes = self.source.fill(chunk)?;
             let now = chunk.get(..bytes).unwrap_or_default();
             check.feed(now)?;
+            if let Some(digesting) = &mut digesting {
+                digesting.update(now);
+            }
             encoder.write_all(now).map_err(could_not)?;
             if bytes < CHUNK_BYTES {
                 break;
             }
         }
         let summary = check.finish()?.summary;
-        let counted = encoder
+        self.contents = digesting.map(|digesting| digesting.finalize().into());
+        let mut counted = encoder
             .finish()
             .and_then(Sealing::finish)
             .map_err(could_not)?;
+        if let Some(contents) = self.contents {
+            counted.inner.note(contents);
+        }
         Ok(Encoded {
             staged: counted.inner,
             bytes: counted.bytes,

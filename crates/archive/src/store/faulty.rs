@@ -22,8 +22,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use fastrand::Rng;
 
+use crate::base::digest::ContentsDigest;
 use crate::error::Error;
-use crate::store::waist::{Detail, Entry, Glance, Object, Published, Staged, Store, Trial};
+use crate::store::waist::{Detail, Entry, Glance, Noted, Object, Published, Staged, Store, Trial};
 
 /// How often, and from which seed. Clones share one sequence of faults and one switch.
 #[derive(Clone)]
@@ -148,6 +149,15 @@ impl Store for FaultyStore {
         })
     }
 
+    fn keeps_notes(&self) -> bool {
+        self.inner.keeps_notes()
+    }
+
+    fn noted(&self, key: &str) -> Result<Noted, Error> {
+        self.faults.fail("could not look")?;
+        self.inner.noted(key)
+    }
+
     fn settle(&self, key: &str) -> Result<(), Error> {
         self.faults.fail("could not settle")?;
         self.inner.settle(key)?;
@@ -242,6 +252,10 @@ impl Staged for FaultyStaged {
     fn prepare(&mut self) -> Result<(), Error> {
         self.faults.fail("could not prepare")?;
         self.inner.prepare()
+    }
+
+    fn note(&mut self, digest: ContentsDigest) {
+        self.inner.note(digest);
     }
 
     fn publish(self: Box<Self>) -> Result<Published, Error> {

@@ -10,8 +10,9 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::base::digest::ContentsDigest;
 use crate::error::Error;
-use crate::store::waist::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
+use crate::store::waist::{self, Detail, Entry, Glance, Noted, Object, Published, Staged, Store};
 
 /// A store whose objects are in memory.
 #[derive(Clone, Default)]
@@ -31,6 +32,7 @@ struct Shared {
 struct Kept {
     bytes: Arc<[u8]>,
     modified: SystemTime,
+    digest: Option<ContentsDigest>,
 }
 
 impl MemoryStore {
@@ -49,7 +51,7 @@ impl MemoryStore {
 
     /// Puts an object there as somebody without manners would: `cp`, an editor, a bad disk. For tests.
     pub fn overwrite(&self, key: &str, bytes: &[u8]) {
-        self.lock().insert(key, bytes);
+        self.lock().insert(key, bytes, None);
     }
 
     /// Lets time pass by the store's clock. For tests.
@@ -64,11 +66,12 @@ impl MemoryStore {
 }
 
 impl Shared {
-    fn insert(&mut self, key: &str, bytes: &[u8]) {
+    fn insert(&mut self, key: &str, bytes: &[u8], digest: Option<ContentsDigest>) {
         self.ticks += 1;
         let kept = Kept {
             bytes: bytes.into(),
             modified: SystemTime::UNIX_EPOCH + Duration::from_secs(self.ticks),
+            digest,
         };
         self.objects.insert(key.to_owned(), kept);
     }
@@ -81,6 +84,7 @@ impl Store for MemoryStore {
             store: self.clone(),
             key: key.to_owned(),
             bytes: Vec::new(),
+            digest: None,
         }))
     }
 
@@ -100,6 +104,19 @@ impl Store for MemoryStore {
             return Ok(Glance::NotLooked);
         }
         Ok(self.open(key)?.map_or(Glance::Absent, Glance::Object))
+    }
+
+    fn keeps_notes(&self) -> bool {
+        self.is_far
+    }
+
+    fn noted(&self, key: &str) -> Result<Noted, Error> {
+        let kept = self.lock().objects.get(key).map(|kept| kept.digest);
+        Ok(match kept {
+            None => Noted::Absent,
+            Some(None) => Noted::Nothing,
+            Some(Some(digest)) => Noted::Digest(digest),
+        })
     }
 
     fn settle(&self, key: &str) -> Result<(), Error> {
@@ -165,6 +182,7 @@ struct MemoryStaged {
     store: MemoryStore,
     key: String,
     bytes: Vec<u8>,
+    digest: Option<ContentsDigest>,
 }
 
 impl Write for MemoryStaged {
@@ -178,13 +196,22 @@ impl Write for MemoryStaged {
 }
 
 impl Staged for MemoryStaged {
+    fn note(&mut self, digest: ContentsDigest) {
+        self.digest = Some(digest);
+    }
+
     fn publish(self: Box<Self>) -> Result<Published, Error> {
-        let MemoryStaged { store, key, bytes } = *self;
+        let MemoryStaged {
+            store,
+            key,
+            bytes,
+            digest,
+        } = *self;
         let mut shared = store.lock();
         if shared.objects.contains_key(&key) {
             return Ok(Published::Exists);
         }
-        shared.insert(&key, &bytes);
+        shared.insert(&key, &bytes, digest);
         Ok(Published::Created)
     }
 }

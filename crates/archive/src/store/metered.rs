@@ -9,8 +9,9 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::base::digest::ContentsDigest;
 use crate::error::Error;
-use crate::store::waist::{Detail, Entry, Glance, Object, Published, Staged, Store, Trial};
+use crate::store::waist::{Detail, Entry, Glance, Noted, Object, Published, Staged, Store, Trial};
 
 /// Upper bounds of the classes of [`Latency`], in milliseconds.
 pub const LATENCY_BOUNDS_MS: [u64; 12] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 5_000, 20_000];
@@ -45,6 +46,8 @@ pub enum Op {
     Put,
     /// To open one.
     Get,
+    /// To look what is noted with one.
+    Look,
     /// To list keys.
     List,
     /// To make one durable that is there.
@@ -59,6 +62,7 @@ impl Op {
         match self {
             Op::Put => "put",
             Op::Get => "get",
+            Op::Look => "look",
             Op::List => "list",
             Op::Sync => "sync",
             Op::Remove => "remove",
@@ -176,6 +180,16 @@ impl Store for MeteredStore {
         self.inner.glance(key)
     }
 
+    fn keeps_notes(&self) -> bool {
+        self.inner.keeps_notes()
+    }
+
+    fn noted(&self, key: &str) -> Result<Noted, Error> {
+        let look = || self.inner.noted(key);
+        self.meter
+            .count(Op::Look, look, |noted| if_there(*noted != Noted::Absent))
+    }
+
     fn settle(&self, key: &str) -> Result<(), Error> {
         self.meter.count(Op::Sync, || self.inner.settle(key), ok)
     }
@@ -251,6 +265,10 @@ impl Write for MeteredStaged {
 impl Staged for MeteredStaged {
     fn prepare(&mut self) -> Result<(), Error> {
         self.inner.prepare()
+    }
+
+    fn note(&mut self, digest: ContentsDigest) {
+        self.inner.note(digest);
     }
 
     fn publish(self: Box<Self>) -> Result<Published, Error> {

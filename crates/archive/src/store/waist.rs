@@ -13,6 +13,7 @@ use std::io::{Read, Write};
 use std::ops::ControlFlow;
 use std::time::SystemTime;
 
+use crate::base::digest::ContentsDigest;
 use crate::error::Error;
 
 /// The longest key, in bytes. The server's names have at most 40; people's names beside them may have more.
@@ -38,6 +39,17 @@ pub enum Glance {
     Absent,
     /// Nobody has looked: it would have been a request.
     NotLooked,
+}
+
+/// What is noted with an object, beside its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// The store has looked and there is no such object.
+    Absent,
+    /// There is one, and no digest that is known to be of these bytes.
+    Nothing,
+    /// There is one, and its writer has noted this digest when it created it.
+    Digest(ContentsDigest),
 }
 
 /// What a listing tells of one object.
@@ -94,6 +106,12 @@ pub trait Staged: Write + Send {
         Ok(())
     }
 
+    /// Notes a digest with the object, so that who has the same contents need not fetch it ([`Store::noted`]). It is stored by
+    /// the request that creates the object, or not at all.
+    fn note(&mut self, digest: ContentsDigest) {
+        let _ = digest;
+    }
+
     /// Makes the bytes durable, then gives them their key unless somebody has it, then makes the key durable.
     ///
     /// An error means that the answer is not known: the object may or may not be there. The caller offers
@@ -114,6 +132,17 @@ pub trait Store: Send + Sync {
     fn glance(&self, key: &str) -> Result<Glance, Error> {
         let _ = key;
         Ok(Glance::NotLooked)
+    }
+
+    /// Whether digests are worth making: where an object is fetched over a network to be compared.
+    fn keeps_notes(&self) -> bool {
+        false
+    }
+
+    /// What is noted with an object, without fetching it. An object that is there is durable, as [`Store::settle`] makes it.
+    fn noted(&self, key: &str) -> Result<Noted, Error> {
+        let _ = key;
+        Ok(Noted::Nothing)
     }
 
     /// Makes an existing object durable again, whoever wrote it, name included.

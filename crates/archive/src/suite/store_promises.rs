@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::bench::{Bench, Broken, Promise, must};
-use crate::{Detail, Published, Store};
+use crate::{Detail, Noted, Published, Store};
 
 /// How long an object may take to be seen as let go.
 const SETTLE_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -32,6 +32,10 @@ pub(super) const ALL: &[Promise] = &[
     (
         "a listing behind a key shows what is behind it",
         listing_behind_a_key,
+    ),
+    (
+        "what is noted with an object is its creator's, or nothing",
+        notes_are_the_creators,
     ),
     ("a removed object is absent", removed_is_absent),
     ("what cannot be a key is refused", bad_keys_are_refused),
@@ -118,6 +122,40 @@ fn never_created_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
         "an object nobody created can be settled",
     )?;
     Ok("open, remove and settle agree".to_owned())
+}
+
+fn notes_are_the_creators(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let (store, reader) = (bench.subject.open()?, bench.subject.open()?);
+    if !store.keeps_notes() {
+        return Ok("keeps none".to_owned());
+    }
+    must(
+        reader.noted(KEY)? == Noted::Absent,
+        "something is noted with no object",
+    )?;
+    let digests = [[0xA5; 32], [7; 32]];
+    for (digest, published) in digests
+        .into_iter()
+        .zip([Published::Created, Published::Exists])
+    {
+        let mut staged = store.stage(KEY)?;
+        staged.write_all(b"contents")?;
+        staged.note(digest);
+        must(
+            staged.publish()? == published,
+            "a note decides who creates an object",
+        )?;
+        must(
+            reader.noted(KEY)? == Noted::Digest(digests[0]),
+            "the note is not that of who created the object",
+        )?;
+    }
+    create(&*store, "bare", b"contents")?;
+    must(
+        reader.noted("bare")? == Noted::Nothing,
+        "something is noted with an object that has no note",
+    )?;
+    Ok("of two writers, and of one who notes nothing".to_owned())
 }
 
 fn invisible_until_published(bench: &mut Bench<'_>) -> Result<String, Broken> {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use archive::{
-    Answer, AsStored, Cancel, Compression, Location, MissingSegment, Options, Place, Prefetch,
+    Answer, AsStored, Cancel, Compression, Location, MissingSegment, Options, Place, Prefetch, Put,
     RestoreRequest, spawn_plainly,
 };
 use lab::stores::{Make, Proxy, Store};
 use lab::{DEADLINE, scenario, wait_for};
 use recovery::{Asker, Judge, Phase, Server, TargetTimeline};
+use wal::WalFileName;
 
-use super::common::{SIZE, SYSTEM, contents, must_restore, open, put, segment, with_credentials};
+use super::common::{
+    SIZE, SYSTEM, contents, copy_by_hand, must_restore, open, put, segment, with_credentials,
+};
 
 /// The default of `walden.restore_prefetch`.
 const PREFETCH_DEFAULT: usize = 8;
@@ -86,6 +89,64 @@ fn on_azure_a_segment_costs_one_request_each_way() -> Result<()> {
 #[test]
 fn on_a_fake_of_google_cloud_storage_a_segment_costs_one_request_each_way() -> Result<()> {
     segments_cost_one_request_each(Make::GcsFake)
+}
+
+/// Requests of a method for what has this name.
+fn about(proxy: &Proxy, method: &str, name: &WalFileName) -> usize {
+    let name = name.to_string();
+    let requests = proxy.requests().into_iter();
+    requests
+        .filter(|request| request.method == method && request.path.contains(&name))
+        .count()
+}
+
+fn an_equal_file_is_not_fetched(make: Make) -> Result<()> {
+    scenario(|lab| {
+        let store = Store::start(lab, make, "archive")?;
+        let proxy = Proxy::to(&store)?;
+        let folder = lab.directory("files")?;
+        let location: Location =
+            with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
+        let (one, two) = (segment(1)?, segment(2)?);
+        put(&open(&location, Compression::Zstd(1))?, &folder, &one, 1)?;
+        copy_by_hand(&location, &two, 1)?;
+
+        // However the other one compresses.
+        let other = open(&location, Compression::Lz4)?;
+        proxy.clear();
+        ensure!(put(&other, &folder, &one, 1)? == Put::AlreadyStored);
+        ensure!(about(&proxy, "HEAD", &one) == 1, "{:?}", proxy.requests());
+        ensure!(about(&proxy, "GET", &one) == 0, "{:?}", proxy.requests());
+
+        // What another program has put there has no digest, and other contents are looked at before they are refused.
+        proxy.clear();
+        ensure!(put(&other, &folder, &two, 1)? == Put::AlreadyStored);
+        ensure!(about(&proxy, "GET", &two) == 1, "{:?}", proxy.requests());
+        proxy.clear();
+        let refused = put(&other, &folder, &one, 2);
+        ensure!(
+            format!("{refused:?}").contains("first difference at byte"),
+            "{refused:?}"
+        );
+        ensure!(about(&proxy, "GET", &one) == 1, "{:?}", proxy.requests());
+        Ok(())
+    })
+}
+
+#[test]
+fn on_s3_an_equal_file_is_recognised_without_fetching_it() -> Result<()> {
+    an_equal_file_is_not_fetched(Make::SeaweedFs)
+}
+
+#[test]
+fn on_azure_an_equal_file_is_recognised_without_fetching_it() -> Result<()> {
+    an_equal_file_is_not_fetched(Make::Azurite)
+}
+
+#[test]
+fn on_a_fake_of_google_cloud_storage_an_equal_file_is_recognised_without_fetching_it() -> Result<()>
+{
+    an_equal_file_is_not_fetched(Make::GcsFake)
 }
 
 /// A standby that has caught up asks for the next segment, and for the next timeline, every few seconds.

@@ -252,6 +252,7 @@ fn archive(pool: &Pool<Queue>, job: &Job, workspace: &mut Workspace) -> Outcome 
             path: &job.path,
             ready,
             system: Some(pool.tools.system),
+            has_primary: put::is_standby(&job.path),
             turn: Some(&|| wait_for_turn(pool, job)),
         };
         let once = || -> Result<_, Error> {

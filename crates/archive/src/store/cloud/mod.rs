@@ -21,6 +21,7 @@ mod driver;
 mod failure;
 mod leftovers;
 mod listing;
+mod note;
 mod pages;
 mod probe;
 mod proof;

@@ -18,6 +18,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload,
 };
 
+use crate::base::digest::ContentsDigest;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::store::form::{Form, HEAD_BYTES};
@@ -28,6 +29,7 @@ use super::address::Service;
 use super::asking::limit_for;
 use super::connect::Client;
 use super::failure::{Failure, Meaning};
+use super::note;
 use super::requests::Shared;
 
 /// What the names of objects begin with that were sent in parts and have no name yet.
@@ -64,6 +66,7 @@ pub(super) struct CloudStaged {
     /// How many bytes have been sent in parts.
     sent: u64,
     parts: Option<Parts>,
+    digest: Option<ContentsDigest>,
 }
 
 /// What has been sent already.
@@ -83,6 +86,7 @@ impl CloudStaged {
             kept: 0,
             sent: 0,
             parts: None,
+            digest: None,
         }
     }
 
@@ -253,13 +257,18 @@ impl CloudStaged {
     }
 
     fn publish_whole(&mut self) -> Result<Published, Error> {
+        let mut attributes = self.attributes();
+        if let Some(digest) = self.digest {
+            let (name, note) = note::of(digest, self.kept);
+            attributes.insert(name, note);
+        }
         let options = PutOptions {
             mode: if self.shared.overwrites() {
                 PutMode::Overwrite
             } else {
                 PutMode::Create
             },
-            attributes: self.attributes(),
+            attributes,
             ..PutOptions::default()
         };
         let path = self.shared.path(&self.key);
@@ -304,6 +313,10 @@ impl Write for CloudStaged {
 }
 
 impl Staged for CloudStaged {
+    fn note(&mut self, digest: ContentsDigest) {
+        self.digest = Some(digest);
+    }
+
     fn publish(mut self: Box<Self>) -> Result<Published, Error> {
         self.keep_piece();
         // A store that cannot create is asked first: the location says that what may come in between is accepted.

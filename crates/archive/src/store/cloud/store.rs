@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crate::base::spawn::Spawn;
 use crate::error::Error;
-use crate::store::waist::{self, Detail, Entry, Object, Staged, Store, Trial};
+use crate::store::waist::{self, Detail, Entry, Noted, Object, Staged, Store, Trial};
 
 use super::address::{Address, Service};
 use super::leftovers::LEFTOVER_AGE;
+use super::note;
 use super::pages::From;
 use super::probe;
 use super::reader::{self, Reader};
@@ -78,6 +79,15 @@ impl Store for CloudStore {
             file: None,
             reader: Box::new(Reader::start(&self.shared.driver, found.into_stream())),
         }))
+    }
+
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    fn noted(&self, key: &str) -> Result<Noted, Error> {
+        waist::check_key(key)?;
+        note::read(&self.shared, key)
     }
 
     /// What such a store has once shown is durable, so it is enough that it is there.

@@ -239,7 +239,11 @@ impl Asked {
                 objects.get(key)?.data.clone()
             }
         };
-        let object = objects.put(&self.key, data, self.required())?;
+        let metadata = self.headers.iter().filter_map(|(name, value)| {
+            let is_kept = name.as_str().starts_with("x-goog-meta-");
+            is_kept.then(|| Some((name.to_string(), value.to_str().ok()?.to_owned())))?
+        });
+        let object = objects.put(&self.key, data, metadata.collect(), self.required())?;
         let body = match self.header("x-goog-copy-source") {
             None => String::new(),
             Some(_) => format!(
@@ -318,11 +322,14 @@ fn xml(body: String) -> Response<Body> {
 }
 
 fn describing(object: &Object) -> Builder {
-    Response::builder()
-        .header(ETAG, object.etag())
-        .header("x-goog-generation", object.generation)
-        .header("x-goog-metageneration", 1)
-        .header("x-goog-stored-content-length", object.data.len())
+    let kept = object.metadata.iter();
+    kept.fold(Response::builder(), |answer, (name, value)| {
+        answer.header(name, value)
+    })
+    .header(ETAG, object.etag())
+    .header("x-goog-generation", object.generation)
+    .header("x-goog-metageneration", 1)
+    .header("x-goog-stored-content-length", object.data.len())
 }
 
 /// The headers are the fake's own; if they were wrong all the same, the client hears of it.

@@ -16,6 +16,8 @@ pub(super) struct Object {
     pub(super) data: Bytes,
     pub(super) generation: u64,
     pub(super) modified: SystemTime,
+    /// Headers that the writer wants kept: names and values.
+    pub(super) metadata: Vec<(String, String)>,
 }
 
 impl Object {
@@ -70,6 +72,7 @@ impl Objects {
         &mut self,
         key: &str,
         data: Bytes,
+        metadata: Vec<(String, String)>,
         required: Option<u64>,
     ) -> Result<Object, Refused> {
         self.require(key, required)?;
@@ -78,6 +81,7 @@ impl Objects {
             data,
             generation: self.last,
             modified: SystemTime::now(),
+            metadata,
         };
         self.objects.insert(key.to_owned(), object.clone());
         Ok(object)
@@ -143,7 +147,7 @@ impl Objects {
             }
             whole.extend_from_slice(part);
         }
-        let object = self.put(key, whole.into(), required)?;
+        let object = self.put(key, whole.into(), Vec::new(), required)?;
         self.uploads.remove(id);
         Ok(object)
     }
