@@ -30,7 +30,9 @@ mod store;
 pub mod suite;
 
 pub use admin::clean_up::{ByHand, Cleaned, CleanedByHand};
-pub use ahead::archiving::{Archiving, ArchivingLimits, ArchivingNote};
+pub use ahead::archiving::{
+    Archiving, ArchivingLimits, ArchivingNote, ArchivingView, FlightStage, InFlight,
+};
 pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, RestoreRequest, Tally};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
@@ -56,6 +58,7 @@ pub use options::settings::{MissingSegment, Settings};
 pub use options::{Options, Verify};
 pub use pg_wal::folder::{histories_in, history_in, segment_in};
 pub use pg_wal::pending::Pending;
+pub use pg_wal::unarchived::OldestCommit;
 pub use put::{ENCRYPTED_KEY, Put};
 pub use store::cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use store::dir::store::DirStore;

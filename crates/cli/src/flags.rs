@@ -12,6 +12,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
 use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use wal::{KeepFrom, Lsn, TimelineId, Timestamp, WalFileName};
@@ -35,7 +36,7 @@ pub(crate) struct Flags {
 }
 
 /// Flags of every command. Those with a value are also known to `exit.rs`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Where the archive is: a directory, or a file:, s3:, gs: or az: URL [default: PGDATA's configuration, else
     /// WALDEN_ARCHIVE, else the configuration of the data directory that the file lies in]
@@ -79,6 +80,8 @@ pub(crate) enum Job {
     Check(Check),
     Targets(Targets),
     Map(Map),
+    Status(Status),
+    Metrics(Metrics),
 }
 
 /// Store a WAL file in the archive, durably, never over another
@@ -274,6 +277,39 @@ pub(crate) struct Check {
     pub(crate) json: bool,
 }
 
+/// Show what archiving, the archive and recovery are doing, on one screen
+///
+/// Asks the server that runs (-D or -d) and the archive. With the server down it shows what its files and the archive say.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Ask the server of this connection string, with a role in pg_monitor
+    #[arg(short = 'd', long, value_name = "CONNINFO")]
+    pub(crate) dbname: Option<String>,
+
+    /// Show it again every two seconds, until it is interrupted
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) watch: bool,
+
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Print metrics for a monitoring system, or serve them
+///
+/// Prometheus' text format, or OpenMetrics where it is asked for. Asks the server (-D or -d) with one connection; looks at the
+/// archive every five minutes, never on a scrape.
+#[derive(Debug, Args)]
+pub(crate) struct Metrics {
+    /// Ask the server of this connection string, with a role in pg_monitor
+    #[arg(short = 'd', long, value_name = "CONNINFO")]
+    pub(crate) dbname: Option<String>,
+
+    /// Serve GET /metrics there until it is ended; "9187" is that port of the loopback address
+    #[arg(long, value_name = "[ADDR:]PORT", value_parser = address)]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
 /// How the library, walden.so, calls its own client. Not for people.
 #[derive(Debug, Args)]
 pub(crate) struct Client {
@@ -366,6 +402,14 @@ fn edge(text: &str) -> Result<Edge, String> {
 fn timeline(text: &str) -> Result<TimelineId, String> {
     let number = text.parse().ok().and_then(TimelineId::new);
     number.ok_or_else(|| "not a number from 1".to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let port = text
+        .parse()
+        .map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
+    port.or_else(|_| text.parse())
+        .map_err(|_| "neither a port nor an address with a port, such as 127.0.0.1:9187".to_owned())
 }
 
 fn timestamp(text: &str) -> Result<Timestamp, audit::timestamp::InvalidTimestamp> {

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod again;
+mod archive_facts;
 mod archive_file;
 mod caller;
 mod check;
@@ -21,12 +22,15 @@ mod exit;
 mod file_mode;
 mod flags;
 mod list;
+mod living;
 mod map;
+mod metrics;
 mod progress;
 mod recovery_end;
 mod restore;
 mod say;
 mod settings;
+mod status_screen;
 mod survey;
 mod targets;
 mod verify;
@@ -62,5 +66,7 @@ fn run(args: &[OsString]) -> Outcome {
         Job::Check(job) => check::run(job, &flags.global),
         Job::Targets(job) => targets::run(job, &flags.global),
         Job::Map(job) => map::run(job, &flags.global),
+        Job::Status(job) => status_screen::run(job, &flags.global),
+        Job::Metrics(job) => metrics::run(job, &flags.global),
     }
 }

@@ -294,13 +294,13 @@ impl Archiver {
             if error.kind() != ErrorKind::Unavailable || again >= deadline {
                 return Err(failed(file, &what, &error));
             }
-            status::archiver::in_trouble(file, &error);
             if self.failing_since.is_none() {
                 self.failing_since = Some(Instant::now());
                 process.report(&report_of(ArchivingNote::Retrying {
                     name: *file,
                     cause: error.to_string(),
                     hint: error.hint().map(str::to_owned),
+                    is_denied: error.is_denied(),
                 }));
             }
             while Instant::now() < again {
@@ -368,7 +368,7 @@ impl Archiver {
             .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
             process.report(&Report::of(Level::Warning, text));
         }
-        status::archiver::opened(&archive);
+        let meter = archive.meter();
         let notifier = self.notifier.clone();
         let archiving = Archiving::new(
             Arc::new(archive),
@@ -376,6 +376,7 @@ impl Archiver {
             spawn_with_signals_blocked,
             move || notifier.notify(),
         );
+        status::archiver::opened(meter, archiving.view());
         let settings = place.clone();
         self.open = Some(Open {
             settings,
@@ -449,15 +450,23 @@ fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
     process.report(&Report::new(level, message));
 }
 
+/// What the log is told, and the status with it.
 fn report_of(note: ArchivingNote) -> Report {
     let text = match note {
-        ArchivingNote::Retrying { name, cause, hint } => {
+        ArchivingNote::Retrying {
+            name,
+            cause,
+            hint,
+            is_denied,
+        } => {
             let text = Failure::new(format!("could not archive file \"{name}\" yet: {cause}"))
                 .detail("It is tried again until \"walden.archive_timeout\" has passed.");
-            match hint {
+            let text = match hint {
                 Some(hint) => text.hint(hint),
                 None => text,
-            }
+            };
+            status::archiver::in_trouble(&name, is_denied, &text);
+            text
         }
         ArchivingNote::Recovered { name, after } => Failure::new(format!(
             "archived file \"{name}\" after {} s in which no file could be archived",

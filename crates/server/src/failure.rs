@@ -4,11 +4,6 @@ use module::Failure;
 
 /// The same message and hint.
 pub(crate) fn of_archive(error: archive::Error) -> Failure {
-    of_archive_ref(&error)
-}
-
-/// The same, of an error that is still needed.
-pub(crate) fn of_archive_ref(error: &archive::Error) -> Failure {
     let failure = Failure::new(error.to_string());
     match error.hint() {
         Some(hint) => failure.hint(hint),

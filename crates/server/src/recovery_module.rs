@@ -60,10 +60,12 @@ impl Module for Recovery {
     fn startup(_: Process) -> Result<Self, Failure> {
         let notifier = Notifier::new()?;
         let notified = notifier.clone();
+        let prefetch = Prefetch::new(spawn_with_signals_blocked, move || notified.notify());
+        status::recovery::begun(prefetch.meter());
         Ok(Self {
             judge: Judge::new(),
             once: Once::default(),
-            prefetch: Prefetch::new(spawn_with_signals_blocked, move || notified.notify()),
+            prefetch,
             notifier,
             cleanup: None,
         })

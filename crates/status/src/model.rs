@@ -57,6 +57,8 @@ pub struct Archiver {
     pub libraries: String,
     /// What the server has ready to be archived; absent until it was counted.
     pub pending: Option<Pending>,
+    /// What a loss of the server would lose of transactions; absent where it cannot be told.
+    pub unarchived: Option<Unarchived>,
     /// The file that was archived last, since `since`.
     pub last_archived: Option<Named>,
     /// What failed last, since `since`.
@@ -91,6 +93,16 @@ pub struct Pending {
     pub oldest_since: Option<f64>,
     /// When this was counted.
     pub counted_at: f64,
+}
+
+/// Transactions whose commit is in WAL that is not archived.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Unarchived {
+    /// When the oldest of them was committed; absent if there is none.
+    pub oldest_commit_at: Option<f64>,
+    /// When this was looked at.
+    pub looked_at: f64,
 }
 
 /// A file and a time.

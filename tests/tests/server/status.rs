@@ -65,6 +65,11 @@ fn an_archive_that_is_away_shows_since_when_why_and_what_waits() -> Result<()> {
             "select last_failure_cause, oldest_pending_file, oldest_pending_age >= interval '0', \
              failing_since <= now(), lag_bytes > 0 from walden.archiver",
         )?;
+        primary.wait_for_sql(
+            "select state || ' ' || (attempts > 1) || ' ' || (error is not null) || ' ' || (age > interval '0') \
+             from walden.files order by file limit 1",
+            "running true true true",
+        )?;
         let first = segments.first().context("a segment")?;
         ensure!(
             row.starts_with("store|") && row.ends_with("|t|t|t"),
@@ -124,6 +129,10 @@ fn a_standby_shows_what_it_restored_and_how_long_it_waited() -> Result<()> {
             "t",
         )?;
         standby.wait_for_sql("select absent > 0 from walden.recovery", "t")?;
+        standby.wait_for_sql(
+            "select count(*) > 0 from walden.requests where process = 'recovery' and op = 'get' and outcome = 'ok'",
+            "t",
+        )?;
         let row = standby.sql(
             "select in_recovery, library, could_not_tell, waited > interval '0', last_restored_file is not null \
              from walden.recovery",

@@ -4,6 +4,8 @@
 //! stays until that worker is back, so that those which do not come back are counted. No threads, no I/O.
 //! Left to others: what jobs there are, and in which order they are begun.
 
+use std::time::Instant;
+
 use crate::cancel::Cancel;
 
 /// Number of a job, never used twice.
@@ -16,6 +18,7 @@ pub(super) struct Job<W, R> {
     pub(super) work: W,
     pub(super) cancel: Cancel,
     pub(super) state: JobState<R>,
+    pub(super) since: Instant,
 }
 
 /// How a job stands.
@@ -86,6 +89,7 @@ impl<W, R> Jobs<W, R> {
             work,
             cancel: cancel.clone(),
             state,
+            since: Instant::now(),
         });
         (self.last, cancel)
     }

@@ -69,11 +69,20 @@ impl Archive {
     /// says, [`crate::ErrorKind::Damaged`] if its
     /// `walden.json` cannot be understood.
     pub fn open(location: &Location, options: Options, spawn: Spawn) -> Result<Archive, Error> {
+        Archive::open_counted(location, options, spawn, Meter::default())
+    }
+
+    /// The same; its requests are counted there too, where those of others may have been.
+    pub(crate) fn open_counted(
+        location: &Location,
+        options: Options,
+        spawn: Spawn,
+        meter: Meter,
+    ) -> Result<Archive, Error> {
         let store: Box<dyn Store> = match location {
             Location::Directory(directory) => Box::new(DirStore::open(directory)?),
             Location::Cloud(address) => Box::new(CloudStore::open(address, spawn)?),
         };
-        let meter = Meter::default();
         let store = Box::new(MeteredStore::new(store, meter.clone()));
         let archive = Archive {
             meter,

@@ -3,3 +3,4 @@
 pub(crate) mod folder;
 pub(crate) mod pending;
 pub(crate) mod source;
+pub(crate) mod unarchived;

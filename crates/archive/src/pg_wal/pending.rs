@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use wal::{SegmentSize, WalFileName};
+use wal::{SegmentName, SegmentSize, WalFileName};
 
 /// The server's suffix for files that are to be archived.
 const SUFFIX: &str = ".ready";
@@ -19,6 +19,8 @@ pub struct Pending {
     pub files: u64,
     /// How many of them are segments.
     pub segments: u64,
+    /// The first of them.
+    pub first_segment: Option<SegmentName>,
     /// The one that the server archives first: a timeline history file before all others, else the lowest name
     /// (`ready_file_comparator`, pgarch.c, 15 to 19).
     pub oldest: Option<WalFileName>,
@@ -36,6 +38,7 @@ impl Pending {
     pub fn count(archive_status: &Path) -> io::Result<Pending> {
         let begun = Instant::now();
         let (mut files, mut segments) = (0, 0);
+        let mut first_segment: Option<SegmentName> = None;
         let mut oldest: Option<(bool, String, WalFileName)> = None;
         for entry in std::fs::read_dir(archive_status)? {
             let file = entry?.file_name();
@@ -46,7 +49,10 @@ impl Pending {
                 continue;
             };
             files += 1;
-            segments += u64::from(matches!(name, WalFileName::Segment(_)));
+            if let WalFileName::Segment(segment) = name {
+                segments += 1;
+                first_segment = Some(first_segment.map_or(segment, |first| first.min(segment)));
+            }
             let is_other = !matches!(name, WalFileName::TimelineHistory(_));
             let is_first = oldest
                 .as_ref()
@@ -62,6 +68,7 @@ impl Pending {
         Ok(Pending {
             files,
             segments,
+            first_segment,
             oldest: oldest.map(|(_, _, name)| name),
             oldest_since,
             took: begun.elapsed(),

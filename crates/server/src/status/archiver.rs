@@ -2,19 +2,21 @@
 
 use super::{Board, Finding, cause, lock, note, note_if, put_up, requests, short};
 use crate::settings;
-use archive::{Archive, Meter, Pending, Place, Put};
+use archive::{ArchivingView, FlightStage, Meter, OldestCommit, Pending, Place, Put};
 use module::{Failure, Process, SegmentSize, WalFileName};
 use status::region::Writer;
-use status::{Archiver, Cause, Named, Recent, now};
+use status::{Archiver, Cause, InFlight, Named, Recent, Stage, Unarchived, now};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use wal::Timestamp;
 
 /// Where the server notes what is to be archived; the archiver's working directory is the data directory.
+const PG_WAL: &str = "pg_wal";
 const ARCHIVE_STATUS: &str = "pg_wal/archive_status";
 
-/// What part of the time counting may take: one in so many.
+/// What part of the time counting, and looking for the oldest commit, may take: one in so many.
 const COUNTING_SHARE: u32 = 20;
 
 /// How far back "recent" looks, in steps of ten seconds.
@@ -31,7 +33,9 @@ struct ArchiverBoard {
     begun: Instant,
     segment_size: SegmentSize,
     meter: Option<Meter>,
+    view: Option<ArchivingView>,
     not_before: Option<Instant>,
+    oldest: OldestCommit,
     /// Files and bytes of each of the last steps, the newest last, and which step that is.
     recent: VecDeque<(u64, u64)>,
     step: u64,
@@ -106,6 +110,9 @@ impl Board for ArchiverBoard {
         if let Some(meter) = &self.meter {
             self.shown.requests = requests(meter);
         }
+        if let Some(view) = &self.view {
+            self.shown.in_flight = view.in_flight().into_iter().map(as_shown).collect();
+        }
         self.shown.written_at = now();
         &self.shown
     }
@@ -120,10 +127,21 @@ impl Board for ArchiverBoard {
         if not_before.is_some_and(|at| Instant::now() < at) {
             return None;
         }
+        let begun = Instant::now();
         // What cannot be counted is not known; the time of the last count tells.
         let pending = Pending::count(Path::new(ARCHIVE_STATUS)).ok()?;
+        let (mut oldest, size) = lock::<Self>()
+            .as_mut()
+            .map(|board| (std::mem::take(&mut board.oldest), board.segment_size))?;
+        let commit = oldest.look(Path::new(PG_WAL), &pending, size);
+        let took = begun.elapsed();
         Some(Box::new(move |board| {
-            board.not_before = Some(Instant::now() + pending.took * COUNTING_SHARE);
+            board.oldest = oldest;
+            board.not_before = Some(Instant::now() + took * COUNTING_SHARE);
+            board.shown.unarchived = commit.map(|at| Unarchived {
+                oldest_commit_at: at.and_then(Timestamp::to_system_time).map(status::unix),
+                looked_at: now(),
+            });
             board.shown.pending = Some(status::Pending {
                 files: pending.files,
                 bytes: pending.bytes(board.segment_size),
@@ -132,6 +150,20 @@ impl Board for ArchiverBoard {
                 counted_at: now(),
             });
         }))
+    }
+}
+
+fn as_shown(file: archive::InFlight) -> InFlight {
+    InFlight {
+        file: file.name.to_string(),
+        state: match file.stage {
+            FlightStage::Running => Stage::Running,
+            FlightStage::Stored => Stage::Stored,
+            FlightStage::Failed => Stage::Failed,
+        },
+        attempts: file.attempts,
+        age: file.since.elapsed().as_secs_f64(),
+        error: file.error.as_deref().map(short),
     }
 }
 
@@ -150,7 +182,9 @@ pub(crate) fn loaded(process: Process) {
         begun: Instant::now(),
         segment_size: process.segment_size(),
         meter: None,
+        view: None,
         not_before: None,
+        oldest: OldestCommit::default(),
         recent: VecDeque::from([(0, 0)]),
         step: 0,
     });
@@ -183,9 +217,10 @@ pub(crate) fn not_configured(failure: &Failure) {
 }
 
 /// The archive was opened; its requests are counted from now on.
-pub(crate) fn opened(archive: &Archive) {
-    let meter = archive.meter();
-    note(|board: &mut ArchiverBoard| board.meter = Some(meter));
+pub(crate) fn opened(meter: Meter, view: ArchivingView) {
+    note(|board: &mut ArchiverBoard| {
+        (board.meter, board.view) = (Some(meter), Some(view));
+    });
 }
 
 /// Walden's own module has archived a file.
@@ -236,9 +271,9 @@ pub(crate) fn unanswered(file: &WalFileName, failure: &Failure) {
 }
 
 /// A first try has failed; it is tried again, and nothing is counted yet.
-pub(crate) fn in_trouble(file: &WalFileName, error: &archive::Error) {
-    let (cause, failure) = (cause(error), crate::failure::of_archive_ref(error));
-    note(|board: &mut ArchiverBoard| board.failed(Some(file), cause, &failure));
+pub(crate) fn in_trouble(file: &WalFileName, is_denied: bool, failure: &Failure) {
+    let cause = if is_denied { Cause::Auth } else { Cause::Store };
+    note(|board: &mut ArchiverBoard| board.failed(Some(file), cause, failure));
 }
 
 /// Another module of several has not taken a file.

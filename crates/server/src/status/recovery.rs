@@ -1,7 +1,8 @@
 //! The recovery worker's board.
 
-use super::{Board, note, put_up, short};
+use super::{Board, note, put_up, requests, short};
 use crate::settings::{self, Job};
+use archive::Meter;
 use module::{Failure, Process, WalFileName};
 use status::region::Writer;
 use status::{Cause, Named, Recovery, now};
@@ -14,6 +15,7 @@ static PLACE: Mutex<Option<RecoveryBoard>> = Mutex::new(None);
 struct RecoveryBoard {
     shown: Recovery,
     asked_at: Option<Instant>,
+    meter: Option<Meter>,
     /// Walden's own module had the file ready before it was asked for.
     was_ahead: bool,
     /// What kind of cause the module's last failure had.
@@ -29,6 +31,9 @@ impl Board for RecoveryBoard {
     }
 
     fn shown(&mut self) -> &Recovery {
+        if let Some(meter) = &self.meter {
+            self.shown.requests = requests(meter);
+        }
         self.shown.written_at = now();
         &self.shown
     }
@@ -50,6 +55,7 @@ pub(crate) fn started(process: Process) {
             ..Recovery::default()
         },
         asked_at: None,
+        meter: None,
         was_ahead: false,
         cause: None,
     });
@@ -59,6 +65,11 @@ pub(crate) fn started(process: Process) {
 pub(crate) fn reloaded(process: Process) {
     let archive = settings::archive_text(process);
     note(|board: &mut RecoveryBoard| board.shown.archive = archive);
+}
+
+/// Walden's own module has begun; its requests to the archive are counted there.
+pub(crate) fn begun(meter: Meter) {
+    note(|board: &mut RecoveryBoard| board.meter = Some(meter));
 }
 
 /// A file is asked for.

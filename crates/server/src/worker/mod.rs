@@ -41,13 +41,13 @@ const TIDYING_WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// The worker's main function.
 pub(crate) fn main(process: Process) -> Result<(), Failure> {
+    status::started(process);
     handover::remove_leftovers(Path::new("pg_wal"));
     // A courtesy, as above: what is left takes up space and nothing else.
     drop(archive::remove_restore_leftovers(Path::new("pg_wal")));
     let requests = RequestServer::open(settings::restore_timeout(process))?;
     let libraries = Libraries::load(process);
     requests.is_ready();
-    status::started(process);
     let mut worker = Worker {
         process,
         libraries,

@@ -240,6 +240,21 @@ fn stores() -> Result<PathBuf> {
         })
 }
 
+/// The folder of one of the programs that `make stores` fetches.
+///
+/// # Errors
+///
+/// When it is not there.
+pub fn folder(name: &str) -> Result<PathBuf> {
+    let folder = stores()?.join(name);
+    ensure!(
+        folder.is_dir(),
+        "there is no {name} in \"{}\": run `make stores`",
+        folder.display()
+    );
+    Ok(folder)
+}
+
 fn program(stores: &Path, path: &str) -> Result<PathBuf> {
     let program = stores.join(path);
     ensure!(

@@ -39,7 +39,7 @@ use make::{AZURITE_ACCOUNT, AZURITE_KEY, METRICS_PORT, TLS_PORT, sockets};
 use ports::Port;
 
 pub use inspector::REGION;
-pub use make::Make;
+pub use make::{Make, folder};
 pub use proxy::{Behaviour, Fault, Proxy, Request};
 pub use script::{Reply, Script, Step, Tokens};
 

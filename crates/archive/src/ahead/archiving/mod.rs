@@ -22,7 +22,7 @@ mod ready;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use wal::{SystemIdentifier, WalFileName};
@@ -58,6 +58,8 @@ pub enum ArchivingNote {
         cause: String,
         /// Advice, if there is any.
         hint: Option<String>,
+        /// Whether the store does not let us in: [`Error::is_denied`].
+        is_denied: bool,
     },
     /// After that, a file has been archived.
     Recovered {
@@ -68,6 +70,45 @@ pub enum ArchivingNote {
     },
     /// Something that readers of the log should know of a file that has been archived all the same.
     Warning(String),
+}
+
+/// A file on its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InFlight {
+    /// Name of the file.
+    pub name: WalFileName,
+    /// What becomes of it at present.
+    pub stage: FlightStage,
+    /// How many attempts have been made, this one included.
+    pub attempts: u64,
+    /// Since when the first of them.
+    pub since: Instant,
+    /// What the last one failed with.
+    pub error: Option<String>,
+}
+
+/// What becomes of a file on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlightStage {
+    /// It is being moved, or is tried again in a moment.
+    Running,
+    /// It is stored, and has not been asked for.
+    Stored,
+    /// It has failed, and the answer has not been taken.
+    Failed,
+}
+
+/// Looks at what an [`Archiving`] does, from anywhere, as long as there is one.
+#[derive(Clone)]
+pub struct ArchivingView(Weak<Pool<Queue>>);
+
+impl ArchivingView {
+    /// Files on their way, in the order of their names; the first 32.
+    pub fn in_flight(&self) -> Vec<InFlight> {
+        let pool = self.0.upgrade();
+        pool.map(|pool| pool.state().in_flight())
+            .unwrap_or_default()
+    }
 }
 
 /// Files on their way into one archive. Dropping it gives up what has not been acknowledged.
@@ -120,6 +161,11 @@ impl Archiving {
         Archiving {
             pool: Arc::new(Pool::new(queue, tools, None, IDLE_MAX)),
         }
+    }
+
+    /// For looking at what it does.
+    pub fn view(&self) -> ArchivingView {
+        ArchivingView(Arc::downgrade(&self.pool))
     }
 
     /// Takes one turn, to its end; false if there is nothing to do. A store may take another one in the middle of it, as

@@ -13,7 +13,7 @@ use wal::WalFileName;
 
 use super::order::{Order, Pace, is_before};
 use super::ready::{Reading, Ready};
-use super::{ArchivingNote, Tools};
+use super::{ArchivingNote, FlightStage, InFlight, Tools};
 use crate::ahead::jobs::{self, JobId, JobState, Jobs};
 use crate::ahead::pool::{Pool, Work};
 use crate::cancel::Cancel;
@@ -36,6 +36,9 @@ const PRUNE_EVERY: Duration = Duration::from_secs(1);
 /// How many acknowledged names are remembered, so as not to be begun again from a list that was read before: the server
 /// renames its note after the answer, and with several archive modules later than that.
 const ACKNOWLEDGED_MAX: usize = 2 * UNASKED_MAX;
+
+/// How many files are shown that are on their way.
+const IN_FLIGHT_MAX: usize = 32;
 
 /// How many names that failed for good are remembered, so as not to be begun again before they are asked for.
 const REFUSED_MAX: usize = 1024;
@@ -60,6 +63,7 @@ pub(crate) struct Queue {
     /// Nothing is begun unasked before.
     not_before: Option<Instant>,
     trouble_since: Option<Instant>,
+    tried: Option<Tried>,
     pub(super) notes: VecDeque<ArchivingNote>,
     pruned: Option<Instant>,
 }
@@ -69,6 +73,14 @@ struct Asked {
     name: WalFileName,
     path: PathBuf,
     deadline: Instant,
+}
+
+/// A file that is asked for and has failed.
+struct Tried {
+    name: WalFileName,
+    since: Instant,
+    attempts: u64,
+    error: String,
 }
 
 /// A file for a thread to archive.
@@ -115,6 +127,7 @@ impl Queue {
             pauses: Backoff::at_most(pause_max),
             not_before: None,
             trouble_since: None,
+            tried: None,
             notes: VecDeque::new(),
             pruned: None,
         }
@@ -268,6 +281,7 @@ impl Queue {
 
     /// A try has failed and there will be another. True if the log should hear of it.
     pub(super) fn retrying(&mut self, name: &WalFileName, error: &Error) -> bool {
+        self.has_failed(name, error);
         if self.trouble_since.is_some() {
             return false;
         }
@@ -276,8 +290,49 @@ impl Queue {
             name: *name,
             cause: error.to_string(),
             hint: error.hint().map(str::to_owned),
+            is_denied: error.is_denied(),
         });
         true
+    }
+
+    fn has_failed(&mut self, name: &WalFileName, error: &Error) {
+        let tried = self.tried.take().filter(|tried| tried.name == *name);
+        let mut tried = tried.unwrap_or_else(|| Tried {
+            name: *name,
+            since: self.job(name).map_or_else(Instant::now, |job| job.since),
+            attempts: 0,
+            error: String::new(),
+        });
+        tried.attempts += 1;
+        tried.error = error.to_string();
+        self.tried = Some(tried);
+    }
+
+    /// What is on its way, and what waits to be asked for, in the order of names; the first ones.
+    pub(super) fn in_flight(&self) -> Vec<InFlight> {
+        let mut files: Vec<InFlight> = self.jobs.iter().map(|job| self.as_shown(job)).collect();
+        files.sort_by_key(|file| file.name);
+        files.truncate(IN_FLIGHT_MAX);
+        files
+    }
+
+    fn as_shown(&self, job: &jobs::Job<WalFileName, Archived>) -> InFlight {
+        let tried = self.tried.as_ref().filter(|tried| tried.name == job.work);
+        let error = match job.result() {
+            Some(Err(error)) => Some(error.to_string()),
+            _ => tried.map(|tried| tried.error.clone()),
+        };
+        InFlight {
+            name: job.work,
+            stage: match job.result() {
+                None => FlightStage::Running,
+                Some(Ok(_)) => FlightStage::Stored,
+                Some(Err(_)) => FlightStage::Failed,
+            },
+            attempts: tried.map_or(1, |tried| tried.attempts + 1),
+            since: tried.map_or(job.since, |tried| tried.since),
+            error,
+        }
     }
 
     /// A file has been archived, or not.
@@ -286,6 +341,7 @@ impl Queue {
         let asked_for = self.deadline(&name).is_some();
         let answer = match outcome {
             Outcome::Ended(Ok(stored)) => {
+                self.tried.take_if(|tried| tried.name == name);
                 self.pauses = self.pauses.afresh();
                 self.not_before = None;
                 // A neighbour's success says nothing about the file that is waited for.
@@ -297,6 +353,7 @@ impl Queue {
                 Some(Ok(stored))
             }
             Outcome::Ended(Err(error)) if asked_for => {
+                self.has_failed(&name, &error);
                 self.give_up_behind(&name, &error);
                 // Once this is answered nobody asks for it for a while, and what is behind it must not take its chance. In a
                 // directory, where names come in order, nor may it where the failure may pass.

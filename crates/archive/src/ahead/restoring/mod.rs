@@ -35,6 +35,7 @@ use crate::archive::{Archive, Place};
 use crate::base::spawn::Spawn;
 use crate::error::Error;
 use crate::get::{Answer, Destination, RestoredFile, Rule, Ruled};
+use crate::store::metered::Meter;
 
 use state::{Around, State};
 use worker::Tools;
@@ -88,15 +89,27 @@ pub struct Tally {
 /// The engine. Dropping it cancels what is under way.
 pub struct Prefetch {
     pool: Arc<Pool<State>>,
+    meter: Meter,
 }
 
 impl Prefetch {
     /// Nothing is fetched, and no thread started, before the first request. `notifier` is called whenever there may be an
     /// answer; it is called from other threads and must not wait for anything.
     pub fn new(spawn: Spawn, notifier: impl Fn() + Send + Sync + 'static) -> Prefetch {
-        let open =
-            move |place: &Place| Archive::open(&place.location, place.options.clone(), spawn);
-        Prefetch::with(spawn, notifier, open, KEPT_UNUSED_MAX)
+        let meter = Meter::default();
+        let counted = meter.clone();
+        let open = move |place: &Place| {
+            let (options, meter) = (place.options.clone(), counted.clone());
+            Archive::open_counted(&place.location, options, spawn, meter)
+        };
+        let mut prefetch = Prefetch::with(spawn, notifier, open, KEPT_UNUSED_MAX);
+        prefetch.meter = meter;
+        prefetch
+    }
+
+    /// Counts the requests to the archives that it opens.
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
     }
 
     fn with(
@@ -112,6 +125,7 @@ impl Prefetch {
         let (state, idle_max) = (State::new(kept_unused_max), IDLE_MAX.min(kept_unused_max));
         Prefetch {
             pool: Arc::new(Pool::new(state, tools, Some(spawn), idle_max)),
+            meter: Meter::default(),
         }
     }
 

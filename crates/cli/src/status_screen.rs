@@ -1,0 +1,550 @@
+//! `walden status`: what archiving, the archive and recovery are doing, on one screen.
+//!
+//! Guarantees: what could not be looked at is said to be unknown, and the rest is shown; nothing is changed. With the server down
+//! its files are looked at. Left to others: asking the server (`living`), looking at the archive (`archive_facts.rs`).
+
+use crate::archive_facts::Facts;
+use crate::exit::Outcome;
+use crate::flags::{self, Global};
+use crate::living::observed::Observed;
+use crate::living::{Running, Target};
+use crate::progress::{Progress, Where};
+use crate::say;
+use crate::settings;
+use archive::{Error, Pending};
+use audit::size;
+use audit::timestamp::readable;
+use rustix::fs::statvfs;
+use serde::Serialize;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+use wal::{SegmentSize, Timestamp};
+
+/// How often `--watch` shows it.
+const WATCH_EVERY: Duration = Duration::from_secs(2);
+
+/// How often `--watch` looks at the archive, in times that it shows.
+const WATCH_ARCHIVE_EVERY: u64 = 15;
+
+/// To the top of a terminal, and away with what is there.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Shows it.
+pub(crate) fn run(flags: &flags::Status, global: &Global) -> Outcome {
+    let mut archive = None;
+    let mut round = 0;
+    loop {
+        if round % WATCH_ARCHIVE_EVERY == 0 {
+            archive = look_at_archive(global);
+        }
+        let screen = match Screen::read(flags, global, archive.clone()) {
+            Ok(screen) => screen,
+            Err(error) => {
+                say::failure(&error);
+                return Outcome::Failed;
+            }
+        };
+        if flags.json {
+            return say::json(&screen);
+        }
+        if !flags.watch {
+            return say::output(&screen.text());
+        }
+        let shown = say::output(&format!("{CLEAR}{}", screen.text()));
+        if shown != Outcome::Done {
+            return shown;
+        }
+        round += 1;
+        std::thread::park_timeout(WATCH_EVERY);
+    }
+}
+
+/// What was found. Times are Unix times in seconds.
+#[derive(Debug, Default, Serialize)]
+struct Screen {
+    at: f64,
+    server: Server,
+    /// What the server has to archive, by its files; where it does not run or has not said so itself.
+    pending: Option<status::Pending>,
+    /// All WAL before it is archived.
+    archived_through: Option<String>,
+    lag_bytes: Option<u64>,
+    /// Free bytes where `pg_wal` lies, and when they are used up if WAL piles up as it does.
+    wal_disk_free_bytes: Option<u64>,
+    wal_disk_full_in: Option<f64>,
+    /// Walden's document.
+    status: Option<status::Status>,
+    archive: Option<Facts>,
+    /// What could not be looked at, in words.
+    unknown: Vec<String>,
+}
+
+/// The server.
+#[derive(Debug, Default, Serialize)]
+struct Server {
+    /// `running`, `down` or `unknown`.
+    state: &'static str,
+    version: Option<String>,
+    /// `primary`, `standby` or `recovering`.
+    role: Option<&'static str>,
+    timeline: Option<u32>,
+    started: Option<f64>,
+    flushed: Option<String>,
+    received: Option<String>,
+    replayed: Option<String>,
+    replayed_at: Option<f64>,
+    archive_mode: Option<String>,
+    archive_library: Option<String>,
+    data_directory: Option<PathBuf>,
+    #[serde(skip)]
+    archives_through_walden: bool,
+}
+
+/// What the archive is worth, or why that is not known; nothing if none is named.
+type Looked = Option<Result<Facts, String>>;
+
+fn look_at_archive(global: &Global) -> Looked {
+    let chosen = match settings::choose(global, settings::current_data_dir()) {
+        Ok(chosen) => chosen,
+        Err(error) if global.archive.is_none() && global.pgdata.is_none() => {
+            return Some(Err(format!(
+                "{error}; name it with -A, or the server with -D"
+            )));
+        }
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let progress = Progress::start("looking at the archive", Where::OnTerminal);
+    let read = chosen.open().and_then(|archive| Facts::read(&archive));
+    drop(progress);
+    Some(read.map_err(|error| error.to_string()))
+}
+
+impl Screen {
+    fn read(flags: &flags::Status, global: &Global, archive: Looked) -> Result<Screen, Error> {
+        let target = Target::of(flags.dbname.as_deref(), global.pgdata.as_deref())?;
+        let target = target.or_else(|| settings::current_data_dir().map(Target::Directory));
+        let mut screen = Screen {
+            at: status::now(),
+            ..Screen::default()
+        };
+        screen.server.state = "unknown";
+        match &target {
+            Some(target) => screen.look_at_server(target),
+            None => screen
+                .unknown
+                .push("the server: name it with -D or -d".to_owned()),
+        }
+        match archive {
+            Some(Ok(facts)) => screen.archive = Some(facts),
+            Some(Err(why)) => screen.unknown.push(format!("the archive: {why}")),
+            None => {}
+        }
+        if let Some(directory) = screen.server.data_directory.clone() {
+            screen.look_at_disk(&directory.join("pg_wal"));
+        }
+        Ok(screen)
+    }
+
+    fn look_at_server(&mut self, target: &Target) {
+        if let Target::Directory(directory) = target {
+            self.server.data_directory = Some(directory.clone());
+        }
+        let asked = target
+            .session()
+            .and_then(|mut session| session.as_mut().map(Observed::ask).transpose());
+        match asked {
+            Ok(Some(observed)) => self.take(observed),
+            Ok(None) => self.server.state = "down",
+            Err(error) => {
+                let state = match target {
+                    Target::Directory(directory) => Running::of(directory).ok().flatten(),
+                    Target::Conninfo(_) => None,
+                };
+                if let Some(running) = state {
+                    self.server.state = "running";
+                    let unknown = format!(
+                        "the server, which is \"{}\" by its postmaster.pid: {error}",
+                        running.state
+                    );
+                    self.unknown.push(unknown);
+                } else {
+                    self.unknown.push(format!("the server: {error}"));
+                }
+            }
+        }
+        if self.pending.is_none()
+            && let Some(directory) = &self.server.data_directory
+        {
+            let status = directory.join("pg_wal/archive_status");
+            let size = recovery::Control::read(directory).and_then(|it| it.segment_size);
+            match Pending::count(&status) {
+                Ok(pending) => self.pending = Some(of_files(&pending, size)),
+                Err(cause) => self.unknown.push(format!(
+                    "what is to be archived: could not read directory \"{}\": {cause}",
+                    status.display()
+                )),
+            }
+        }
+    }
+
+    fn take(&mut self, observed: Observed) {
+        let is_standby = observed
+            .data_directory
+            .as_deref()
+            .is_some_and(|directory| Path::new(directory).join("standby.signal").exists());
+        self.server = Server {
+            state: "running",
+            role: Some(match (observed.in_recovery, is_standby) {
+                (false, _) => "primary",
+                (true, true) => "standby",
+                (true, false) => "recovering",
+            }),
+            timeline: observed.timeline(),
+            started: Some(observed.started),
+            flushed: observed.flushed().map(|lsn| lsn.to_string()),
+            received: observed.received().map(|lsn| lsn.to_string()),
+            replayed: observed.replayed().map(|lsn| lsn.to_string()),
+            replayed_at: observed.replayed_at,
+            archive_mode: Some(observed.archive_mode.clone()),
+            archive_library: observed.archive_library.clone(),
+            archives_through_walden: observed.archives_through_walden(),
+            data_directory: observed
+                .data_directory
+                .as_deref()
+                .map(PathBuf::from)
+                .filter(|directory| directory.is_dir())
+                .or(self.server.data_directory.take()),
+            version: Some(observed.version.clone()),
+        };
+        self.pending = observed.pending().cloned();
+        self.archived_through = observed.archived_through().map(|lsn| lsn.to_string());
+        self.lag_bytes = observed.lag_bytes();
+        if observed.status.is_none() {
+            self.unknown.push(
+                "what the archiver does: \"walden\" is not in shared_preload_libraries".to_owned(),
+            );
+        }
+        self.status = observed.status;
+    }
+
+    /// The free space, and how long it lasts if WAL piles up as fast as since the oldest pending file is ready.
+    fn look_at_disk(&mut self, pg_wal: &Path) {
+        let Ok(space) = statvfs(pg_wal) else {
+            return;
+        };
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        self.wal_disk_free_bytes = Some(free);
+        let Some(pending) = &self.pending else {
+            return;
+        };
+        let since = pending.oldest_since.map(|since| self.at - since);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let rate = since.map(|seconds| pending.bytes as f64 / seconds.max(1.0));
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        if let Some(rate) = rate.filter(|rate| *rate >= 1.0) {
+            self.wal_disk_full_in = Some(free as f64 / rate);
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        self.server_text(&mut text);
+        self.archiving_text(&mut text);
+        self.archive_text(&mut text);
+        self.recovery_text(&mut text);
+        for unknown in &self.unknown {
+            row(&mut text, "unknown", unknown);
+        }
+        text
+    }
+
+    fn server_text(&self, text: &mut String) {
+        let server = &self.server;
+        let mut said = match (server.state, &server.version) {
+            ("running", Some(version)) => format!("PostgreSQL {version}"),
+            (state, _) => state.to_owned(),
+        };
+        if let Some(role) = server.role {
+            let _ = write!(said, ", {role}");
+        }
+        if let Some(timeline) = server.timeline {
+            let _ = write!(said, ", timeline {timeline}");
+        }
+        if let Some(started) = server.started {
+            let _ = write!(said, ", up {}", lasting(self.at - started));
+        }
+        row(text, "server", &said);
+    }
+
+    fn archiving_text(&self, text: &mut String) {
+        let shown = self.status.as_ref().and_then(|it| it.archiver.as_ref());
+        let failing = shown.and_then(|shown| shown.failing_since.zip(shown.last_failure.as_ref()));
+        let is_off = self.server.archive_mode.as_deref() == Some("off");
+        let is_live = shown.is_some_and(|shown| shown.live);
+        let pending = self.pending.as_ref();
+        let state = match (failing, pending) {
+            _ if is_off => "off (archive_mode)".to_owned(),
+            _ if self.server.version.is_some() && !self.server.archives_through_walden => {
+                "not through Walden".to_owned()
+            }
+            _ if self.status.is_some() && shown.is_none() => "no archiver has begun".to_owned(),
+            _ if shown.is_some() && !is_live => {
+                "STALE: the archiver has said nothing for ten seconds, or is dead".to_owned()
+            }
+            (Some((since, _)), _) => format!(
+                "FAILING for {}, since {}",
+                lasting(self.at - since),
+                clock(since)
+            ),
+            (None, Some(pending)) if pending.files > 0 => "behind".to_owned(),
+            (None, Some(_)) => "up to date".to_owned(),
+            (None, None) => "unknown".to_owned(),
+        };
+        row(text, "archiving", &state);
+        if let Some((_, failure)) = failing {
+            more(
+                text,
+                &format!("({}) {}", failure.cause.word(), failure.message),
+            );
+            if let Some(hint) = &failure.hint {
+                more(text, hint);
+            }
+        }
+        if let Some(pending) = pending.filter(|pending| pending.files > 0) {
+            self.backlog_text(text, pending);
+        }
+        if let Some(through) = &self.archived_through {
+            let lag = self.lag_bytes.map(size).unwrap_or_default();
+            more(
+                text,
+                &format!("archived through {through}, {lag} behind what is flushed"),
+            );
+        }
+        if let Some(last) = shown.and_then(|shown| shown.last_archived.as_ref()) {
+            let ago = lasting(self.at - last.at);
+            more(text, &format!("last \"{}\", {ago} ago", last.file));
+        }
+    }
+
+    fn backlog_text(&self, text: &mut String, pending: &status::Pending) {
+        let files = say::counted(pending.files, "file");
+        let oldest = pending.oldest.as_deref().unwrap_or_default();
+        let since = pending.oldest_since.map(|since| lasting(self.at - since));
+        more(
+            text,
+            &format!(
+                "{files}, {}, to be archived; \"{oldest}\" for {}",
+                size(pending.bytes),
+                since.unwrap_or_default()
+            ),
+        );
+        if let (Some(free), Some(left)) = (self.wal_disk_free_bytes, self.wal_disk_full_in) {
+            more(
+                text,
+                &format!(
+                    "{} free in \"pg_wal\": full in {} at this rate",
+                    size(free),
+                    lasting(left)
+                ),
+            );
+        }
+    }
+
+    fn archive_text(&self, text: &mut String) {
+        if let Some(shown) = self.status.as_ref().and_then(|it| it.archiver.as_ref()) {
+            let encrypted = match shown.recipients {
+                0 => "not encrypted".to_owned(),
+                keys => format!("encrypted for {}", say::counted(keys as u64, "recipient")),
+            };
+            let settings = format!(
+                "\"{}\", {}, {encrypted}, {}",
+                shown.archive,
+                shown.compression,
+                say::counted(shown.jobs as u64, "job")
+            );
+            row(text, "archive", &settings);
+        } else if let Some(facts) = &self.archive {
+            row(text, "archive", &format!("\"{}\"", facts.archive));
+        }
+        let Some(facts) = &self.archive else {
+            return;
+        };
+        let files = say::counted(facts.files, "file");
+        let mut said = format!("{files}, {}", size(facts.stored_bytes));
+        if let (Some(file), Some(at)) = (&facts.last_file, facts.last_file_at) {
+            let _ = write!(
+                said,
+                "; last \"{file}\", stored {} ago",
+                lasting(self.at - at)
+            );
+        }
+        more(text, &said);
+        match &facts.first_hole {
+            None => more(text, "no hole"),
+            Some(hole) => more(
+                text,
+                &format!("{}: {hole}", say::counted(facts.hole_count(), "HOLE")),
+            ),
+        }
+        match (facts.recoverable_from, facts.recoverable_to) {
+            (Some(from), Some(to)) => more(
+                text,
+                &format!("recoverable from {} to {}", clock(from), clock(to)),
+            ),
+            _ if facts.last_backup.is_none() => {}
+            _ => more(text, "recoverable to no time that a transaction tells"),
+        }
+        for trouble in &facts.trouble {
+            more(text, trouble);
+        }
+        row(text, "backups", &backup_text(facts, self.at));
+    }
+
+    fn recovery_text(&self, text: &mut String) {
+        let server = &self.server;
+        let shown = self.status.as_ref().and_then(|it| it.recovery.as_ref());
+        if matches!(server.role, None | Some("primary")) {
+            return;
+        }
+        let replayed = server.replayed.as_deref().unwrap_or("nothing yet");
+        let mut said = format!("replayed through {replayed}");
+        if let Some(at) = server.replayed_at {
+            let _ = write!(
+                said,
+                ", a transaction of {} ({} ago)",
+                clock(at),
+                lasting(self.at - at)
+            );
+        }
+        row(text, "recovery", &said);
+        if let Some(received) = &server.received {
+            more(text, &format!("streamed through {received}"));
+        }
+        let Some(shown) = shown else {
+            return;
+        };
+        if !shown.live {
+            more(
+                text,
+                "STALE: the recovery worker has said nothing for ten seconds, or is dead",
+            );
+        }
+        let restored = shown.restored;
+        let files = restored.ahead + restored.asked;
+        let per_second = files_per_second(files, self.at - shown.since);
+        more(
+            text,
+            &format!(
+                "restored {} through \"{}\", {} of them fetched ahead, {per_second} a second; waited {}",
+                say::counted(files, "file"),
+                shown.library,
+                restored.ahead,
+                lasting(shown.waited)
+            ),
+        );
+        if let Some((since, failure)) = shown.failing_since.zip(shown.last_failure.as_ref()) {
+            let since = lasting(self.at - since);
+            more(
+                text,
+                &format!("COULD NOT TELL for {since}: {}", failure.message),
+            );
+        }
+    }
+}
+
+fn backup_text(facts: &Facts, now: f64) -> String {
+    match &facts.last_backup {
+        None => "no base backup has left a backup history file in the archive".to_owned(),
+        Some(backup) => {
+            let ago = backup
+                .at
+                .map(|at| format!(", ended {} ago", lasting(now - at)));
+            format!(
+                "last \"{}\" ({}){}",
+                backup.file,
+                backup.label.escape_debug(),
+                ago.unwrap_or_default()
+            )
+        }
+    }
+}
+
+/// What files tell where no server does.
+fn of_files(pending: &Pending, size: Option<SegmentSize>) -> status::Pending {
+    status::Pending {
+        files: pending.files,
+        bytes: pending.bytes(size.unwrap_or(SegmentSize::DEFAULT)),
+        oldest: pending.oldest.map(|name| name.to_string()),
+        oldest_since: pending.oldest_since.map(status::unix),
+        counted_at: status::now(),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate of two digits")]
+fn files_per_second(files: u64, seconds: f64) -> String {
+    format!("{:.1}", files as f64 / seconds.max(1.0))
+}
+
+fn row(text: &mut String, heading: &str, said: &str) {
+    let _ = writeln!(text, "{heading:<10} {said}");
+}
+
+fn more(text: &mut String, said: &str) {
+    row(text, "", said);
+}
+
+/// `2026-11-21 10:00:00+00`
+fn clock(at: f64) -> String {
+    let time = Duration::try_from_secs_f64(at.max(0.0)).map(|since| UNIX_EPOCH + since);
+    let time = time.ok().and_then(Timestamp::from_system_time);
+    let whole = time.map(|time| Timestamp(time.0 - time.0.rem_euclid(1_000_000)));
+    whole.map(readable).unwrap_or_default()
+}
+
+/// `45 s`, `4 min`, `3.2 h`, `5.0 d`
+pub(crate) fn lasting(seconds: f64) -> String {
+    const MINUTE: f64 = 60.0;
+    const HOUR: f64 = 60.0 * MINUTE;
+    const DAY: f64 = 24.0 * HOUR;
+    let seconds = seconds.max(0.0);
+    if seconds < 2.0 * MINUTE {
+        format!("{seconds:.0} s")
+    } else if seconds < 2.0 * HOUR {
+        format!("{:.0} min", seconds / MINUTE)
+    } else if seconds < 2.0 * DAY {
+        format!("{:.1} h", seconds / HOUR)
+    } else {
+        format!("{:.1} d", seconds / DAY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_shown_in_the_unit_that_people_would_use() {
+        for (seconds, text) in [
+            (-1.0, "0 s"),
+            (45.4, "45 s"),
+            (240.0, "4 min"),
+            (11_520.0, "3.2 h"),
+            (432_000.0, "5.0 d"),
+        ] {
+            assert_eq!(lasting(seconds), text);
+        }
+        assert_eq!(clock(1_763_719_200.7), "2025-11-21 10:00:00+00");
+    }
+
+    #[test]
+    fn a_screen_of_nothing_says_what_is_unknown() {
+        let screen = Screen {
+            unknown: vec!["the server: gone".to_owned()],
+            ..Screen::default()
+        };
+        let text = screen.text();
+        assert!(text.contains("archiving  unknown"), "{text}");
+        assert!(text.contains("unknown    the server: gone"), "{text}");
+    }
+}
