@@ -111,7 +111,7 @@ impl Prometheus {
     /// When the rules were evaluated last; `None` before the first time.
     fn evaluated_at(&self) -> Option<String> {
         let rules = self.ask("/api/v1/rules")?;
-        let at = rules["data"]["groups"].get(0)?["lastEvaluation"].as_str()?;
+        let at = rules.pointer("/data/groups/0/lastEvaluation")?.as_str()?;
         (!at.starts_with("0001")).then(|| at.to_owned())
     }
 
@@ -127,9 +127,10 @@ impl Prometheus {
     /// Names of the alerts in this state.
     fn alerts(&self, state: &str) -> Result<BTreeSet<String>> {
         let answer = self.ask("/api/v1/alerts").context("no answer")?;
-        let alerts = answer["data"]["alerts"].as_array().context("no alerts")?;
-        let of = alerts.iter().filter(|alert| alert["state"] == state);
-        let names = of.filter_map(|alert| alert["labels"]["alertname"].as_str());
+        let alerts = answer.pointer("/data/alerts").and_then(Value::as_array);
+        let of = alerts.context("no alerts")?.iter();
+        let of = of.filter(|alert| alert.get("state").is_some_and(|is| is == state));
+        let names = of.filter_map(|alert| alert.pointer("/labels/alertname")?.as_str());
         Ok(names.map(str::to_owned).collect())
     }
 
