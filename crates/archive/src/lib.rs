@@ -61,7 +61,7 @@ pub use pg_wal::pending::Pending;
 pub use pg_wal::unarchived::OldestCommit;
 pub use put::{ENCRYPTED_KEY, Put};
 pub use store::cloud::{Address, AddressOptions, CloudStore, Probed, Service};
-pub use store::dir::store::DirStore;
+pub use store::dir::store::{DirStore, try_to_write};
 pub use store::faulty::{Faults, FaultyStore};
 pub use store::form::Form;
 pub use store::key::{beside, rename_hint};

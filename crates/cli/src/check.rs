@@ -7,12 +7,14 @@
 
 use crate::check_encryption;
 use crate::check_line::{Line, Verdict};
+use crate::check_living;
 use crate::check_names;
 use crate::check_server;
 use crate::check_store;
 use crate::check_wal;
 use crate::exit::Outcome;
 use crate::flags::{Check, Global};
+use crate::living::Target;
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings::{self, Chosen};
@@ -30,7 +32,13 @@ const OPENING_MAX: Duration = Duration::from_secs(30);
 /// Makes all checks and prints a line for each; fails if one failed.
 pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
     let progress = Progress::start("checking", Where::Everywhere);
-    let lines = all(global, &progress);
+    let lines = match all(flags, global, &progress) {
+        Ok(lines) => lines,
+        Err(error) => {
+            say::failure(&error);
+            return Outcome::Failed;
+        }
+    };
     drop(progress);
     let count = |verdict| {
         lines
@@ -40,16 +48,24 @@ pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
     };
     let report = Report {
         failed: count(Verdict::Failed),
+        unknown: count(Verdict::Unknown),
         warnings: count(Verdict::Warning),
         checks: &lines,
     };
     let printed = if flags.json {
         say::json(&report)
+    } else if flags.nagios {
+        say::output(&report.for_nagios())
     } else {
         say::output(&report.text())
     };
+    if flags.nagios {
+        return Outcome::Nagios(report.nagios().0);
+    }
     if report.failed > 0 {
         Outcome::Failed
+    } else if report.unknown > 0 {
+        Outcome::CouldNotTell
     } else {
         printed
     }
@@ -60,6 +76,7 @@ pub(crate) fn run(flags: &Check, global: &Global) -> Outcome {
 struct Report<'a> {
     checks: &'a [Line],
     failed: usize,
+    unknown: usize,
     warnings: usize,
 }
 
@@ -70,17 +87,54 @@ impl Report<'_> {
             text.push_str(&line.text());
         }
         let total = self.checks.len();
+        let unknown = match self.unknown {
+            0 => String::new(),
+            unknown => format!("{unknown} unknown, "),
+        };
         let _ = writeln!(
             text,
-            "{total} checks: {} failed, {} with a warning",
+            "{total} checks: {} failed, {unknown}{} with a warning",
             self.failed, self.warnings
         );
         text
     }
+
+    /// Exit status and word by the guidelines for monitoring plugins.
+    fn nagios(&self) -> (u8, &'static str, Verdict) {
+        match (self.failed, self.unknown, self.warnings) {
+            (1.., _, _) => (2, "CRITICAL", Verdict::Failed),
+            (0, 1.., _) => (3, "UNKNOWN", Verdict::Unknown),
+            (0, 0, 1..) => (1, "WARNING", Verdict::Warning),
+            (0, 0, 0) => (0, "OK", Verdict::Passed),
+        }
+    }
+
+    /// One line with what is worst, then all that is not passed.
+    fn for_nagios(&self) -> String {
+        let (_, word, verdict) = self.nagios();
+        let worst = self.checks.iter().find(|line| line.verdict() == verdict);
+        let first = match worst {
+            Some(line) if verdict != Verdict::Passed => line.found().to_owned(),
+            _ => format!("{} passed", say::counted(self.checks.len() as u64, "check")),
+        };
+        let mut text = format!("WALDEN {word} - {}\n", first.replace('|', "/"));
+        for line in self
+            .checks
+            .iter()
+            .filter(|line| line.verdict() != Verdict::Passed)
+        {
+            text.push_str(&line.text().replace('|', "/"));
+        }
+        text
+    }
 }
 
-fn all(global: &Global, progress: &Progress) -> Vec<Line> {
+/// All checks; fails if the server that is named cannot be the one that is meant.
+fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>, Error> {
     let mut lines = Vec::new();
+    let target = Target::of(flags.dbname.as_deref(), global.pgdata.as_deref())?;
+    let target = target.filter(|_| !flags.files_only);
+    let mut opened = None;
     match settings::choose(global, settings::current_data_dir()) {
         Ok(chosen) => {
             let location = &chosen.settings.location;
@@ -88,25 +142,37 @@ fn all(global: &Global, progress: &Progress) -> Vec<Line> {
                 "archive \"{location}\", named by {}",
                 chosen.said_by
             )));
-            archive(&chosen, &mut lines, progress);
+            opened = archive(&chosen, &mut lines, progress);
+            if target.is_some() {
+                progress.doing("writing to the archive");
+                check_living::directory(location, &mut lines);
+            }
             progress.doing("checking");
             check_encryption::check(&chosen.settings.options, &mut lines);
             if let Some(conf) = &chosen.conf {
-                check_server::check(conf, &mut lines);
+                check_server::check(conf, global.pgdata.as_deref(), &mut lines);
             }
         }
         Err(error) => {
             lines.push(Line::error(&error, "Correct the setting."));
             // What the configuration says otherwise is worth knowing all the same.
             if let Some(Ok(conf)) = global.pgdata.as_deref().map(settings::read_conf) {
-                check_server::check(&conf, &mut lines);
+                check_server::check(&conf, global.pgdata.as_deref(), &mut lines);
             }
         }
     }
-    lines
+    if let Some(target) = &target {
+        progress.doing("asking the server");
+        check_living::check(target, opened.as_ref(), flags.switch, &mut lines);
+        if let Some(opened) = &opened {
+            lines.push(check_living::backups(opened));
+        }
+    }
+    Ok(lines)
 }
 
-fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
+/// The archive, if it can be opened.
+fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) -> Option<Archive> {
     let location = &chosen.settings.location;
     progress.doing("opening the archive");
     let archive = match opened(&chosen.settings, OPENING_MAX) {
@@ -120,7 +186,7 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
             };
             lines.push(Line::error(&error, &cure));
             check_wal::check(chosen, None, lines);
-            return;
+            return None;
         }
     };
     progress.doing("listing the archive");
@@ -143,6 +209,7 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) {
     let archived = listed.as_ref().ok().filter(|_| is_ours);
     let archived = archived.map(|names| names.files.as_slice());
     check_wal::check(chosen, archived, lines);
+    Some(archive)
 }
 
 /// Opens the archive, with a deadline: a person waits for an answer, even for none. A thread that is stuck there

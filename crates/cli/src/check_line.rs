@@ -17,6 +17,8 @@ pub(crate) enum Verdict {
     Warning,
     /// Archiving or recovery does not work like this.
     Failed,
+    /// It could not be looked at.
+    Unknown,
 }
 
 /// One line of the report.
@@ -58,6 +60,20 @@ impl Line {
         }
     }
 
+    /// Could not be looked at, with what would let it be.
+    pub(crate) fn unknown(found: impl Into<String>, cure: impl Into<String>) -> Line {
+        Line {
+            verdict: Verdict::Unknown,
+            found: found.into(),
+            cure: Some(cure.into()),
+        }
+    }
+
+    /// What was found.
+    pub(crate) fn found(&self) -> &str {
+        &self.found
+    }
+
     /// Does not work for this reason; `cure` is for reasons that come without a hint.
     pub(crate) fn error(error: &Error, cure: &str) -> Line {
         Line::failed(error.to_string(), error.hint().unwrap_or(cure))
@@ -74,6 +90,7 @@ impl Line {
             Verdict::Passed => "passed ",
             Verdict::Warning => "warning",
             Verdict::Failed => "FAILED ",
+            Verdict::Unknown => "unknown",
         };
         let mut text = format!("{verdict}  {}\n", self.found);
         if let Some(cure) = &self.cure {

@@ -3,7 +3,7 @@
 //! Guarantees: only what the files say is judged; what a running server was told otherwise (its command
 //! line, say) is not seen. Left to others: reading the files (`pgconf`), the archive itself.
 
-use crate::check_line::Line;
+use crate::check_line::{Line, some_of};
 use archive::Location;
 use pgconf::ServerConf;
 use std::path::Path;
@@ -15,24 +15,67 @@ const JOBS: [(&str, &str); 3] = [
     ("walden.recovery_end_library", "recovery_end_command"),
 ];
 
+/// What the names of Walden's parameters begin with.
+const PREFIX: &str = "walden.";
+
+/// The parameters that can be set; a test compares them with a server's.
+pub(crate) const PARAMETERS: [&str; 15] = [
+    "walden.archive",
+    "walden.archive_cleanup_library",
+    "walden.archive_jobs",
+    "walden.archive_libraries",
+    "walden.archive_timeout",
+    "walden.compression",
+    "walden.identity_file",
+    "walden.memory_limit",
+    "walden.missing_segment",
+    "walden.recipients",
+    "walden.recovery_end_library",
+    "walden.restore_library",
+    "walden.restore_prefetch",
+    "walden.restore_timeout",
+    "walden.verify",
+];
+
 /// Judges the configuration.
-pub(crate) fn check(conf: &ServerConf, lines: &mut Vec<Line>) {
+pub(crate) fn check(conf: &ServerConf, data_dir: Option<&Path>, lines: &mut Vec<Line>) {
+    let recovers = data_dir.is_some_and(|dir| {
+        ["standby.signal", "recovery.signal"]
+            .iter()
+            .any(|signal| dir.join(signal).exists())
+    });
     check_settings(
         &|name| conf.get(name).filter(|value| !value.is_empty()),
+        recovers,
         lines,
     );
+    let names = conf.names().filter(|name| name.starts_with(PREFIX));
+    let unknown: Vec<&str> = names.filter(|name| !PARAMETERS.contains(name)).collect();
+    lines.push(if unknown.is_empty() {
+        Line::passed("every walden parameter that is set is known")
+    } else {
+        Line::failed(
+            format!("unknown parameter is set: {}", some_of(&unknown)),
+            "Correct its name, or remove it.",
+        )
+    });
 }
 
 /// The same on any source of settings; `get` gives nothing for what is unset or empty.
-fn check_settings<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
-    archiving(get, lines);
+/// `recovers`: the server is a standby, or on its way to a target.
+fn check_settings<'a>(
+    get: &dyn Fn(&str) -> Option<&'a str>,
+    recovers: bool,
+    lines: &mut Vec<Line>,
+) {
+    archiving(get, recovers, lines);
     preloading(get, lines);
     for (library, command) in JOBS {
         exclusive(library, command, get, lines);
     }
 }
 
-fn archiving<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
+fn archiving<'a>(get: &dyn Fn(&str) -> Option<&'a str>, recovers: bool, lines: &mut Vec<Line>) {
     lines.push(match get("walden.archive") {
         Some(archive) => match archive.parse::<Location>() {
             Ok(location) => Line::passed(format!("walden.archive is \"{location}\"")),
@@ -44,6 +87,15 @@ fn archiving<'a>(get: &dyn Fn(&str) -> Option<&'a str>, lines: &mut Vec<Line>) {
             "Set walden.archive and reload.",
         ),
     });
+    let is_off = get("archive_mode").is_none_or(|mode| {
+        ["off", "false", "no", "0"].contains(&mode.to_ascii_lowercase().as_str())
+    });
+    if recovers && is_off {
+        lines.push(Line::passed(
+            "archive_mode is \"off\", this server only restores",
+        ));
+        return;
+    }
     lines.push(
         match get("archive_mode")
             .unwrap_or("off")
@@ -168,7 +220,7 @@ mod tests {
                 .map(|(_, value)| *value)
         };
         let mut lines = Vec::new();
-        check_settings(&get, &mut lines);
+        check_settings(&get, false, &mut lines);
         let count = |verdict| {
             lines
                 .iter()

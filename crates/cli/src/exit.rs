@@ -9,6 +9,7 @@
 //! | failed, and the server must go on: a standby, or the end of a recovery | 1 | 1 |
 //! | usage error | 201 | 2 |
 //! | panic | 202 | 3 |
+//! | `check --nagios`: passed, warning, failed, unknown | | 0, 1, 2, 3 |
 //!
 //! The server takes a `restore_command` that exits with 1 to 125 for the end of WAL, and stops over
 //! anything higher (`RestoreArchivedFile`, `xlogarchive.c`, 15 to 18). So nothing but an archive's own
@@ -38,7 +39,9 @@ pub(crate) enum Outcome {
     Failed,
     /// Whether something is wrong is not known.
     CouldNotTell,
-    /// The same, for a server that must not stop over it.
+    /// What a monitoring plugin exits with: 0 to 3.
+    Nagios(u8),
+    /// The same as failed, for a server that must not stop over it.
     FailedServerGoesOn,
     /// The command line was wrong.
     Usage,
@@ -59,6 +62,7 @@ pub(crate) enum Column {
 pub(crate) fn status(column: Column, outcome: Outcome) -> u8 {
     match (column, outcome) {
         (_, Outcome::Done) => 0,
+        (_, Outcome::Nagios(status)) => status,
         (_, Outcome::FailedServerGoesOn) => 1,
         (Column::Restore, Outcome::Absent) => 1,
         (Column::Restore, Outcome::Failed | Outcome::CouldNotTell) => 200,

@@ -269,9 +269,27 @@ pub(crate) struct Survey {
     pub(crate) jobs: Option<u16>,
 }
 
-/// Check the archive, and with -D the server's settings, and name a cure for each fault
+/// Check the archive, and with -D the server and its settings, and name a cure for each fault
+///
+/// Exit status: 0 everything passed (there may be warnings), 1 something failed, 4 something could not be looked at.
 #[derive(Debug, Args)]
 pub(crate) struct Check {
+    /// Look at the server of this connection string, with a role in pg_monitor
+    #[arg(short = 'd', long, value_name = "CONNINFO")]
+    pub(crate) dbname: Option<String>,
+
+    /// Have the server switch to a new segment, and wait until the old one is archived
+    #[arg(long, conflicts_with = "files_only")]
+    pub(crate) switch: bool,
+
+    /// Look at the archive and at the server's files, and not at the server, which need not run
+    #[arg(long, conflicts_with = "dbname")]
+    pub(crate) files_only: bool,
+
+    /// Print a line for Nagios and its kin, and exit with 0 (passed), 1 (warning), 2 (failed) or 3 (unknown)
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) nagios: bool,
+
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

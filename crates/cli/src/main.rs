@@ -12,6 +12,7 @@ mod caller;
 mod check;
 mod check_encryption;
 mod check_line;
+mod check_living;
 mod check_names;
 mod check_server;
 mod check_store;

@@ -106,6 +106,11 @@ impl ServerConf {
             .map(String::as_str)
     }
 
+    /// Names of the parameters that something sets, in lower case, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
     fn set(&mut self, setting: &Setting) {
         self.values
             .insert(setting.name.to_ascii_lowercase(), setting.value.clone());

@@ -258,3 +258,129 @@ fn a_password_on_the_command_line_is_refused_and_not_repeated() -> Result<()> {
         Ok(())
     })
 }
+
+/// What `walden check` prints for a server, and its exit status.
+fn check(lab: &Lab, cluster: &Cluster, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = lab.command("walden");
+    command.arg("-D").arg(cluster.data()).arg("check");
+    let outcome = run(command.args(arguments))?;
+    Ok((outcome.status.code(), outcome.stdout))
+}
+
+/// Such a check must end with this status and have these words in it.
+fn must_say(
+    lab: &Lab,
+    cluster: &Cluster,
+    arguments: &[&str],
+    status: i32,
+    words: &[&str],
+) -> Result<()> {
+    let (code, text) = check(lab, cluster, arguments)?;
+    ensure!(code == Some(status), "{code:?} and not {status}:\n{text}");
+    for words in words {
+        ensure!(text.contains(words), "no {words:?} in:\n{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_check_looks_at_the_server_that_runs_and_at_what_it_has_archived() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        primary.base_backup("backup")?;
+        primary.archive_everything()?;
+        primary.wait_for_sql(
+            "select current_setting('walden.status')::jsonb -> 'archiver' -> 'pending' ->> 'files'",
+            "0",
+        )?;
+        let words = [
+            "is a primary",
+            "archiving does not fail",
+            "is in this archive",
+            "last base backup",
+            " 0 failed",
+        ];
+        must_say(lab, &primary, &[], 0, &words)?;
+        must_say(
+            lab,
+            &primary,
+            &["--switch"],
+            0,
+            &["a segment was switched and archived"],
+        )?;
+        must_say(lab, &primary, &["--nagios"], 0, &["WALDEN OK"])?;
+        let known: Vec<String> = primary
+            .sql("select name from pg_settings where name like 'walden.%' and context <> 'internal' order by name")?
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        for name in &known {
+            primary.configure(|settings| settings.set(name, ""))?;
+        }
+        must_say(
+            lab,
+            &primary,
+            &["--files-only"],
+            1,
+            &["every walden parameter that is set is known"],
+        )?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_check_fails_while_archiving_does_and_when_the_server_is_down_or_archives_elsewhere()
+-> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        primary.base_backup("backup")?;
+        let segments = primary.write_segments(1..=3)?;
+        primary.archive_everything()?;
+        let away = archive.path().with_extension("away");
+        fs::rename(archive.path(), &away)?;
+        primary.switch_segment()?;
+        write(&primary, 4)?;
+        primary.switch_segment()?;
+        wait_until("the check to say that archiving fails", || {
+            let (_, text) = check(lab, &primary, &[])?;
+            Ok(text.contains("archiving has failed for"))
+        })?;
+        must_say(lab, &primary, &["--nagios"], 2, &["WALDEN CRITICAL"])?;
+        fs::rename(&away, archive.path())?;
+        primary.wait_until_archived()?;
+
+        // What the server takes for archived is gone: as if it archived elsewhere.
+        let last = primary.sql("select last_archived_wal from pg_stat_archiver")?;
+        ensure!(!segments.contains(&last), "{last}");
+        fs::remove_file(archive.path().join(&last))?;
+        wait_until("the check to miss the last segment", || {
+            let (code, text) = check(lab, &primary, &[])?;
+            Ok(code == Some(1) && text.contains("which the server takes for archived"))
+        })?;
+        primary.stop(Shutdown::Immediate)?;
+        must_say(lab, &primary, &[], 1, &["no server runs there"])?;
+        must_say(lab, &primary, &["--nagios"], 2, &["WALDEN CRITICAL"])
+    })
+}
+
+#[test]
+fn a_standby_that_only_restores_is_not_failed_for_not_archiving() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        let backup = primary.base_backup("backup")?;
+        primary.write_segments(1..=2)?;
+        primary.archive_everything()?;
+        let settings = recovery_settings(lab, &archive)?.with("archive_mode", "off");
+        let standby = standby(lab, "standby", &backup, settings)?;
+        wait_for_entries(&standby, 2)?;
+        let words = [
+            "is in recovery",
+            "recovery gets its files",
+            "this server only restores",
+        ];
+        must_say(lab, &standby, &[], 0, &words)
+    })
+}

@@ -32,7 +32,7 @@ fn archive(place: &Place, number: u32) {
 }
 
 fn check(place: &Place) -> Ran {
-    place.walden(&["check", "-D", &place.text("data")])
+    place.walden(&["check", "--files-only", "-D", &place.text("data")])
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_recycled_file_fills_no_hole_and_another_archive_is_named_in_the_cure() {
     in_pg_wal(&place, 3);
     place.configure(&GOOD.replace("ARCHIVE", "/nowhere"));
     let (data, archive) = (place.text("data"), place.text("archive"));
-    let ran = place.walden(&["check", "-D", &data, "-A", &archive]);
+    let ran = place.walden(&["check", "--files-only", "-D", &data, "-A", &archive]);
     let ran = ran.exits(1).prints("lacks 2 segments ");
     ran.prints(&format!(
         "walden archive -A '{archive}' -D {data} {}",
@@ -142,7 +142,9 @@ fn an_archive_in_the_clusters_own_directories_is_found() {
         (".", 0, "is a directory around"),
     ] {
         place.configure(&GOOD.replace("ARCHIVE", &place.text(archive)));
-        let ran = place.walden(&["check", "-D", &data]).exits(status);
+        let ran = place
+            .walden(&["check", "--files-only", "-D", &data])
+            .exits(status);
         ran.prints(found).prints("a directory of its own");
     }
 }

@@ -88,16 +88,18 @@ fn the_recommended_configuration_passes_the_check() {
     let data = place.text("data");
     fs::write(place.path("data/pg_wal").join(name(1)), segment(1, SYSTEM)).unwrap();
     place
-        .walden(&["check", "-D", &data])
+        .walden(&["check", "--files-only", "-D", &data])
         .exits(0)
         .prints("belongs to no system yet");
     place.walden(&["archive", "-D", &data, &name(1)]).exits(0);
-    let ran = place.walden(&["check", "-D", &data]).exits(0);
+    let ran = place
+        .walden(&["check", "--files-only", "-D", &data])
+        .exits(0);
     ran.prints(&format!("both of system {SYSTEM}"))
         .prints(" 0 failed, 0 with a warning");
     let report = json(
         &place
-            .walden(&["check", "--json", "-D", &data])
+            .walden(&["check", "--files-only", "--json", "-D", &data])
             .exits(0)
             .stdout,
     );
@@ -118,13 +120,17 @@ fn each_failed_check_names_its_cure() {
     place.configure(&format!(
         "{GOOD}restore_command = 'cp ARCHIVE/%f %p'\nwal_level = minimal\n"
     ));
-    let ran = place.walden(&["check", "-D", &data]).exits(1);
+    let ran = place
+        .walden(&["check", "--files-only", "-D", &data])
+        .exits(1);
     let ran = ran.prints("walden.restore_library and restore_command are both set");
     let ran = ran.prints("wal_level is \"minimal\"").prints(" 2 failed");
     assert_eq!(ran.stdout.matches("cure: ").count(), 2, "{ran:?}");
 
     place.configure("archive_mode = off");
-    let ran = place.walden(&["check", "-D", &data]).exits(1);
+    let ran = place
+        .walden(&["check", "--files-only", "-D", &data])
+        .exits(1);
     ran.prints("no archive is named")
         .prints("archive_mode is \"off\"");
 }
@@ -141,8 +147,8 @@ fn a_location_with_a_secret_in_it_fails_the_check_and_is_not_repeated() {
     ] {
         place.configure(&GOOD.replace("ARCHIVE", location));
         for flags in [
-            &["check", "-D", &data][..],
-            &["check", "--json", "-D", &data],
+            &["check", "--files-only", "-D", &data][..],
+            &["check", "--files-only", "--json", "-D", &data],
         ] {
             let ran = place.walden(flags).exits(1);
             let said = format!("{}{}", ran.stdout, ran.stderr);
@@ -160,7 +166,9 @@ fn an_archive_of_another_cluster_fails_the_check() {
     place
         .walden(&["archive", "-A", &archive, &format!("./{}", name(1))])
         .exits(0);
-    let ran = place.walden(&["check", "-D", &place.text("data")]).exits(1);
+    let ran = place
+        .walden(&["check", "--files-only", "-D", &place.text("data")])
+        .exits(1);
     ran.prints(&SYSTEM.to_string())
         .prints(&(SYSTEM + 1).to_string())
         .prints("an archive of its own");

@@ -116,6 +116,27 @@ impl DirStore {
     }
 }
 
+/// Bytes that [`try_to_write`] writes, and the key that they would have.
+const TRIAL_BYTES: usize = 1024 * 1024;
+const TRIAL_KEY: &str = "walden-check";
+
+/// Writes to a directory's file system as a segment is written, to the disk, and takes it back; how many bytes that were. What
+/// is stored there is not touched, and nothing ever has a key.
+///
+/// Fails as storing a segment there would: no room, no permission, a disk that does not take it.
+pub fn try_to_write(directory: &Path) -> Result<u64, Error> {
+    let store = DirStore::open(directory)?;
+    let mut staged = store.stage(TRIAL_KEY)?;
+    // Of all values, so that a file system that leaves out zeros has to keep them.
+    let bytes: Vec<u8> = (0..TRIAL_BYTES).map(|at| at.to_le_bytes()[0]).collect();
+    staged
+        .write_all(&bytes)
+        .and_then(|()| staged.flush())
+        .map_err(|cause| Error::io(format!("could not write to \"{}\"", store.place()), cause))?;
+    staged.prepare()?;
+    Ok(TRIAL_BYTES as u64)
+}
+
 impl Store for DirStore {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         waist::check_key(key)?;

@@ -1,0 +1,351 @@
+//! What `walden check` says of the server that runs: its role, what it has still to archive, whether what it has archived is in
+//! this archive, the space that is left, and the last base backup.
+//!
+//! Guarantees: nothing is changed, but that `--switch` has the server switch to a new segment; what could not be looked at is
+//! "unknown" and never "passed". Left to others: settings in files, in `check_server.rs`.
+
+use crate::archive_facts::Facts;
+use crate::check_line::Line;
+use crate::living::observed::Observed;
+use crate::living::psql::Psql;
+use crate::living::{Running, Target};
+use crate::say;
+use crate::status_screen::lasting;
+use archive::{Archive, Error, Location};
+use audit::size;
+use rustix::fs::statvfs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
+
+/// For how long a file may wait to be archived before that is worth a warning, in seconds.
+const WAITS_S_MAX: f64 = 300.0;
+
+/// How old the last base backup may be before that is worth a warning, in seconds.
+const BACKUP_AGE_S_MAX: f64 = 8.0 * 86_400.0;
+
+/// Below so many segments of space nothing goes on for long.
+const SEGMENTS_FREE_MIN: u64 = 8;
+
+/// Below this part of the file system, in percent, space is worth a warning.
+const PERCENT_FREE_MIN: u64 = 5;
+
+/// How long `--switch` waits for the segment to be archived.
+const SWITCH_WAIT_MAX: Duration = Duration::from_secs(90);
+
+/// How often it looks.
+const SWITCH_LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Looks at the server. `archive`: opened before; `None` if it could not be.
+pub(crate) fn check(
+    target: &Target,
+    archive: Option<&Archive>,
+    switch: bool,
+    lines: &mut Vec<Line>,
+) {
+    let mut session = match target.session() {
+        Ok(Some(session)) => session,
+        Ok(None) => {
+            lines.push(Line::failed("no server runs there", "Start the server."));
+            return;
+        }
+        Err(error) => {
+            lines.push(unknown(target, &error));
+            return;
+        }
+    };
+    match Observed::ask(&mut session) {
+        Ok(observed) => {
+            observed_lines(&observed, archive, lines);
+            if switch {
+                lines.push(switched(&mut session));
+            }
+        }
+        Err(error) => lines.push(unknown(target, &error)),
+    }
+}
+
+/// A server that cannot be asked.
+fn unknown(target: &Target, error: &Error) -> Line {
+    let running = match target {
+        Target::Directory(directory) => Running::of(directory).ok().flatten(),
+        Target::Conninfo(_) => None,
+    };
+    let state = running.map_or_else(String::new, |running| {
+        format!(" (it is \"{}\" by its postmaster.pid)", running.state)
+    });
+    Line::unknown(
+        format!("the server could not be asked{state}: {error}"),
+        error
+            .hint()
+            .unwrap_or("Run this as the server's user, or name a role of pg_monitor with -d."),
+    )
+}
+
+fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Vec<Line>) {
+    let role = if observed.in_recovery {
+        "in recovery"
+    } else {
+        "a primary"
+    };
+    let up = lasting(observed.now - observed.started);
+    lines.push(Line::passed(format!(
+        "server runs PostgreSQL {}, is {role}, up {up}",
+        observed.version
+    )));
+    if observed.archives_through_walden() {
+        archiver(observed, lines);
+        if let Some(archive) = archive {
+            lines.push(follows(observed, archive));
+        }
+    }
+    if observed.in_recovery
+        && let Some(shown) = observed.recovery()
+    {
+        lines.push(match (shown.failing_since, &shown.last_failure) {
+            (Some(since), Some(failure)) => Line::failed(
+                format!(
+                    "recovery has not been told of its files for {}: {}",
+                    lasting(observed.now - since),
+                    failure.message
+                ),
+                failure
+                    .hint
+                    .as_deref()
+                    .unwrap_or("Look into the server's log."),
+            ),
+            _ => Line::passed("recovery gets its files"),
+        });
+    }
+    if let Some(directory) = observed.data_directory.as_deref().map(Path::new)
+        && directory.is_dir()
+    {
+        let pg_wal = directory.join("pg_wal");
+        lines.push(space("pg_wal", &pg_wal, observed.segment_bytes));
+    }
+}
+
+fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
+    let Some(document) = &observed.status else {
+        lines.push(Line::unknown(
+            "what the archiver does: the server has not preloaded Walden",
+            "Add walden to shared_preload_libraries and restart the server.",
+        ));
+        return;
+    };
+    let Some(shown) = &document.archiver else {
+        lines.push(Line::failed(
+            "no archiver has loaded Walden since the server's start",
+            "Look into the server's log for why.",
+        ));
+        return;
+    };
+    if !shown.live {
+        lines.push(Line::failed(
+            "the archiver has said nothing for ten seconds, or is dead",
+            "Look for its process, and into the server's log.",
+        ));
+        return;
+    }
+    lines.push(match (shown.failing_since, &shown.last_failure) {
+        (Some(since), Some(failure)) => Line::failed(
+            format!(
+                "archiving has failed for {} ({}): {}",
+                lasting(observed.now - since),
+                failure.cause.word(),
+                failure.message
+            ),
+            failure
+                .hint
+                .as_deref()
+                .unwrap_or("Look into the server's log."),
+        ),
+        _ => Line::passed("archiving does not fail"),
+    });
+    let Some(pending) = observed.pending() else {
+        lines.push(Line::unknown(
+            "what is to be archived has not been counted for ten seconds",
+            "Look whether the disk of \"pg_wal\" answers.",
+        ));
+        return;
+    };
+    let waits = pending.oldest_since.map(|since| observed.now - since);
+    let found = match (&pending.oldest, waits) {
+        (Some(oldest), Some(waits)) => format!(
+            "{} to be archived, {}; \"{oldest}\" for {}",
+            say::counted(pending.files, "file"),
+            size(pending.bytes),
+            lasting(waits)
+        ),
+        _ => "nothing waits to be archived".to_owned(),
+    };
+    lines.push(if waits.is_some_and(|waits| waits > WAITS_S_MAX) {
+        Line::warning(
+            found,
+            "If archiving does not fail, the archive is slower than the server writes: see walden.archive_jobs.",
+        )
+    } else {
+        Line::passed(found)
+    });
+}
+
+/// Whether the segment before those that are not archived is in this archive: the server may archive elsewhere.
+fn follows(observed: &Observed, archive: &Archive) -> Line {
+    let last = last_archived(observed);
+    let Some(last) = last else {
+        return Line::unknown(
+            "which segment was archived last",
+            "Ask again in a moment; on a standby its primary tells.",
+        );
+    };
+    let mut is_empty = true;
+    let mut is_there = false;
+    let looked = archive.each(&mut |found| {
+        if let archive::Found::File(stored) = found {
+            is_empty = false;
+            is_there |= stored.name == WalFileName::Segment(last);
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    match looked {
+        Err(error) => Line::unknown(
+            format!("whether \"{last}\" is archived: {error}"),
+            error
+                .hint()
+                .unwrap_or("Let the server's user read the archive."),
+        ),
+        Ok(()) if is_there => Line::passed(format!(
+            "\"{last}\", the last segment before what is not archived, is in this archive"
+        )),
+        Ok(()) if is_empty => Line::warning(
+            "nothing is archived yet",
+            "Wait for the first segment, or switch with --switch.",
+        ),
+        Ok(()) => Line::failed(
+            format!("\"{last}\", which the server takes for archived, is not in this archive"),
+            "Does the server archive elsewhere, or was it removed? Take a base backup once that is cured.",
+        ),
+    }
+}
+
+fn last_archived(observed: &Observed) -> Option<SegmentName> {
+    let size = SegmentSize::new(observed.segment_bytes).ok()?;
+    let timeline = TimelineId::new(observed.timeline()?)?;
+    let through = observed.archived_through()?;
+    let before = Lsn(through.0.checked_sub(1)?);
+    Some(SegmentName::holding(timeline, before, size))
+}
+
+/// The space that is left where a directory lies.
+pub(crate) fn space(what: &str, directory: &Path, segment_bytes: u64) -> Line {
+    let space = match statvfs(directory) {
+        Ok(space) => space,
+        Err(cause) => {
+            let what = format!("how much space \"{what}\" has");
+            let error = Error::io(what, cause.into());
+            return Line::unknown(error.to_string(), "Run the check as the server's user.");
+        }
+    };
+    let free = space.f_bavail.saturating_mul(space.f_frsize);
+    let all = space.f_blocks.saturating_mul(space.f_frsize);
+    let found = format!("\"{what}\" has {} of {} free", size(free), size(all));
+    let cure =
+        "Make room, or move it to a larger file system; never remove files from pg_wal by hand.";
+    if free < segment_bytes.saturating_mul(SEGMENTS_FREE_MIN) {
+        Line::failed(found, cure)
+    } else if free / 100 < (all / 100).saturating_mul(PERCENT_FREE_MIN) / 100 {
+        Line::warning(found, cure)
+    } else {
+        Line::passed(found)
+    }
+}
+
+/// Space, and a write that goes to the disk and is taken back, where a directory archive lies.
+pub(crate) fn directory(location: &Location, lines: &mut Vec<Line>) {
+    let Some(path) = location.path() else {
+        return;
+    };
+    lines.push(space("archive", path, SegmentSize::DEFAULT.bytes()));
+    lines.push(match archive::try_to_write(path) {
+        Ok(bytes) => Line::passed(format!(
+            "{} were written to the archive's disk and taken back",
+            size(bytes)
+        )),
+        Err(error) => Line::error(&error, "Let the server's user write there, and make room."),
+    });
+}
+
+/// The last base backup.
+pub(crate) fn backups(archive: &Archive) -> Line {
+    let facts = match Facts::read(archive) {
+        Ok(facts) => facts,
+        Err(error) => {
+            return Line::unknown(
+                format!("which base backups there are: {error}"),
+                error
+                    .hint()
+                    .unwrap_or("Let the server's user read the archive."),
+            );
+        }
+    };
+    let take = "Take a base backup, with pg_basebackup say.";
+    let Some(backup) = &facts.last_backup else {
+        return Line::warning(
+            "no base backup has left a backup history file in the archive: nothing can be recovered from it alone",
+            take,
+        );
+    };
+    if let (Some(hole), None) = (&facts.first_hole, facts.recoverable_from) {
+        return Line::failed(
+            format!("no base backup reaches the end of WAL: {hole}"),
+            take,
+        );
+    }
+    let age = backup.at.map(|at| facts.at - at);
+    let found = format!(
+        "last base backup \"{}\", ended {} ago",
+        backup.file,
+        age.map_or_else(|| "an unknown time".to_owned(), lasting)
+    );
+    if age.is_some_and(|age| age > BACKUP_AGE_S_MAX) {
+        Line::warning(found, take)
+    } else {
+        Line::passed(found)
+    }
+}
+
+/// Has the server switch to a new segment, and waits until the old one is archived.
+fn switched(session: &mut Psql) -> Line {
+    let mut switch = || -> Result<Option<Duration>, Error> {
+        // A segment in which nothing has been written is not left.
+        session.ask("select pg_catalog.pg_logical_emit_message(false, 'walden', 'check')")?;
+        let end = session.ask("select pg_catalog.pg_switch_wal()")?;
+        let begun = Instant::now();
+        while begun.elapsed() < SWITCH_WAIT_MAX {
+            let observed = Observed::ask(session)?;
+            let end = end.trim().parse::<Lsn>().ok();
+            if observed.archived_through() >= end && end.is_some() {
+                return Ok(Some(begun.elapsed()));
+            }
+            std::thread::park_timeout(SWITCH_LOOK_EVERY);
+        }
+        Ok(None)
+    };
+    match switch() {
+        Ok(Some(took)) => Line::passed(format!(
+            "a segment was switched and archived within {}",
+            lasting(took.as_secs_f64().ceil())
+        )),
+        Ok(None) => Line::failed(
+            format!(
+                "a segment was switched and is not archived after {} s",
+                SWITCH_WAIT_MAX.as_secs()
+            ),
+            "\"walden status\" shows what keeps it back.",
+        ),
+        Err(error) => Line::unknown(
+            format!("whether a switched segment is archived: {error}"),
+            "Switching takes a superuser, or a role with EXECUTE on pg_switch_wal, on a primary.",
+        ),
+    }
+}
