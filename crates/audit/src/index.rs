@@ -5,7 +5,8 @@
 //! so a call that is interrupted costs what it had not finished. Never in an archive: where it lies is the caller's choice.
 //!
 //! One JSON document a line: what it is of, then a file of the archive each, of which the last line counts; and at the end of
-//! each call how many there have been, so that a lost line is noticed. A file that changes is read again, whatever is lost.
+//! each call how many there have been, so that a lost line is noticed. A call that is interrupted leaves no such end, and perhaps
+//! a part of a line, which the next one ends as such: that is no damage. A file that changes is read again, whatever is lost.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
@@ -22,6 +23,9 @@ use crate::text;
 
 /// Changes with the form of the lines.
 const VERSION: u32 = 4;
+
+/// The end of a line that an interrupted call has left in part.
+const TORN: &[u8] = b"<torn>\n";
 
 /// The longest line that is read: the facts of a segment with as much in it as is noted take less.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -165,7 +169,7 @@ pub struct Index {
     file: Option<File>,
     /// How many lines there are about files.
     lines: u64,
-    /// Whether a line is added since the last foot.
+    /// Whether a foot is to be written: there is none, or something behind the last one.
     is_open: bool,
     /// Whether the last line is cut off.
     is_torn: bool,
@@ -190,7 +194,6 @@ impl Index {
             cause,
         };
         let mut index = Index::anew(&path, subject);
-        index.damage = None;
         match path.metadata() {
             // A pipe would be waited for.
             Ok(metadata) if !metadata.is_file() => return Err(Unusable::NoFile { path }),
@@ -204,7 +207,6 @@ impl Index {
         if first != head.as_slice() {
             // The disk was full, say, when it was begun.
             if head.starts_with(first) {
-                index.damage = Some(1);
                 return Ok(index);
             }
             match serde_json::from_slice::<Version>(first) {
@@ -226,28 +228,23 @@ impl Index {
         lines: &mut Lines<impl BufRead>,
         visit: &mut dyn FnMut(WalFileName, Entry),
     ) -> std::io::Result<()> {
-        let mut has_foot = false;
         while let Some(bytes) = lines.next()? {
-            let is_whole = bytes.ends_with(b"\n");
-            self.is_torn = !is_whole;
-            if let Some(line) = serde_json::from_slice::<Line>(bytes)
-                .ok()
-                .filter(|_| is_whole)
-            {
+            self.is_torn = !bytes.ends_with(b"\n");
+            if self.is_torn {
+                break;
+            }
+            if let Ok(line) = serde_json::from_slice::<Line>(bytes) {
                 visit(line.name, line.entry);
                 self.lines += 1;
                 self.is_open = true;
-                continue;
-            }
-            let foot = serde_json::from_slice::<Foot>(bytes).ok();
-            self.is_open = false;
-            has_foot |= foot.is_some();
-            if !is_whole || foot.is_none_or(|foot| foot.lines != self.lines) {
+            } else if let Ok(foot) = serde_json::from_slice::<Foot>(bytes) {
+                self.is_open = false;
+                if foot.lines != self.lines {
+                    self.damage.get_or_insert(lines.number);
+                }
+            } else if !bytes.ends_with(TORN) {
                 self.damage.get_or_insert(lines.number);
             }
-        }
-        if self.is_open || !has_foot {
-            self.damage.get_or_insert(lines.number + 1);
         }
         Ok(())
     }
@@ -260,15 +257,14 @@ impl Index {
             subject: subject.clone(),
             file: None,
             lines: 0,
-            is_open: false,
+            is_open: true,
             is_torn: false,
             is_of_use: false,
-            damage: Some(1),
+            damage: None,
         }
     }
 
-    /// The first line that is not what was written, from 1, if one is: what was interrupted has ended there. What is said by
-    /// the others is true all the same.
+    /// The first line that is not what was written, from 1, if one is. What is said by the others is true all the same.
     #[must_use]
     pub fn damage(&self) -> Option<u64> {
         self.damage
@@ -302,7 +298,7 @@ impl Index {
         if file.metadata()?.len() == 0 {
             file.write_all(&self.subject.head()?)?;
         } else if self.is_torn {
-            file.write_all(b"\n")?;
+            file.write_all(TORN)?;
         }
         self.file = Some(file);
         Ok(())

@@ -132,32 +132,54 @@ fn what_is_no_regular_file_is_neither_read_nor_replaced() {
     assert!(!socket.metadata().unwrap().is_file());
 }
 
+/// Whether an index of these bytes is said to be damaged, or none of this archive's; what is used of it is true.
+fn is_damaged(path: &Path, bytes: &[u8]) -> bool {
+    std::fs::write(path, bytes).unwrap();
+    match load(path, &subject()) {
+        Ok((loaded, index)) => {
+            let all = entries();
+            assert!(loaded.iter().all(|(name, entry)| all[name] == *entry));
+            index.damage().is_some()
+        }
+        Err(unusable) => matches!(unusable, Unusable::Other { .. }),
+    }
+}
+
 #[test]
-fn no_cut_and_no_lost_line_passes_for_a_whole_index() {
+fn no_lost_line_passes_for_a_whole_index() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("index.jsonl");
     save(&path, &entries());
     let whole = std::fs::read(&path).unwrap();
-    let damaged = |bytes: &[u8]| {
-        std::fs::write(&path, bytes).unwrap();
-        match load(&path, &subject()) {
-            Ok((loaded, index)) => {
-                // What is left of it is true.
-                let all = entries();
-                assert!(loaded.iter().all(|(name, entry)| all[name] == *entry));
-                index.damage().is_some()
-            }
-            Err(unusable) => matches!(unusable, Unusable::Other { .. }),
-        }
-    };
-    for length in 0..whole.len() - 1 {
-        assert!(damaged(&whole[..length]), "of {length} bytes");
-    }
     let lines: Vec<&[u8]> = whole.split_inclusive(|byte| *byte == b'\n').collect();
-    for lost in 0..lines.len() {
+    // Without its end it is an interrupted one.
+    for lost in 0..lines.len() - 1 {
         let mut rest = lines.clone();
         rest.remove(lost);
-        assert!(damaged(&rest.concat()), "without line {lost}");
+        assert!(is_damaged(&path, &rest.concat()), "without line {lost}");
+    }
+}
+
+#[test]
+fn an_index_that_ends_early_is_no_damaged_one_but_what_is_damaged_before_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("index.jsonl");
+    save(&path, &entries());
+    let whole = std::fs::read(&path).unwrap();
+    let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let third = second
+        + whole[second..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .unwrap()
+        + 1;
+    for length in 0..=whole.len() {
+        let mut cut = whole[..length].to_vec();
+        assert!(!is_damaged(&path, &cut), "of {length} bytes");
+        if length > third {
+            cut[second] = b'x';
+            assert!(is_damaged(&path, &cut), "of {length} bytes, damaged");
+        }
     }
 }
 
@@ -176,7 +198,21 @@ fn what_was_interrupted_goes_on_behind_what_is_whole() {
             }
         }
         index.end().unwrap();
-        let (loaded, _) = load(&path, &subject()).unwrap();
+        let (loaded, index) = load(&path, &subject()).unwrap();
         assert_eq!(loaded, entries(), "after {length} bytes");
+        assert_eq!(index.damage(), None, "after {length} bytes");
+    }
+    // And once more.
+    for length in (0..whole.len()).step_by(97) {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let mut index = load(&path, &subject()).unwrap().1;
+        for (name, entry) in entries() {
+            index.add(name, &entry).unwrap();
+        }
+        let longer = std::fs::read(&path).unwrap();
+        for again in length..longer.len() {
+            let damaged = is_damaged(&path, &longer[..again]);
+            assert!(!damaged, "after {length} and {again} bytes");
+        }
     }
 }

@@ -62,7 +62,7 @@ fn open(path: &Path, subject: &Subject, known: &mut Entries) -> Option<Index> {
             if let Some(line) = index.damage() {
                 let path = path.display();
                 say::warning(&format!(
-                    "index \"{path}\" is damaged at line {line}, or was not written to its end; the rest of it is used"
+                    "index \"{path}\" is damaged at line {line}; the rest of it is used"
                 ));
             }
             Some(index)

@@ -73,15 +73,21 @@ fn the_second_call_reads_what_is_new_and_a_damaged_index_is_made_anew() -> Resul
         primary.wait_until_archived()?;
         assert_eq!(asking.read()?.0, 3);
 
+        // As an interrupted call leaves it, and with a damaged line.
         let whole = fs::read(&index)?;
-        fs::write(&index, &whole[..whole.len() / 2])?;
-        let outcome = asking.ask("deep/index.jsonl")?;
-        ensure!(
-            outcome.stderr.contains("is damaged at line"),
-            "{}",
-            outcome.stderr
-        );
-        assert_eq!(asking.read()?.0, 0);
+        let second = whole.iter().position(|byte| *byte == b'\n');
+        let second = second.context("a second line")? + 1;
+        for is_damaged in [false, true] {
+            let mut left = whole[..whole.len() / 2].to_vec();
+            if is_damaged {
+                left[second] = b'x';
+            }
+            fs::write(&index, left)?;
+            let outcome = asking.ask("deep/index.jsonl")?;
+            let is_told = outcome.stderr.contains("is damaged at line 2");
+            ensure!(is_told == is_damaged, "{}", outcome.stderr);
+            assert_eq!(asking.read()?.0, 0);
+        }
 
         // Another object under the same name is read, and said to be of no use.
         let rotten = archive.stored(&segments[3])?;

@@ -15,7 +15,8 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     must_be_regular(open_without_waiting(path)?)
 }
 
-/// Opens a regular file to be read and to have something added at its end; makes one where there is nothing.
+/// Opens a regular file to be read and to have something added at its end; makes one for its owner
+/// alone where there is nothing.
 ///
 /// Fails as [`open_regular`] does.
 pub fn append_regular(path: &Path) -> io::Result<File> {
@@ -24,6 +25,7 @@ pub fn append_regular(path: &Path) -> io::Result<File> {
         .read(true)
         .append(true)
         .create(true)
+        .mode(0o600)
         .custom_flags(nonblocking)
         .open(path)?;
     must_be_regular(file)
@@ -51,6 +53,7 @@ pub(crate) fn open_without_waiting(path: &Path) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     #[test]
@@ -69,6 +72,8 @@ mod tests {
         std::fs::write(&file, "x").unwrap();
         open_regular(&file).unwrap();
         append_regular(&file).unwrap();
+        let made = append_regular(&dir.path().join("made")).unwrap();
+        assert_eq!(made.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         let missing = open_regular(&dir.path().join("none")).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
     }

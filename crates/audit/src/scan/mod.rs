@@ -1,9 +1,10 @@
 //! Reading segments: each once, by several readers at a time, in the order of their names.
 //!
 //! Guarantees that every segment which is to be read is handed on once, with its facts where they are wanted, with what is
-//! wrong with it, and with how the ones that follow it fit. It is handed on as soon as those have been looked at; when the scan
-//! is stopped, with what is known by then. Memory is that of the readers and of segments that wait for a neighbor, whatever
-//! the size of the archive. Which segments are read is decided in `wanted`, what follows from them by the callers.
+//! wrong with it, and with how the ones that follow it fit. It is handed on once it has been compared with its neighbors that are
+//! read, too, the one before it and those behind; what still waits when the scan ends, with what is known by then. Memory is that
+//! of the readers and of segments that wait for a neighbor, whatever the size of the archive. Which segments are read is decided
+//! in `wanted`, what follows from them by the callers.
 
 mod beginning;
 mod boundaries;
