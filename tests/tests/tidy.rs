@@ -36,7 +36,9 @@ const EDGES: [(&str, &[&str]); 31] = [
     ),
     (
         "crates/cli",
-        &["archive", "audit", "pgconf", "recovery", "wal", "wire"],
+        &[
+            "archive", "audit", "pgconf", "recovery", "status", "wal", "wire",
+        ],
     ),
     ("testing/forge", &["wal"]),
     ("testing/lab", &[]),

@@ -208,6 +208,11 @@ fn archiver(page: &mut Page, observed: &Observed) {
     );
     counter.sample(&[("stage", "wal")], shown.bytes.wal);
     counter.sample(&[("stage", "stored")], shown.bytes.stored);
+    outcome(page, observed, shown);
+}
+
+/// What came of the last attempts, and what a loss of the server would lose.
+fn outcome(page: &mut Page, observed: &Observed, shown: &status::Archiver) {
     let last = shown.last_archived.as_ref().map(|last| last.at);
     page.one(
         "walden_archive_last_success_timestamp_seconds",

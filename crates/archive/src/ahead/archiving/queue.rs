@@ -4,6 +4,8 @@
 //! file less than `jobs` is on its way; none becomes visible before those in front of it on its timeline but as `order.rs` says;
 //! an answer about a file is given only while its name stands for what was archived. What is begun unasked and fails leaves no
 //! answer, and slows the looking ahead down.
+//!
+//! This file is long because all that decides about a file stands in one place, what is shown of it too.
 
 use std::collections::{HashSet, VecDeque};
 use std::path::{Path, PathBuf};
