@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use lab::{Conditions, Lab, Weather};
+use lab::{Conditions, FailingStorage, Lab};
 
 use crate::backlog::Backlog;
 use crate::contenders::{Contender, Served, Stage, Way, pairs};
@@ -135,13 +135,13 @@ impl Fetcher {
     /// # Errors
     ///
     /// When the kernel refuses.
-    pub(crate) fn make_late(&self, late_ms: u64) -> Result<Option<Weather>> {
+    pub(crate) fn make_late(&self, late_ms: u64) -> Result<Option<FailingStorage>> {
         let Some(dir) = self.dir()?.filter(|_| late_ms > 0) else {
             return Ok(None);
         };
         let delay = std::time::Duration::from_millis(late_ms);
         let late = Conditions::default().delay(delay);
-        Ok(Some(Weather::over_files(
+        Ok(Some(FailingStorage::over_files(
             &dir,
             |name| segment_of(name).is_some(),
             late,

@@ -63,9 +63,9 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
                 if row.missing.is_some() {
                     continue;
                 }
-                let weather = fetcher.make_late(late_ms)?;
+                let late = fetcher.make_late(late_ms)?;
                 let redo = replay(session, backlog, fetcher, segments, &[])?;
-                drop(weather);
+                drop(late);
                 ensure!(
                     *end.get_or_insert(redo.end.clone()) == redo.end,
                     "{} ended at {}, others at {end:?}",
