@@ -9,6 +9,10 @@ use lab::{ArchiveDir, Cluster, Contents, DEADLINE, Lab, Mark, Process, Settings,
 /// How often a recovery that is to be held may be over before that.
 const HOLDS_MAX: u32 = 10;
 
+/// How many segments more than asked for a recovery may have restored when it is held: with those that were fetched ahead by
+/// then there must be some left to be asked for.
+const LATE_MAX: usize = 12;
+
 /// The smallest segment size: makes many segments quick.
 pub(crate) const SMALL_MB: u32 = 1;
 
@@ -172,7 +176,8 @@ fn try_to_hold(cluster: &Cluster, segments: usize) -> Result<Option<Process>> {
         return Ok(None);
     };
     startup.pause()?;
-    Ok((!is_over()?).then_some(startup))
+    let is_late = restored_since(cluster, mark)?.len() > segments + LATE_MAX;
+    Ok((!is_late && !is_over()?).then_some(startup))
 }
 
 /// The files that the server says it restored, in order.
