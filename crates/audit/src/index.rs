@@ -231,6 +231,13 @@ impl Index {
         while let Some(bytes) = lines.next()? {
             self.is_torn = !bytes.ends_with(b"\n");
             if self.is_torn {
+                // A line that is longer than any is damage, unless nothing follows it.
+                let number = lines.number;
+                if lines.next()?.is_some() {
+                    self.is_torn = false;
+                    self.damage.get_or_insert(number);
+                    continue;
+                }
                 break;
             }
             if let Ok(line) = serde_json::from_slice::<Line>(bytes) {

@@ -12,7 +12,7 @@
 //! instead of panicking. Left to others: reading and writing, in `packet.rs`.
 
 /// The version of the payload's layout that this library speaks. Raised when it changes.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The longest frame, header included. Two paths and two names fit several times over; a peer that
 /// sends more is not ours.
@@ -422,7 +422,7 @@ mod tests {
         );
         let message = error.to_string();
         assert!(
-            message.contains("version 9") && message.contains("version 1"),
+            message.contains("version 9") && message.contains("version 2"),
             "{message}"
         );
     }

@@ -186,7 +186,8 @@ impl<W: Work> Pool<W> {
                 rested = false;
                 continue;
             };
-            if state.closed || (rested && (state.workers > 1 || state.rest())) {
+            // The last one that is idle stays for what is kept, though others may hang.
+            if state.closed || (rested && (state.idle > 0 || state.rest())) {
                 state.workers -= 1;
                 return;
             }

@@ -16,11 +16,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
+use wal::WalFileName;
 
 use super::{Offer, Put, must_not_be_itself};
 use crate::error::Error;
 use crate::format::codec::Contents;
 use crate::format::workspace::Workspace;
+use crate::options::compression::Compression;
 use crate::store::waist::Noted;
 
 /// How long a primary has for a file before its standby sends it: it needs a tenth of a second to compress a segment and
@@ -37,7 +39,12 @@ pub(crate) fn is_standby(path: &Path) -> bool {
 impl Offer<'_> {
     /// Whether a digest of the contents is to be noted.
     pub(super) fn wants_digest(&self) -> bool {
-        self.archive.options.recipients.is_empty() && self.archive.store.keeps_notes()
+        // Stored plain, an object has the size of any other segment: then a note could outlive the bytes that it tells of,
+        // where a tool writes others under the same metadata.
+        self.archive.options.recipients.is_empty()
+            && self.archive.options.compression != Compression::None
+            && matches!(self.name, WalFileName::Segment(_))
+            && self.archive.store.keeps_notes()
     }
 
     /// What is noted with the object that stands in the way, where it can be of use.
@@ -57,15 +64,16 @@ impl Offer<'_> {
         if run.is_alone() || !self.archive.store.keeps_notes() {
             return Ok(None);
         }
-        // A clock that was set back makes a file's age unknown, and the wait no longer.
-        let age = self.source.modified.elapsed().unwrap_or_default();
+        // A file from the future, by a clock that was set back or a file server's, is not waited for.
+        let age = self.source.modified.elapsed().unwrap_or(HEAD_START);
         self.cancel.wait(HEAD_START.saturating_sub(age));
         self.cancel.check(&self.what())?;
-        let noted = self.archive.store.noted(&self.key)?;
-        if noted == Noted::Absent {
+        // A store that does not tell is asked to take the file, as it would be without this.
+        let noted = self.archive.store.noted(&self.key);
+        let Some(noted) = noted.ok().filter(|noted| *noted != Noted::Absent) else {
             run.misses_primary();
             return Ok(None);
-        }
+        };
         run.finds_another();
         if let Noted::Digest(_) = noted {
             self.contents = Some(self.contents_digest(workspace)?);
