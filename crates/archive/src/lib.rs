@@ -58,7 +58,7 @@ pub use options::settings::{MissingSegment, Settings};
 pub use options::{Options, Verify};
 pub use pg_wal::folder::{histories_in, history_in, segment_in};
 pub use pg_wal::pending::Pending;
-pub use pg_wal::unarchived::OldestCommit;
+pub use pg_wal::unarchived::{OldestCommit, Unarchived};
 pub use put::{ENCRYPTED_KEY, Put};
 pub use store::cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use store::dir::store::{DirStore, try_to_write};

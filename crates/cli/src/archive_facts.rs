@@ -3,11 +3,14 @@
 //! Reads a listing, the first and last segment of each range, and the small files: what `walden list --wal` reads. Leaves to
 //! `walden verify` whether the WAL between is sound, and to `walden targets` every other question.
 
+use crate::settings::Chosen;
+use crate::within::within;
 use archive::{Archive, Cancel, Error, Found, Stored};
 use audit::{Depth, Inventory, Ranges, Span};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
 use wal::{Lsn, Timestamp};
 
 /// What was found. Times are Unix times in seconds.
@@ -33,6 +36,10 @@ pub(crate) struct Facts {
     pub(crate) recoverable_to: Option<f64>,
     /// The last base backup that has left a backup history file.
     pub(crate) last_backup: Option<Backup>,
+    /// Whether a recovery from it gets to the end of the archived WAL.
+    pub(crate) last_reaches_end: bool,
+    /// How many base backups there are of whose own WAL something is missing.
+    pub(crate) useless_backups: u64,
     /// What could not be read, in words.
     pub(crate) trouble: Vec<String>,
 }
@@ -44,15 +51,28 @@ pub(crate) struct Backup {
     pub(crate) file: String,
     /// What it was called.
     pub(crate) label: String,
-    /// When it ended.
-    pub(crate) at: Option<f64>,
+    /// When it ended, as its file says; where that is in a time zone that only the server knows, when the file was stored.
+    pub(crate) at: f64,
     #[serde(skip)]
     timeline: u32,
     #[serde(skip)]
     start: Lsn,
+    #[serde(skip)]
+    stop: Lsn,
 }
 
 impl Facts {
+    /// Opens an archive and looks at it, within this time.
+    ///
+    /// # Errors
+    /// When the archive is out of reach, or does not answer in time.
+    pub(crate) fn of_place(chosen: Chosen, wait_max: Duration) -> Result<Facts, Error> {
+        let what = format!("archive \"{}\"", chosen.settings.location);
+        within(&what, wait_max, move || {
+            chosen.open().and_then(|archive| Facts::read(&archive))
+        })
+    }
+
     /// Looks.
     ///
     /// # Errors
@@ -77,8 +97,17 @@ impl Facts {
 
     fn of(archive: String, files: &[Stored], ranges: &Ranges) -> Facts {
         let last = files.iter().max_by_key(|file| file.modified);
-        let backups = backups(ranges);
-        let (from, to) = recoverable(ranges, &backups).unzip();
+        let stored_at = |name: &str| {
+            let file = files.iter().find(|file| file.name.to_string() == name);
+            file.map_or(0.0, |file| status::unix(file.modified))
+        };
+        let all = backups(ranges, &stored_at);
+        let useful: Vec<&Backup> = all
+            .iter()
+            .filter(|backup| has_own_wal(ranges, backup))
+            .collect();
+        let reached = Reached::from(ranges, &useful);
+        let last_is_useful = all.last().is_some_and(|last| has_own_wal(ranges, last));
         let holes = ranges.timelines.iter();
         let holes = holes.map(|(timeline, of)| (timeline.get(), of.holes.len() as u64));
         let first_hole = ranges.timelines.values().find_map(|of| of.holes.first());
@@ -91,9 +120,11 @@ impl Facts {
             last_file_at: last.map(|file| status::unix(file.modified)),
             holes: holes.collect(),
             first_hole: first_hole.map(in_words),
-            recoverable_from: from.flatten(),
-            recoverable_to: to.flatten(),
-            last_backup: backups.last().cloned(),
+            recoverable_from: reached.as_ref().and_then(|reached| reached.from),
+            recoverable_to: reached.as_ref().map(|reached| reached.to),
+            last_reaches_end: last_is_useful && reached.is_some_and(|reached| reached.is_end),
+            useless_backups: (all.len() - useful.len()) as u64,
+            last_backup: all.last().cloned(),
             trouble: ranges.trouble.clone(),
         }
     }
@@ -105,7 +136,7 @@ impl Facts {
 }
 
 /// The base backups whose files were read, the oldest first.
-fn backups(ranges: &Ranges) -> Vec<Backup> {
+fn backups(ranges: &Ranges, stored_at: &dyn Fn(&str) -> f64) -> Vec<Backup> {
     let mut found = Vec::new();
     for (timeline, of) in &ranges.timelines {
         for (file, history) in &of.backups {
@@ -115,9 +146,10 @@ fn backups(ranges: &Ranges) -> Vec<Backup> {
             found.push(Backup {
                 file: file.clone(),
                 label: history.label.clone(),
-                at: at.and_then(unix),
+                at: at.and_then(unix).unwrap_or_else(|| stored_at(file)),
                 timeline: timeline.get(),
                 start: history.start,
+                stop: history.stop,
             });
         }
     }
@@ -125,28 +157,58 @@ fn backups(ranges: &Ranges) -> Vec<Backup> {
     found
 }
 
-/// When the oldest base backup ended from which all WAL is there up to where the last one gets, and the last time before that.
-fn recoverable(ranges: &Ranges, backups: &[Backup]) -> Option<(Option<f64>, Option<f64>)> {
-    let last = backups.last()?;
-    // The first hole behind the last backup's start bounds what it reaches.
-    let bound = holes_behind(ranges, last).min_by_key(|(_, start)| *start);
-    let bound = bound.map(|(timeline, start)| (timeline, Some(start)));
-    let newest = ranges.timelines.iter().next_back();
-    let (timeline, before) =
-        bound.or_else(|| newest.map(|(timeline, _)| (timeline.get(), None)))?;
-    let spans = ranges.timelines.iter();
-    let spans = spans.filter(|(of, _)| of.get() <= timeline && of.get() >= last.timeline);
-    let to = spans
-        .flat_map(|(_, of)| &of.spans)
-        .filter(|span| before.is_none_or(|before| begins(span).is_some_and(|at| at < before)))
-        .filter_map(|span| span.times.1)
-        .max()
-        .and_then(unix);
-    let first = backups.iter().find(|backup| {
-        holes_behind(ranges, backup).all(|(_, start)| before.is_some_and(|before| start >= before))
-    });
-    // The last segments of an idle server tell no time; what the last backup is consistent at can be recovered.
-    Some((first.and_then(|backup| backup.at), to.or(last.at)))
+/// Whether the WAL is there that makes a backup consistent. What was cleaned up is no hole, and no use either.
+fn has_own_wal(ranges: &Ranges, backup: &Backup) -> bool {
+    let mut spans = ranges
+        .timelines
+        .iter()
+        .filter(|(timeline, _)| timeline.get() == backup.timeline)
+        .flat_map(|(_, of)| &of.spans);
+    spans.any(|span| {
+        let places = span.places;
+        places.is_some_and(|(first, end)| first <= backup.start && backup.stop <= end)
+    })
+}
+
+/// How far recovery gets from the last base backup that is of use.
+struct Reached {
+    /// When the oldest backup ended from which all WAL is there up to that.
+    from: Option<f64>,
+    /// The last time before that, of a transaction or of the backup's end.
+    to: f64,
+    /// Whether that is the end of the newest timeline.
+    is_end: bool,
+}
+
+impl Reached {
+    fn from(ranges: &Ranges, backups: &[&Backup]) -> Option<Reached> {
+        let last = backups.last()?;
+        // The first hole behind its start bounds what it reaches.
+        let bound = holes_behind(ranges, last).min_by_key(|(_, start)| *start);
+        let newest = ranges.timelines.keys().next_back()?.get();
+        let (timeline, before) = match bound {
+            Some((timeline, start)) => (timeline, Some(start)),
+            None => (newest, None),
+        };
+        let spans = ranges.timelines.iter();
+        let spans = spans.filter(|(of, _)| of.get() == timeline);
+        let to = spans
+            .flat_map(|(_, of)| &of.spans)
+            .filter(|span| before.is_none_or(|before| begins(span).is_some_and(|at| at < before)))
+            .filter_map(|span| span.times.1)
+            .max()
+            .and_then(unix);
+        let first = backups.iter().find(|backup| {
+            holes_behind(ranges, backup)
+                .all(|(_, start)| before.is_some_and(|before| start >= before))
+        });
+        Some(Reached {
+            from: first.map(|backup| backup.at),
+            // The last segments of an idle server tell no time.
+            to: to.map_or(last.at, |to| to.max(last.at)),
+            is_end: bound.is_none(),
+        })
+    }
 }
 
 /// Timeline and beginning of the holes that a recovery from this backup may meet.

@@ -18,12 +18,12 @@ use crate::living::Target;
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings::{self, Chosen};
-use archive::{Archive, Error, ErrorKind, Location, Settings};
+use crate::within::within;
+use archive::{Archive, Error, Location, Settings};
 use rustix::fs::{Access, access};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 /// How long opening the archive may take: three tries to get credentials fit in, and one request that stays unanswered.
@@ -164,8 +164,10 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
     if let Some(target) = &target {
         progress.doing("asking the server");
         check_living::check(target, opened.as_ref(), flags.switch, &mut lines);
-        if let Some(opened) = &opened {
-            lines.push(check_living::backups(opened));
+        if opened.is_some()
+            && let Ok(chosen) = settings::choose(global, settings::current_data_dir())
+        {
+            lines.push(check_living::backups(chosen));
         }
     }
     Ok(lines)
@@ -215,27 +217,15 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) -> Optio
 /// Opens the archive, with a deadline: a person waits for an answer, even for none. A thread that is stuck there
 /// ends with this process.
 fn opened(settings: &Settings, wait_max: Duration) -> Result<Archive, Error> {
-    let (sender, receiver) = sync_channel(1);
     let theirs = settings.clone();
-    let open = move || {
-        // The receiver may have gone; then the answer is not wanted.
-        let _ = sender.send(theirs.open(archive::spawn_plainly));
-    };
-    archive::spawn_plainly("walden check", Box::new(open))
-        .map_err(|cause| Error::io("could not start a thread", cause))?;
-    let place = &settings.location;
-    receiver.recv_timeout(wait_max).unwrap_or_else(|_| {
-        let message = format!(
-            "archive \"{place}\" has not answered within {} s",
-            wait_max.as_secs()
-        );
-        let error = Error::new(ErrorKind::Unavailable, message);
-        Err(match settings.location {
-            Location::Directory(_) => error.with_hint("Is its file system alive?"),
-            Location::Cloud(_) => error.with_hint(
-                "Something accepts connections there and does not answer. Is it the store, and is the endpoint right?",
-            ),
-        })
+    let what = format!("archive \"{}\"", settings.location);
+    let opened = within(&what, wait_max, move || theirs.open(archive::spawn_plainly));
+    opened.map_err(|error| match (error.hint(), &settings.location) {
+        (Some(_), _) => error,
+        (None, Location::Directory(_)) => error.with_hint("Is its file system alive?"),
+        (None, Location::Cloud(_)) => error.with_hint(
+            "Something accepts connections there and does not answer. Is it the store, and is the endpoint right?",
+        ),
     })
 }
 

@@ -10,13 +10,15 @@ use crate::living::observed::Observed;
 use crate::living::psql::Psql;
 use crate::living::{Running, Target};
 use crate::say;
+use crate::settings::Chosen;
 use crate::status_screen::lasting;
+use crate::within::within;
 use archive::{Archive, Error, Location};
 use audit::size;
 use rustix::fs::statvfs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use wal::{Lsn, SegmentName, SegmentSize, TimelineId, WalFileName};
+use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
 
 /// For how long a file may wait to be archived before that is worth a warning, in seconds.
 const WAITS_S_MAX: f64 = 300.0;
@@ -30,8 +32,11 @@ const SEGMENTS_FREE_MIN: u64 = 8;
 /// Below this part of the file system, in percent, space is worth a warning.
 const PERCENT_FREE_MIN: u64 = 5;
 
+/// How long writing to the archive's disk, and looking at what is stored, may take.
+const TRIAL_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// How long `--switch` waits for the segment to be archived.
-const SWITCH_WAIT_MAX: Duration = Duration::from_secs(90);
+const SWITCH_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// How often it looks.
 const SWITCH_LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -99,11 +104,18 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
             lines.push(follows(observed, archive));
         }
     }
-    if observed.in_recovery
-        && let Some(shown) = observed.recovery()
-    {
-        lines.push(match (shown.failing_since, &shown.last_failure) {
-            (Some(since), Some(failure)) => Line::failed(
+    if !observed.archives_through_walden() {
+        lines.extend(not_through_walden(observed));
+    }
+    let worker = observed.status.as_ref().and_then(|it| it.recovery.as_ref());
+    if observed.in_recovery && worker.is_some_and(|worker| !worker.live) {
+        lines.push(Line::failed(
+            "the recovery worker has said nothing for ten seconds, or is dead",
+            "Look for its process, and into the server's log.",
+        ));
+    } else if observed.in_recovery && worker.is_some() {
+        lines.push(match observed.recovery_fails() {
+            Some((since, failure)) => Line::failed(
                 format!(
                     "recovery has not been told of its files for {}: {}",
                     lasting(observed.now - since),
@@ -122,6 +134,27 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
     {
         let pg_wal = directory.join("pg_wal");
         lines.push(space("pg_wal", &pg_wal, observed.segment_bytes));
+    }
+}
+
+/// What is said of a server whose archiver is not Walden's: with a data directory its files are looked at as well.
+fn not_through_walden(observed: &Observed) -> Option<Line> {
+    let library = observed.archive_library.as_deref().unwrap_or_default();
+    match observed.archive_mode.as_str() {
+        "off" if observed.in_recovery => None,
+        "off" => Some(Line::failed(
+            "archive_mode is \"off\", nothing is archived",
+            "Set archive_mode = on and restart the server.",
+        )),
+        "on" if observed.in_recovery => None,
+        _ if library.is_empty() => Some(Line::warning(
+            "the server archives by a command, of which it says nothing here",
+            "Set archive_library = 'walden', empty archive_command, and reload.",
+        )),
+        _ => Some(Line::warning(
+            format!("the server archives through \"{library}\", of which it says nothing here"),
+            "Set archive_library = 'walden' and reload.",
+        )),
     }
 }
 
@@ -193,17 +226,20 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
 fn follows(observed: &Observed, archive: &Archive) -> Line {
     let last = last_archived(observed);
     let Some(last) = last else {
-        return Line::unknown(
-            "which segment was archived last",
-            "Ask again in a moment; on a standby its primary tells.",
-        );
+        return Line::unknown("which segment was archived last", "Ask again in a moment.");
     };
     let mut is_empty = true;
     let mut is_there = false;
     let looked = archive.each(&mut |found| {
         if let archive::Found::File(stored) = found {
             is_empty = false;
-            is_there |= stored.name == WalFileName::Segment(last);
+            // Of its timeline, or of the one that it began in this segment's place.
+            is_there |= match stored.name {
+                WalFileName::Segment(name) | WalFileName::Partial(name) => {
+                    name.position() == last.position() && name.timeline() <= last.timeline()
+                }
+                _ => false,
+            };
         }
         std::ops::ControlFlow::Continue(())
     });
@@ -230,10 +266,7 @@ fn follows(observed: &Observed, archive: &Archive) -> Line {
 
 fn last_archived(observed: &Observed) -> Option<SegmentName> {
     let size = SegmentSize::new(observed.segment_bytes).ok()?;
-    let timeline = TimelineId::new(observed.timeline()?)?;
-    let through = observed.archived_through()?;
-    let before = Lsn(through.0.checked_sub(1)?);
-    Some(SegmentName::holding(timeline, before, size))
+    observed.first_unarchived()?.previous(size)
 }
 
 /// The space that is left where a directory lies.
@@ -262,11 +295,23 @@ pub(crate) fn space(what: &str, directory: &Path, segment_bytes: u64) -> Line {
 
 /// Space, and a write that goes to the disk and is taken back, where a directory archive lies.
 pub(crate) fn directory(location: &Location, lines: &mut Vec<Line>) {
-    let Some(path) = location.path() else {
+    let Some(path) = location.path().map(Path::to_owned) else {
         return;
     };
-    lines.push(space("archive", path, SegmentSize::DEFAULT.bytes()));
-    lines.push(match archive::try_to_write(path) {
+    let what = format!("archive \"{location}\"");
+    let tried = within(&what, TRIAL_WAIT_MAX, move || {
+        let space = space("archive", &path, SegmentSize::DEFAULT.bytes());
+        Ok((space, archive::try_to_write(&path)))
+    });
+    let (space, written) = match tried {
+        Ok(tried) => tried,
+        Err(error) => {
+            lines.push(Line::error(&error, "Is its file system alive?"));
+            return;
+        }
+    };
+    lines.push(space);
+    lines.push(match written {
         Ok(bytes) => Line::passed(format!(
             "{} were written to the archive's disk and taken back",
             size(bytes)
@@ -276,8 +321,8 @@ pub(crate) fn directory(location: &Location, lines: &mut Vec<Line>) {
 }
 
 /// The last base backup.
-pub(crate) fn backups(archive: &Archive) -> Line {
-    let facts = match Facts::read(archive) {
+pub(crate) fn backups(chosen: Chosen) -> Line {
+    let facts = match Facts::of_place(chosen, TRIAL_WAIT_MAX) {
         Ok(facts) => facts,
         Err(error) => {
             return Line::unknown(
@@ -289,25 +334,34 @@ pub(crate) fn backups(archive: &Archive) -> Line {
         }
     };
     let take = "Take a base backup, with pg_basebackup say.";
+    if let Some(trouble) = facts.trouble.first() {
+        return Line::unknown(
+            format!("what the last base backup reaches: {trouble}"),
+            "Let this user read the archive, with the identity file if it is encrypted.",
+        );
+    }
     let Some(backup) = &facts.last_backup else {
         return Line::warning(
             "no base backup has left a backup history file in the archive: nothing can be recovered from it alone",
             take,
         );
     };
-    if let (Some(hole), None) = (&facts.first_hole, facts.recoverable_from) {
+    if !facts.last_reaches_end {
+        let why = facts.first_hole.as_deref();
+        let why = why.unwrap_or("its own WAL is not all there");
+        let file = &backup.file;
         return Line::failed(
-            format!("no base backup reaches the end of WAL: {hole}"),
+            format!("the last base backup \"{file}\" does not reach the end of WAL: {why}"),
             take,
         );
     }
-    let age = backup.at.map(|at| facts.at - at);
+    let age = facts.at - backup.at;
     let found = format!(
         "last base backup \"{}\", ended {} ago",
         backup.file,
-        age.map_or_else(|| "an unknown time".to_owned(), lasting)
+        lasting(age)
     );
-    if age.is_some_and(|age| age > BACKUP_AGE_S_MAX) {
+    if age > BACKUP_AGE_S_MAX {
         Line::warning(found, take)
     } else {
         Line::passed(found)
@@ -320,11 +374,16 @@ fn switched(session: &mut Psql) -> Line {
         // A segment in which nothing has been written is not left.
         session.ask("select pg_catalog.pg_logical_emit_message(false, 'walden', 'check')")?;
         let end = session.ask("select pg_catalog.pg_switch_wal()")?;
+        let switched_at = Observed::ask(session)?.now;
         let begun = Instant::now();
         while begun.elapsed() < SWITCH_WAIT_MAX {
             let observed = Observed::ask(session)?;
             let end = end.trim().parse::<Lsn>().ok();
-            if observed.archived_through() >= end && end.is_some() {
+            // What was looked at before the switch says nothing of it.
+            let is_news = observed
+                .unarchived()
+                .is_some_and(|it| it.looked_at > switched_at);
+            if is_news && observed.archived_through() >= end && end.is_some() {
                 return Ok(Some(begun.elapsed()));
             }
             std::thread::park_timeout(SWITCH_LOOK_EVERY);

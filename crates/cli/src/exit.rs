@@ -111,6 +111,8 @@ fn column_of(args: &[OsString]) -> Column {
         "check",
         "targets",
         "map",
+        "status",
+        "metrics",
     ];
     const WITH_VALUE: [&str; 7] = [
         "-A",

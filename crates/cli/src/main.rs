@@ -35,6 +35,7 @@ mod status_screen;
 mod survey;
 mod targets;
 mod verify;
+mod within;
 
 use exit::Outcome;
 use flags::{Flags, Job};

@@ -20,18 +20,17 @@ with read as (
     select read.*,
            nullif(a -> 'pending', 'null') as p,
            to_timestamp((a -> 'pending' ->> 'counted_at')::float8) as counted_at,
+           a -> 'unarchived' ->> 'first_segment' as first_open,
            coalesce((a ->> 'live')::bool, false) as live
     from read
 ), through as (
     select pending.*,
            case
-               when not live or p is null or now - counted_at > interval '10 s' then null
-               when p ->> 'oldest' ~ '^[0-9A-F]{24}' then
+               when live and first_open ~ '^[0-9A-F]{24}$'
+                   and now - to_timestamp((a -> 'unarchived' ->> 'looked_at')::float8) < interval '10 s' then
                    '0/0'::pg_lsn
-                   + ('x' || substr(p ->> 'oldest', 9, 8))::bit(32)::bigint::numeric * 4294967296
-                   + ('x' || substr(p ->> 'oldest', 17, 8))::bit(32)::bigint::numeric * segment_bytes
-               when (p ->> 'files')::bigint = 0 then
-                   flushed - mod(flushed - '0/0'::pg_lsn, segment_bytes)
+                   + ('x' || substr(first_open, 9, 8))::bit(32)::bigint::numeric * 4294967296
+                   + ('x' || substr(first_open, 17, 8))::bit(32)::bigint::numeric * segment_bytes
            end as archived_through
     from pending
 )
@@ -40,6 +39,7 @@ select case
            when a is null then 'no archiver'
            when not live then 'stale'
            when a ->> 'failing_since' is not null then 'failing'
+           when p is null or now - counted_at > interval '10 s' then 'unknown'
            when (p ->> 'files')::bigint > 0 then 'archiving'
            else 'idle'
        end as state,
@@ -65,7 +65,7 @@ select case
        (a -> 'recent' ->> 'files')::float8 / nullif((a -> 'recent' ->> 'seconds')::float8, 0) as recent_files_per_second,
        (a -> 'recent' ->> 'bytes')::float8 / nullif((a -> 'recent' ->> 'seconds')::float8, 0) as recent_bytes_per_second,
        archived_through,
-       flushed - archived_through as lag_bytes,
+       greatest(flushed - archived_through, 0) as lag_bytes,
        a ->> 'archive' as archive,
        a ->> 'compression' as compression,
        (a ->> 'recipients')::int as recipients,
@@ -85,7 +85,8 @@ select case
            when not preloaded then 'not preloaded'
            when r is null then 'no recovery module'
            when not (r ->> 'live')::bool then 'stale'
-           when r ->> 'failing_since' is not null then 'failing'
+           when pg_is_in_recovery() and r ->> 'failing_since' is not null
+               and clock_timestamp() - to_timestamp((r -> 'last_failure' ->> 'at')::float8) < interval '2 min' then 'failing'
            when r -> 'asked' ->> 'file' is not null then 'restoring'
            else 'waiting'
        end as state,

@@ -7,6 +7,8 @@
 //! Leaves to the `archive` crate: which files are taken ahead, retries, what durable means, and that nothing is
 //! overwritten.
 
+mod report;
+
 use crate::failure;
 use crate::settings;
 use crate::status;
@@ -18,6 +20,7 @@ use module::{
     ArchiveModule, Archived, Failure, Level, Module, Notifier, Process, RELOAD_GRACE, Report, Task,
     Waited, WalFileName, Woken, spawn_with_signals_blocked,
 };
+use report::{archived, beginning, report_of};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -368,6 +371,7 @@ impl Archiver {
             .hint("It is lost with the cluster, and copied with every base backup. Use a directory elsewhere.");
             process.report(&Report::of(Level::Warning, text));
         }
+        process.report(&Report::new(Level::Log, beginning(process, place)));
         let meter = archive.meter();
         let notifier = self.notifier.clone();
         let archiving = Archiving::new(
@@ -427,54 +431,6 @@ fn failed(file: &WalFileName, what: &str, error: &archive::Error) -> Failure {
     let failure = failure::while_doing(what, error);
     status::archiver::failed(file, error, &failure);
     failure
-}
-
-fn archived(process: Process, file: &WalFileName, put: Put, how: &str) {
-    status::archiver::archived(file, put);
-    let mut level = Level::Debug1;
-    let message = match put {
-        Put::Stored {
-            bytes_in,
-            bytes_out,
-        } => format!("archived file \"{file}\"{how}: {bytes_in} bytes stored as {bytes_out}"),
-        Put::AlreadyStored => {
-            format!("file \"{file}\" is in the archive already, with the same contents")
-        }
-        Put::AsPartial => {
-            level = Level::Log;
-            format!(
-                "archived file \"{file}\" as \"{file}.partial\"{how}: its timeline was left inside it"
-            )
-        }
-    };
-    process.report(&Report::new(level, message));
-}
-
-/// What the log is told, and the status with it.
-fn report_of(note: ArchivingNote) -> Report {
-    let text = match note {
-        ArchivingNote::Retrying {
-            name,
-            cause,
-            hint,
-            is_denied,
-        } => {
-            let text = Failure::new(format!("could not archive file \"{name}\" yet: {cause}"))
-                .detail("It is tried again until \"walden.archive_timeout\" has passed.");
-            let text = match hint {
-                Some(hint) => text.hint(hint),
-                None => text,
-            };
-            status::archiver::in_trouble(&name, is_denied, &text);
-            text
-        }
-        ArchivingNote::Recovered { name, after } => Failure::new(format!(
-            "archived file \"{name}\" after {} s in which no file could be archived",
-            after.as_secs()
-        )),
-        ArchivingNote::Warning(text) => return Report::new(Level::Warning, text),
-    };
-    Report::of(Level::Log, text)
 }
 
 /// Says that nothing moves, if so, and when to look again.

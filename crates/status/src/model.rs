@@ -57,7 +57,7 @@ pub struct Archiver {
     pub libraries: String,
     /// What the server has ready to be archived; absent until it was counted.
     pub pending: Option<Pending>,
-    /// What a loss of the server would lose of transactions; absent where it cannot be told.
+    /// What of WAL a loss of the server would lose; absent where it cannot be told.
     pub unarchived: Option<Unarchived>,
     /// The file that was archived last, since `since`.
     pub last_archived: Option<Named>,
@@ -95,11 +95,15 @@ pub struct Pending {
     pub counted_at: f64,
 }
 
-/// Transactions whose commit is in WAL that is not archived.
+/// WAL that is not archived.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unarchived {
-    /// When the oldest of them was committed; absent if there is none.
+    /// The first segment that is not archived; it need not have been begun.
+    pub first_segment: Option<String>,
+    /// Whether it is known which commit in it is the oldest.
+    pub commits_known: bool,
+    /// When that was; absent if there is none, or it is not known.
     pub oldest_commit_at: Option<f64>,
     /// When this was looked at.
     pub looked_at: f64,
@@ -290,6 +294,19 @@ pub struct Recovery {
     pub prefetch_depth: usize,
     /// Requests to the archive, by operation and outcome, since it was opened.
     pub requests: Vec<Requests>,
+}
+
+/// How long a failure of recovery counts that nothing has followed, in seconds: a standby that asks for files asks every few.
+const RECOVERY_FAILS_FOR_S: f64 = 120.0;
+
+impl Recovery {
+    /// Since when files cannot be restored, and why; `None` if they can, or none has been asked for lately: a standby that
+    /// streams asks for none, and a server out of recovery asks no more.
+    #[must_use]
+    pub fn failing(&self, at: f64, in_recovery: bool) -> Option<(f64, &Failure)> {
+        let failing = self.failing_since.zip(self.last_failure.as_ref())?;
+        (in_recovery && at - failing.1.at < RECOVERY_FAILS_FOR_S).then_some(failing)
+    }
 }
 
 /// Requests for files, by how they ended.

@@ -204,7 +204,7 @@ fn a_client_of_another_version_is_told_both_versions_and_so_is_the_worker() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("version 7") && error.contains("version 1"),
+        error.contains("version 7") && error.contains("version 2"),
         "{error}"
     );
     let mut frame = vec![0; FRAME_BYTES_MAX];

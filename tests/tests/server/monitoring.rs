@@ -310,6 +310,18 @@ fn a_check_looks_at_the_server_that_runs_and_at_what_it_has_archived() -> Result
             &["a segment was switched and archived"],
         )?;
         must_say(lab, &primary, &["--nagios"], 0, &["WALDEN OK"])?;
+        // An idle server whose archive is away has nothing to archive, and archives nothing either.
+        let away = archive.path().with_extension("away");
+        fs::rename(archive.path(), &away)?;
+        must_say(
+            lab,
+            &primary,
+            &["--switch"],
+            1,
+            &["a segment was switched and is not archived"],
+        )?;
+        fs::rename(&away, archive.path())?;
+        primary.wait_until_archived()?;
         let known: Vec<String> = primary
             .sql("select name from pg_settings where name like 'walden.%' and context <> 'internal' order by name")?
             .lines()
@@ -351,6 +363,32 @@ fn a_check_fails_while_archiving_does_and_when_the_server_is_down_or_archives_el
         fs::rename(&away, archive.path())?;
         primary.wait_until_archived()?;
 
+        // A hole behind the only base backup, which another one ends.
+        let middle = segments.get(1).context("a segment")?;
+        let hidden = archive.path().with_extension("hidden");
+        fs::rename(archive.path().join(middle), &hidden)?;
+        must_say(
+            lab,
+            &primary,
+            &[],
+            1,
+            &["does not reach the end of WAL", middle],
+        )?;
+        must_be(
+            &walden(lab, &primary, &["metrics"])?,
+            "walden_recoverable",
+            |is| is == 0.0,
+        )?;
+        primary.base_backup("another")?;
+        write(&primary, 5)?;
+        primary.archive_everything()?;
+        must_be(
+            &walden(lab, &primary, &["metrics"])?,
+            "walden_recoverable",
+            |is| is == 1.0,
+        )?;
+        fs::rename(&hidden, archive.path().join(middle))?;
+
         // What the server takes for archived is gone: as if it archived elsewhere.
         let last = primary.sql("select last_archived_wal from pg_stat_archiver")?;
         ensure!(!segments.contains(&last), "{last}");
@@ -382,5 +420,31 @@ fn a_standby_that_only_restores_is_not_failed_for_not_archiving() -> Result<()> 
             "this server only restores",
         ];
         must_say(lab, &standby, &[], 0, &words)
+    })
+}
+
+#[test]
+fn after_a_promotion_the_check_passes() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        let backup = primary.base_backup("backup")?;
+        primary.write_segments(1..=2)?;
+        primary.archive_everything()?;
+        primary.stop(Shutdown::Fast)?;
+        let standby = standby(lab, "standby", &backup, recovery_settings(lab, &archive)?)?;
+        wait_for_entries(&standby, 2)?;
+        standby.sql("select pg_promote()")?;
+        standby.wait_until_promoted()?;
+        write(&standby, 3)?;
+        standby.wait_until_archived()?;
+        wait_until("the check to pass", || {
+            let (code, text) = check(lab, &standby, &[])?;
+            Ok(code == Some(0) && text.contains("is in this archive"))
+        })?;
+        standby.archive_everything()?;
+        wait_until("the check to pass behind its first segment", || {
+            Ok(check(lab, &standby, &[])?.0 == Some(0))
+        })
     })
 }

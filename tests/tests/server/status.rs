@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Cluster, DEADLINE, scenario, wait_for};
+use lab::{Cluster, DEADLINE, Mark, scenario, wait_for};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ fn the_document_says_what_was_archived_and_what_is_pending() -> Result<()> {
         )?;
         let segments = primary.write_segments(1..=3)?;
         primary.archive_everything()?;
+        let begun = ["LOG", "archiving to \"", "compression zstd, not encrypted"];
+        primary.wait_for_log(Mark::default(), &begun)?;
         let shown = document(&primary)?;
         let archiver = &shown["archiver"];
         assert_eq!(archiver["live"], true, "{shown}");

@@ -71,13 +71,12 @@ impl Target {
 /// Whether a connection string or URI gives a password.
 fn holds_password(conninfo: &str) -> bool {
     let lower = conninfo.to_ascii_lowercase();
-    if let Some((_, rest)) = lower.split_once("://") {
-        let (authority, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let user = authority.rsplit_once('@').map(|(user, _)| user);
-        return user.is_some_and(|user| user.contains(':')) || query.contains("password=");
-    }
     let blanks_out: String = lower.chars().filter(|c| !c.is_whitespace()).collect();
-    blanks_out.contains("password=")
+    let uri = ["postgresql://", "postgres://"];
+    let rest = uri.iter().find_map(|prefix| lower.strip_prefix(prefix));
+    // As libpq takes it apart (conninfo_uri_parse_options, fe-connect.c): the user ends at the first "@" before a "/".
+    let user = rest.and_then(|rest| rest.split('/').next()?.split_once('@'));
+    user.is_some_and(|(user, _)| user.contains(':')) || blanks_out.contains("password=")
 }
 
 /// A server that runs in a data directory, by its `postmaster.pid`.
@@ -176,6 +175,8 @@ mod tests {
             "host=a Password = 'x'",
             "postgres://me:x@host/db",
             "postgresql://host/db?password=x",
+            "postgres://me:p?w@host/db",
+            "application_name=x://y password=z",
         ] {
             assert!(holds_password(with), "{with}");
         }

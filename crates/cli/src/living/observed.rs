@@ -5,7 +5,7 @@ use crate::living::psql::Psql;
 use archive::{Error, ErrorKind};
 use serde::Deserialize;
 use status::Status;
-use wal::Lsn;
+use wal::{Lsn, SegmentName, SegmentSize};
 
 /// One row of one column, a JSON document. The schema is named: no object of a user's takes a function's place.
 const QUESTION: &str = "\
@@ -125,6 +125,12 @@ impl Observed {
         recovery.live.then_some(recovery)
     }
 
+    /// Since when recovery cannot be told of its files, and why; `None` if it can, or the server is out of recovery.
+    pub(crate) fn recovery_fails(&self) -> Option<(f64, &status::Failure)> {
+        let at = self.status.as_ref()?.at;
+        self.recovery()?.failing(at, self.in_recovery)
+    }
+
     /// What is pending, if it was counted a moment ago.
     pub(crate) fn pending(&self) -> Option<&status::Pending> {
         let pending = self.archiver()?.pending.as_ref()?;
@@ -132,20 +138,22 @@ impl Observed {
         (made_at - pending.counted_at < status::FRESH_FOR_S).then_some(pending)
     }
 
-    /// All WAL before it is archived; not known in recovery, nor if nothing was counted lately.
+    /// What is not archived, if that was looked at a moment ago.
+    pub(crate) fn unarchived(&self) -> Option<&status::Unarchived> {
+        let unarchived = self.archiver()?.unarchived.as_ref()?;
+        let made_at = self.status.as_ref()?.at;
+        (made_at - unarchived.looked_at < status::FRESH_FOR_S).then_some(unarchived)
+    }
+
+    /// The first segment that is not archived; it need not have been begun.
+    pub(crate) fn first_unarchived(&self) -> Option<SegmentName> {
+        self.unarchived()?.first_segment.as_deref()?.parse().ok()
+    }
+
+    /// All WAL of the timeline before it is archived.
     pub(crate) fn archived_through(&self) -> Option<Lsn> {
-        let (pending, flushed) = (self.pending()?, self.flushed()?);
-        match &pending.oldest {
-            Some(oldest) => {
-                let name: wal::SegmentName = oldest.parse().ok()?;
-                let size = wal::SegmentSize::new(self.segment_bytes).ok()?;
-                name.start(size)
-            }
-            None => {
-                let into = flushed.0.checked_rem(self.segment_bytes)?;
-                Some(Lsn(flushed.0 - into))
-            }
-        }
+        let size = SegmentSize::new(self.segment_bytes).ok()?;
+        self.first_unarchived()?.start(size)
     }
 
     /// Bytes that are flushed and not archived.

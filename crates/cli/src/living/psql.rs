@@ -14,13 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the server may take to let us in, in seconds: libpq's `connect_timeout`, if nothing else is set.
-const CONNECT_S: &str = "5";
+const CONNECT_S: &str = "3";
 
 /// How long the server may take for one answer.
-const STATEMENT_TIMEOUT: &str = "5s";
+const STATEMENT_TIMEOUT: &str = "3s";
 
-/// How long an answer is waited for, the connecting included.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(12);
+/// How long an answer is waited for, the connecting included: less than a scraper waits for us, which is 10 s by default.
+pub(crate) const ANSWER_WAIT_MAX: Duration = Duration::from_secs(7);
 
 /// The longest answer, in bytes. One of ours has some 20 kB.
 const ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;

@@ -18,11 +18,17 @@ use crate::settings;
 use archive::Error;
 use status::{Cause, Requests};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use text::{Format, Kind, Page};
 
 /// How often the archive is looked at.
 const FACTS_EVERY: Duration = Duration::from_secs(300);
+
+/// How long the archive may take to be looked at.
+const FACTS_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// A session that has ended says so at once.
+const RESTARTED_MAX: Duration = Duration::from_secs(1);
 
 /// Prints or serves the metrics.
 pub(crate) fn run(flags: &flags::Metrics, global: &Global) -> Outcome {
@@ -67,7 +73,13 @@ impl Collector {
             self.session = None;
             None
         });
-        page(format, observed.as_ref(), lock(&self.facts).as_ref())
+        let facts = lock(&self.facts);
+        page(
+            format,
+            self.target.is_some(),
+            observed.as_ref(),
+            facts.as_ref(),
+        )
     }
 
     /// What the server says; `None` if it does not run.
@@ -75,13 +87,16 @@ impl Collector {
         let Some(target) = &self.target else {
             return Ok(None);
         };
-        if let Some(session) = &mut self.session
-            && let Ok(observed) = Observed::ask(session)
-        {
-            return Ok(Some(observed));
+        let begun = Instant::now();
+        if let Some(session) = &mut self.session {
+            match Observed::ask(session) {
+                Ok(observed) => return Ok(Some(observed)),
+                // A server that hangs is not waited for twice.
+                Err(error) if begun.elapsed() > RESTARTED_MAX => return Err(error),
+                // It may have been restarted.
+                Err(_) => self.session = None,
+            }
         }
-        // The server may have been restarted.
-        self.session = None;
         let Some(mut session) = target.session()? else {
             return Ok(None);
         };
@@ -111,7 +126,7 @@ fn look_at_archive(global: &Global, facts: &Mutex<Option<Facts>>) {
     let Ok(chosen) = settings::choose(global, None) else {
         return;
     };
-    let read = chosen.open().and_then(|archive| Facts::read(&archive));
+    let read = Facts::of_place(chosen, FACTS_WAIT_MAX);
     if let Err(error) = &read {
         say::failure(error);
     }
@@ -122,14 +137,19 @@ fn lock(facts: &Mutex<Option<Facts>>) -> MutexGuard<'_, Option<Facts>> {
     facts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn page(format: Format, observed: Option<&Observed>, facts: Option<&Facts>) -> String {
+fn page(
+    format: Format,
+    is_asked: bool,
+    observed: Option<&Observed>,
+    facts: Option<&Facts>,
+) -> String {
     let mut page = Page::new(format);
     let document = observed.and_then(|it| it.status.as_ref());
     page.one(
         "walden_up",
         Kind::Gauge,
         "Whether the server answered and has Walden preloaded.",
-        Some(u8::from(document.is_some())),
+        is_asked.then_some(u8::from(document.is_some())),
     );
     let version = env!("CARGO_PKG_VERSION");
     let library = document.map_or("", |document| document.version.as_str());
@@ -185,7 +205,10 @@ fn archiver(page: &mut Page, observed: &Observed) {
         "walden_archive_oldest_pending_age_seconds",
         Kind::Gauge,
         "How long the file that is archived next has been ready; 0 if none is.",
-        pending.map(|pending| pending.oldest_since.map_or(0.0, |at| age(at, observed.now))),
+        pending.and_then(|pending| match (&pending.oldest, pending.oldest_since) {
+            (None, _) => Some(0.0),
+            (Some(_), since) => since.map(|at| age(at, observed.now)),
+        }),
     );
     let files = shown.files;
     let mut counter = page.metric(
@@ -231,7 +254,7 @@ fn outcome(page: &mut Page, observed: &Observed, shown: &status::Archiver) {
         failing.sample(&[("cause", of.word())], u8::from(is_it));
     }
     let is_away = cause.is_some_and(|it| matches!(it.cause, Cause::Store | Cause::Auth));
-    let is_known = cause.is_some() || last.is_some();
+    let is_known = is_away || last.is_some();
     page.one(
         "walden_store_up",
         Kind::Gauge,
@@ -248,10 +271,13 @@ fn outcome(page: &mut Page, observed: &Observed, shown: &status::Archiver) {
         "walden_archive_rpo_seconds",
         Kind::Gauge,
         "Age of the oldest commit that is not archived; 0 if there is none.",
-        shown.unarchived.as_ref().map(|unarchived| {
-            let oldest = unarchived.oldest_commit_at;
-            oldest.map_or(0.0, |at| age(at, observed.now))
-        }),
+        observed
+            .unarchived()
+            .filter(|unarchived| unarchived.commits_known)
+            .map(|unarchived| {
+                let oldest = unarchived.oldest_commit_at;
+                oldest.map_or(0.0, |at| age(at, observed.now))
+            }),
     );
 }
 
@@ -283,7 +309,7 @@ fn recovery(page: &mut Page, observed: &Observed) {
         "walden_restore_failing",
         Kind::Gauge,
         "Whether the last request for a file could not be answered.",
-        Some(u8::from(shown.failing_since.is_some())),
+        Some(u8::from(observed.recovery_fails().is_some())),
     );
 }
 
@@ -325,6 +351,12 @@ fn archive(page: &mut Page, facts: &Facts) {
         holes.sample(&[("timeline", &timeline.to_string())], count);
     }
     page.one(
+        "walden_recoverable",
+        Kind::Gauge,
+        "Whether the last base backup that has left a backup history file reaches the end of the archived WAL.",
+        facts.last_backup.as_ref().map(|_| u8::from(facts.last_reaches_end)),
+    );
+    page.one(
         "walden_recoverable_from_timestamp_seconds",
         Kind::Gauge,
         "End of the oldest base backup from which all WAL is there.",
@@ -340,7 +372,7 @@ fn archive(page: &mut Page, facts: &Facts) {
         "walden_backup_last_success_timestamp_seconds",
         Kind::Gauge,
         "End of the last base backup that has left a backup history file in the archive.",
-        facts.last_backup.as_ref().and_then(|backup| backup.at),
+        facts.last_backup.as_ref().map(|backup| backup.at),
     );
     page.one(
         "walden_archive_checked_timestamp_seconds",

@@ -27,6 +27,9 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// How often `--watch` looks at the archive, in times that it shows.
 const WATCH_ARCHIVE_EVERY: u64 = 15;
 
+/// How long the archive may take: a person waits.
+const ARCHIVE_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// To the top of a terminal, and away with what is there.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
@@ -115,7 +118,7 @@ fn look_at_archive(global: &Global) -> Looked {
         Err(error) => return Some(Err(error.to_string())),
     };
     let progress = Progress::start("looking at the archive", Where::OnTerminal);
-    let read = chosen.open().and_then(|archive| Facts::read(&archive));
+    let read = Facts::of_place(chosen, ARCHIVE_WAIT_MAX);
     drop(progress);
     Some(read.map_err(|error| error.to_string()))
 }

@@ -206,7 +206,7 @@ impl Screen {
                 lasting(shown.waited)
             ),
         );
-        if let Some((since, failure)) = shown.failing_since.zip(shown.last_failure.as_ref()) {
+        if let Some((since, failure)) = shown.failing(self.at, true) {
             let since = lasting(self.at - since);
             more(
                 text,
@@ -220,14 +220,16 @@ fn backup_text(facts: &Facts, now: f64) -> String {
     match &facts.last_backup {
         None => "no base backup has left a backup history file in the archive".to_owned(),
         Some(backup) => {
-            let ago = backup
-                .at
-                .map(|at| format!(", ended {} ago", lasting(now - at)));
+            let reaches = if facts.last_reaches_end {
+                ""
+            } else {
+                ", which does NOT reach the end of WAL"
+            };
             format!(
-                "last \"{}\" ({}){}",
+                "last \"{}\" ({}), ended {} ago{reaches}",
                 backup.file,
                 backup.label.escape_debug(),
-                ago.unwrap_or_default()
+                lasting(now - backup.at)
             )
         }
     }

@@ -351,6 +351,6 @@ fn a_worker_of_another_version_is_could_not_tell_and_both_versions_are_named() {
     end(child)
         .exits(200)
         .says("version 9")
-        .says("version 1")
+        .says("version 2")
         .says("hint: ");
 }

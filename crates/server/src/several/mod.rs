@@ -101,7 +101,9 @@ impl ArchiveModule for Archivers {
                     }
                 }
                 if members.iter().all(|member| member.why_not().is_some()) {
-                    return Err(none_takes_files(members));
+                    let why = none_takes_files(members);
+                    status::archiver::not_configured(&why);
+                    return Err(why);
                 }
                 for member in members {
                     member.report_why_not(process);
@@ -118,7 +120,13 @@ impl ArchiveModule for Archivers {
         path: &Path,
     ) -> Result<Archived, Failure> {
         match &mut self.who {
-            Who::Walden(walden) => walden.archive_file(process, file, path),
+            Who::Walden(walden) => {
+                let archived = walden.archive_file(process, file, path)?;
+                if archived == Archived::Durably {
+                    status::archiver::acknowledged(file);
+                }
+                Ok(archived)
+            }
             Who::Unusable(why) => Err(why.clone()),
             Who::Several { members, taken } => {
                 let mut all = true;
@@ -137,9 +145,14 @@ impl ArchiveModule for Archivers {
                     }
                 }
                 if !all {
+                    // What another module has taken meanwhile does not end the failure.
+                    if let Some(why) = members.iter().find_map(Member::why_not) {
+                        status::archiver::not_configured(why);
+                    }
                     return Ok(Archived::NotYet);
                 }
                 taken.forget(file);
+                status::archiver::acknowledged(file);
                 Ok(Archived::Durably)
             }
         }

@@ -14,10 +14,13 @@ use wal::Timestamp;
 
 /// Where the server notes what is to be archived; the archiver's working directory is the data directory.
 const PG_WAL: &str = "pg_wal";
-const ARCHIVE_STATUS: &str = "pg_wal/archive_status";
+pub(crate) const ARCHIVE_STATUS: &str = "pg_wal/archive_status";
 
 /// What part of the time counting, and looking for the oldest commit, may take: one in so many.
 const COUNTING_SHARE: u32 = 20;
+
+/// But this long a pause at the most, so that what was counted stays fresh.
+const COUNTING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How far back "recent" looks, in steps of ten seconds.
 const RECENT_STEPS: usize = 30;
@@ -36,6 +39,9 @@ struct ArchiverBoard {
     view: Option<ArchivingView>,
     not_before: Option<Instant>,
     oldest: OldestCommit,
+    commits_not_before: Option<Instant>,
+    /// Lists are left out, because the document did not fit with them.
+    is_short: bool,
     /// Files and bytes of each of the last steps, the newest last, and which step that is.
     recent: VecDeque<(u64, u64)>,
     step: u64,
@@ -55,7 +61,7 @@ impl ArchiverBoard {
         }
     }
 
-    fn archived(&mut self, file: &WalFileName, wal_bytes: u64) {
+    fn acknowledged(&mut self, file: &WalFileName) {
         let at = now();
         let named = Named {
             file: file.to_string(),
@@ -69,9 +75,8 @@ impl ArchiverBoard {
         self.shown.last_archived = Some(named);
         self.shown.failing_since = None;
         self.advance();
-        if let Some((files, bytes)) = self.recent.back_mut() {
+        if let Some((files, _)) = self.recent.back_mut() {
             *files += 1;
-            *bytes += wal_bytes;
         }
     }
 
@@ -110,7 +115,7 @@ impl Board for ArchiverBoard {
         if let Some(meter) = &self.meter {
             self.shown.requests = requests(meter);
         }
-        if let Some(view) = &self.view {
+        if let Some(view) = self.view.as_ref().filter(|_| !self.is_short) {
             self.shown.in_flight = view.in_flight().into_iter().map(as_shown).collect();
         }
         self.shown.written_at = now();
@@ -118,30 +123,29 @@ impl Board for ArchiverBoard {
     }
 
     fn shorten(&mut self) {
+        self.is_short = true;
         self.shown.in_flight.clear();
-        self.shown.backups.clear();
     }
 
     fn look() -> Option<Finding<Self>> {
-        let not_before = lock::<Self>().as_ref().and_then(|board| board.not_before);
-        if not_before.is_some_and(|at| Instant::now() < at) {
+        let (not_before, commits_not_before) = lock::<Self>()
+            .as_ref()
+            .map(|board| (board.not_before, board.commits_not_before))?;
+        let is_due = |at: Option<Instant>| at.is_none_or(|at| Instant::now() >= at);
+        if !is_due(not_before) {
             return None;
         }
-        let begun = Instant::now();
         // What cannot be counted is not known; the time of the last count tells.
         let pending = Pending::count(Path::new(ARCHIVE_STATUS)).ok()?;
-        let (mut oldest, size) = lock::<Self>()
-            .as_mut()
-            .map(|board| (std::mem::take(&mut board.oldest), board.segment_size))?;
-        let commit = oldest.look(Path::new(PG_WAL), &pending, size);
-        let took = begun.elapsed();
+        let counting = (pending.took * COUNTING_SHARE).min(COUNTING_PAUSE_MAX);
+        let looked = is_due(commits_not_before).then(|| look_for_commits(&pending));
         Some(Box::new(move |board| {
-            board.oldest = oldest;
-            board.not_before = Some(Instant::now() + took * COUNTING_SHARE);
-            board.shown.unarchived = commit.map(|at| Unarchived {
-                oldest_commit_at: at.and_then(Timestamp::to_system_time).map(status::unix),
-                looked_at: now(),
-            });
+            board.not_before = Some(Instant::now() + counting);
+            if let Some((oldest, unarchived, took)) = looked {
+                board.oldest = oldest;
+                board.commits_not_before = Some(Instant::now() + took * COUNTING_SHARE);
+                board.shown.unarchived = Some(unarchived);
+            }
             board.shown.pending = Some(status::Pending {
                 files: pending.files,
                 bytes: pending.bytes(board.segment_size),
@@ -151,6 +155,24 @@ impl Board for ArchiverBoard {
             });
         }))
     }
+}
+
+/// Looks for the first segment and the oldest commit that are not archived; with how long that took.
+fn look_for_commits(pending: &Pending) -> (OldestCommit, Unarchived, Duration) {
+    let begun = Instant::now();
+    let (mut oldest, size) = lock::<ArchiverBoard>()
+        .as_mut()
+        .map(|board| (std::mem::take(&mut board.oldest), board.segment_size))
+        .unwrap_or_default();
+    let found = oldest.look(Path::new(PG_WAL), pending, size);
+    let commit = found.oldest_commit.flatten();
+    let unarchived = Unarchived {
+        first_segment: found.first.map(|name| name.to_string()),
+        commits_known: found.oldest_commit.is_some(),
+        oldest_commit_at: commit.and_then(Timestamp::to_system_time).map(status::unix),
+        looked_at: now(),
+    };
+    (oldest, unarchived, begun.elapsed())
 }
 
 fn as_shown(file: archive::InFlight) -> InFlight {
@@ -185,6 +207,8 @@ pub(crate) fn loaded(process: Process) {
         view: None,
         not_before: None,
         oldest: OldestCommit::default(),
+        commits_not_before: None,
+        is_short: false,
         recent: VecDeque::from([(0, 0)]),
         step: 0,
     });
@@ -224,7 +248,7 @@ pub(crate) fn opened(meter: Meter, view: ArchivingView) {
 }
 
 /// Walden's own module has archived a file.
-pub(crate) fn archived(file: &WalFileName, put: Put) {
+pub(crate) fn archived(put: Put) {
     note(|board: &mut ArchiverBoard| {
         let wal_bytes = match put {
             Put::Stored {
@@ -245,8 +269,16 @@ pub(crate) fn archived(file: &WalFileName, put: Put) {
                 0
             }
         };
-        board.archived(file, wal_bytes);
+        board.advance();
+        if let Some((_, bytes)) = board.recent.back_mut() {
+            *bytes += wal_bytes;
+        }
     });
+}
+
+/// The server is told that a file is archived: every module has it.
+pub(crate) fn acknowledged(file: &WalFileName) {
+    note(|board: &mut ArchiverBoard| board.acknowledged(file));
 }
 
 /// An attempt of Walden's own module has failed, for a known reason, and the server counts it.

@@ -3,7 +3,7 @@
 //! The archiver and the recovery worker each keep a board of what happens ([`archiver`], [`recovery`]) and write it into a
 //! region that all processes share: at each change, and each second by a thread of theirs, which also counts what is still to
 //! be archived. A session that shows `walden.status` reads the region and nothing else: no file, no lock, no server call.
-//! Guarantees: a document is made of whole sections; a section whose writer has died or hangs is not shown as live.
+//! Guarantees: a document is made of whole sections; a section whose writer is dead or stopped is not shown as live.
 //! Needs the library preloaded; elsewhere there is no region, and nothing is kept.
 
 pub(crate) mod archiver;
@@ -93,7 +93,7 @@ fn read<T: DeserializeOwned>(section: Section<'_>) -> Option<T> {
 /// writes nothing here.
 fn is_live(pid: u32, written_at: f64, at: f64) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    at - written_at < FRESH_FOR_S && pid.is_some_and(|pid| test_kill_process(pid).is_ok())
+    (at - written_at).abs() < FRESH_FOR_S && pid.is_some_and(|pid| test_kill_process(pid).is_ok())
 }
 
 /// Makes the region, in the postmaster.

@@ -16,6 +16,8 @@ struct RecoveryBoard {
     shown: Recovery,
     asked_at: Option<Instant>,
     meter: Option<Meter>,
+    /// Lists are left out, because the document did not fit with them.
+    is_short: bool,
     /// Walden's own module had the file ready before it was asked for.
     was_ahead: bool,
     /// What kind of cause the module's last failure had.
@@ -31,7 +33,7 @@ impl Board for RecoveryBoard {
     }
 
     fn shown(&mut self) -> &Recovery {
-        if let Some(meter) = &self.meter {
+        if let Some(meter) = self.meter.as_ref().filter(|_| !self.is_short) {
             self.shown.requests = requests(meter);
         }
         self.shown.written_at = now();
@@ -39,6 +41,7 @@ impl Board for RecoveryBoard {
     }
 
     fn shorten(&mut self) {
+        self.is_short = true;
         self.shown.requests.clear();
     }
 }
@@ -56,6 +59,7 @@ pub(crate) fn started(process: Process) {
         },
         asked_at: None,
         meter: None,
+        is_short: false,
         was_ahead: false,
         cause: None,
     });
