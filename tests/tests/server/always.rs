@@ -26,7 +26,11 @@ fn pair(lab: &Lab, primary_archives: bool) -> Result<Pair<'_>> {
     let settings = lab.walden_settings_at(&direct)?.with("archive_mode", mode);
     let primary = primary_with(lab, SMALL_MB, settings)?;
     let backup = primary.base_backup("backup")?;
-    let settings = place.archiving()?.with("archive_mode", "always");
+    // The first file of all waits for the primary, and then for the store to be tried before the archive is bound.
+    let settings = place
+        .archiving()?
+        .with("archive_mode", "always")
+        .with("walden.archive_timeout", "60s");
     let standby = streaming(lab, "standby", &backup, &primary, settings)?;
     Ok(Pair {
         _place: place,
