@@ -3,6 +3,7 @@
 //! Guarantees: memory does not grow with their number; `archive_status` is read and never written; the time one reading took
 //! is told, so that a caller can bound its share. Leaves to `ahead/archiving/ready.rs`: which of them are begun next.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +12,32 @@ use wal::{SegmentName, SegmentSize, WalFileName};
 
 /// The server's suffix for files that are to be archived.
 const SUFFIX: &str = ".ready";
+
+/// A name that is ready. They order as the server takes them: timeline history files before all others, then by name
+/// (`ready_file_comparator`, pgarch.c, 15 to 19).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ReadyName {
+    is_no_history: bool,
+    text: String,
+}
+
+impl ReadyName {
+    /// The name, and its place among the others, of a file of `archive_status`; `None` if it is no such note.
+    pub(crate) fn of(file: &OsStr) -> Option<(ReadyName, WalFileName)> {
+        let text = file.to_str()?.strip_suffix(SUFFIX)?;
+        let name = text.parse().ok()?;
+        let place = ReadyName {
+            is_no_history: !matches!(name, WalFileName::TimelineHistory(_)),
+            text: text.to_owned(),
+        };
+        Some((place, name))
+    }
+
+    /// The server's note.
+    fn note(&self) -> String {
+        format!("{}{SUFFIX}", self.text)
+    }
+}
 
 /// What one reading has counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +48,7 @@ pub struct Pending {
     pub segments: u64,
     /// The first of them.
     pub first_segment: Option<SegmentName>,
-    /// The one that the server archives first: a timeline history file before all others, else the lowest name
-    /// (`ready_file_comparator`, pgarch.c, 15 to 19).
+    /// The one that the server archives first: a timeline history file before all others, else the lowest name.
     pub oldest: Option<WalFileName>,
     /// Since when that one is ready, by the clock of the file system.
     pub oldest_since: Option<SystemTime>,
@@ -39,13 +65,9 @@ impl Pending {
         let begun = Instant::now();
         let (mut files, mut segments) = (0, 0);
         let mut first_segment: Option<SegmentName> = None;
-        let mut oldest: Option<(bool, String, WalFileName)> = None;
+        let mut oldest: Option<(ReadyName, WalFileName)> = None;
         for entry in std::fs::read_dir(archive_status)? {
-            let file = entry?.file_name();
-            let Some(text) = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else {
-                continue;
-            };
-            let Ok(name) = text.parse::<WalFileName>() else {
+            let Some((place, name)) = ReadyName::of(&entry?.file_name()) else {
                 continue;
             };
             files += 1;
@@ -53,23 +75,19 @@ impl Pending {
                 segments += 1;
                 first_segment = Some(first_segment.map_or(segment, |first| first.min(segment)));
             }
-            let is_other = !matches!(name, WalFileName::TimelineHistory(_));
-            let is_first = oldest
-                .as_ref()
-                .is_none_or(|(other, least, _)| (is_other, text) < (*other, least.as_str()));
-            if is_first {
-                oldest = Some((is_other, text.to_owned(), name));
+            if oldest.as_ref().is_none_or(|(first, _)| place < *first) {
+                oldest = Some((place, name));
             }
         }
-        let oldest_since = oldest.as_ref().and_then(|(_, text, _)| {
-            let path = archive_status.join(format!("{text}{SUFFIX}"));
+        let oldest_since = oldest.as_ref().and_then(|(place, _)| {
+            let path = archive_status.join(place.note());
             path.metadata().and_then(|file| file.modified()).ok()
         });
         Ok(Pending {
             files,
             segments,
             first_segment,
-            oldest: oldest.map(|(_, _, name)| name),
+            oldest: oldest.map(|(_, name)| name),
             oldest_since,
             took: begun.elapsed(),
         })

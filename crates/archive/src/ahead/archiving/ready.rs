@@ -6,20 +6,19 @@
 //! last one took. So a backlog costs the same per file whatever its length.
 //! Left to others: whether a name that was ready still is when its turn comes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wal::WalFileName;
+
+use crate::pg_wal::pending::ReadyName;
 
 /// How many names are kept of one reading, the first ones.
 const NAMES_MAX: usize = 1024;
 
 /// A reading may take one part in so many of the time.
 pub(crate) const READING_SHARE: u32 = 20;
-
-/// The server's suffix for files that are to be archived.
-const SUFFIX: &str = ".ready";
 
 /// Names read and not yet taken.
 pub(crate) struct Ready {
@@ -75,30 +74,19 @@ impl Reading {
     /// Reads the directory. One that cannot be read holds nothing: looking ahead is no duty.
     pub(crate) fn of(archive_status: &Path) -> Reading {
         let begun = Instant::now();
-        let mut first = BTreeSet::new();
+        let mut first = BTreeMap::new();
         for entry in std::fs::read_dir(archive_status)
             .into_iter()
             .flatten()
             .flatten()
         {
-            let file = entry.file_name();
-            let Some(name) = file.to_str().and_then(|file| file.strip_suffix(SUFFIX)) else {
-                continue;
-            };
-            let Ok(parsed) = name.parse::<WalFileName>() else {
-                continue;
-            };
-            let is_history = matches!(parsed, WalFileName::TimelineHistory(_));
-            first.insert((!is_history, name.to_owned()));
+            first.extend(ReadyName::of(&entry.file_name()));
             if first.len() > NAMES_MAX {
                 first.pop_last();
             }
         }
         Reading {
-            names: first
-                .into_iter()
-                .filter_map(|(_, name)| name.parse().ok())
-                .collect(),
+            names: first.into_values().collect(),
             took: begun.elapsed(),
         }
     }
