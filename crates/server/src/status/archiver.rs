@@ -220,18 +220,19 @@ pub(crate) fn configured(process: Process, place: &Place) {
         settings::archive_text(process),
         settings::archiving_limits(process).jobs,
     );
-    let (compression, recipients) = (&place.options.compression, &place.options.recipients);
+    let compression = place.options.compression.to_string();
+    let recipients = place.options.recipients.len();
     note_if(|board: &mut ArchiverBoard| {
-        let changed = Archiver {
-            archive,
-            jobs,
-            compression: compression.to_string(),
-            recipients: recipients.len(),
-            ..board.shown.clone()
-        };
-        let is_news = changed != board.shown;
-        board.shown = changed;
-        is_news
+        let shown = &mut board.shown;
+        // Asked before each file, and hardly ever news.
+        if (&shown.archive, &shown.compression) == (&archive, &compression)
+            && (shown.jobs, shown.recipients) == (jobs, recipients)
+        {
+            return false;
+        }
+        (shown.archive, shown.compression) = (archive, compression);
+        (shown.jobs, shown.recipients) = (jobs, recipients);
+        true
     });
 }
 
