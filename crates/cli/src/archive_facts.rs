@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
-use wal::{Lsn, Timestamp};
+use wal::{Lsn, Timestamp, WalFileName};
 
 /// What was found. Times are Unix times in seconds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -97,17 +97,16 @@ impl Facts {
 
     fn of(archive: String, files: &[Stored], ranges: &Ranges) -> Facts {
         let last = files.iter().max_by_key(|file| file.modified);
-        let stored_at = |name: &str| {
-            let file = files.iter().find(|file| file.name.to_string() == name);
-            file.map_or(0.0, |file| status::unix(file.modified))
-        };
-        let all = backups(ranges, &stored_at);
+        let is_backup = |file: &&Stored| matches!(file.name, WalFileName::BackupHistory { .. });
+        let stored_at = files.iter().filter(is_backup);
+        let stored_at = stored_at.map(|file| (file.name.to_string(), status::unix(file.modified)));
+        let all = backups(ranges, &stored_at.collect());
         let useful: Vec<&Backup> = all
             .iter()
             .filter(|backup| has_own_wal(ranges, backup))
             .collect();
         let reached = Reached::from(ranges, &useful);
-        let last_is_useful = all.last().is_some_and(|last| has_own_wal(ranges, last));
+        let last_is_useful = useful.last().copied() == all.last();
         let holes = ranges.timelines.iter();
         let holes = holes.map(|(timeline, of)| (timeline.get(), of.holes.len() as u64));
         let first_hole = ranges.timelines.values().find_map(|of| of.holes.first());
@@ -136,17 +135,18 @@ impl Facts {
 }
 
 /// The base backups whose files were read, the oldest first.
-fn backups(ranges: &Ranges, stored_at: &dyn Fn(&str) -> f64) -> Vec<Backup> {
+fn backups(ranges: &Ranges, stored_at: &BTreeMap<String, f64>) -> Vec<Backup> {
     let mut found = Vec::new();
     for (timeline, of) in &ranges.timelines {
         for (file, history) in &of.backups {
             let Some(history) = history else { continue };
             let at = history.stop_time.as_deref();
             let at = at.and_then(|text| audit::timestamp::parse(text).ok());
+            let at = at.and_then(unix).or_else(|| stored_at.get(file).copied());
             found.push(Backup {
                 file: file.clone(),
                 label: history.label.clone(),
-                at: at.and_then(unix).unwrap_or_else(|| stored_at(file)),
+                at: at.unwrap_or_default(),
                 timeline: timeline.get(),
                 start: history.start,
                 stop: history.stop,

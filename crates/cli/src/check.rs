@@ -134,7 +134,7 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
     let mut lines = Vec::new();
     let target = Target::of(flags.dbname.as_deref(), global.pgdata.as_deref())?;
     let target = target.filter(|_| !flags.files_only);
-    let mut opened = None;
+    let mut found = None;
     match settings::choose(global, settings::current_data_dir()) {
         Ok(chosen) => {
             let location = &chosen.settings.location;
@@ -142,7 +142,7 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
                 "archive \"{location}\", named by {}",
                 chosen.said_by
             )));
-            opened = archive(&chosen, &mut lines, progress);
+            let opened = archive(&chosen, &mut lines, progress);
             if target.is_some() {
                 progress.doing("writing to the archive");
                 check_living::directory(location, &mut lines);
@@ -152,6 +152,7 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
             if let Some(conf) = &chosen.conf {
                 check_server::check(conf, global.pgdata.as_deref(), &mut lines);
             }
+            found = opened.map(|opened| (chosen, opened));
         }
         Err(error) => {
             lines.push(Line::error(&error, "Correct the setting."));
@@ -163,10 +164,9 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
     }
     if let Some(target) = &target {
         progress.doing("asking the server");
-        check_living::check(target, opened.as_ref(), flags.switch, &mut lines);
-        if opened.is_some()
-            && let Ok(chosen) = settings::choose(global, settings::current_data_dir())
-        {
+        let opened = found.as_ref().map(|(_, opened)| opened);
+        check_living::check(target, opened, flags.switch, &mut lines);
+        if let Some((chosen, _)) = found {
             lines.push(check_living::backups(chosen));
         }
     }

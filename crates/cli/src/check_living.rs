@@ -6,9 +6,9 @@
 
 use crate::archive_facts::Facts;
 use crate::check_line::Line;
+use crate::living::Target;
 use crate::living::observed::Observed;
 use crate::living::psql::Psql;
-use crate::living::{Running, Target};
 use crate::say;
 use crate::settings::Chosen;
 use crate::status_screen::lasting;
@@ -72,11 +72,7 @@ pub(crate) fn check(
 
 /// A server that cannot be asked.
 fn unknown(target: &Target, error: &Error) -> Line {
-    let running = match target {
-        Target::Directory(directory) => Running::of(directory).ok().flatten(),
-        Target::Conninfo(_) => None,
-    };
-    let state = running.map_or_else(String::new, |running| {
+    let state = target.running().map_or_else(String::new, |running| {
         format!(" (it is \"{}\" by its postmaster.pid)", running.state)
     });
     Line::unknown(
@@ -228,6 +224,12 @@ fn follows(observed: &Observed, archive: &Archive) -> Line {
     let Some(last) = last else {
         return Line::unknown("which segment was archived last", "Ask again in a moment.");
     };
+    let there =
+        format!("\"{last}\", the last segment before what is not archived, is in this archive");
+    // One request, in place of a listing, where nothing is wrong.
+    if matches!(archive.form_of(&last.to_string()), Ok(Some(_))) {
+        return Line::passed(there);
+    }
     let mut is_empty = true;
     let mut is_there = false;
     let looked = archive.each(&mut |found| {
@@ -250,9 +252,7 @@ fn follows(observed: &Observed, archive: &Archive) -> Line {
                 .hint()
                 .unwrap_or("Let the server's user read the archive."),
         ),
-        Ok(()) if is_there => Line::passed(format!(
-            "\"{last}\", the last segment before what is not archived, is in this archive"
-        )),
+        Ok(()) if is_there => Line::passed(there),
         Ok(()) if is_empty => Line::warning(
             "nothing is archived yet",
             "Wait for the first segment, or switch with --switch.",

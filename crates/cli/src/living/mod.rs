@@ -45,6 +45,14 @@ impl Target {
         Ok(pgdata.map(|directory| Target::Directory(directory.to_owned())))
     }
 
+    /// The server of a data directory, by its files, for when it cannot be asked.
+    pub(crate) fn running(&self) -> Option<Running> {
+        match self {
+            Target::Directory(directory) => Running::of(directory).ok().flatten(),
+            Target::Conninfo(_) => None,
+        }
+    }
+
     /// A session with it; `None` if the data directory says that no server runs there.
     ///
     /// Run by root on a data directory, the session is its owner's: no server has a role for root, and a socket tells who

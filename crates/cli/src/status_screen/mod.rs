@@ -8,8 +8,8 @@ mod text;
 use crate::archive_facts::Facts;
 use crate::exit::Outcome;
 use crate::flags::{self, Global};
+use crate::living::Target;
 use crate::living::observed::Observed;
-use crate::living::{Running, Target};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
@@ -160,11 +160,7 @@ impl Screen {
             Ok(Some(observed)) => self.take(observed),
             Ok(None) => self.server.state = "down",
             Err(error) => {
-                let state = match target {
-                    Target::Directory(directory) => Running::of(directory).ok().flatten(),
-                    Target::Conninfo(_) => None,
-                };
-                if let Some(running) = state {
+                if let Some(running) = target.running() {
                     self.server.state = "running";
                     let unknown = format!(
                         "the server, which is \"{}\" by its postmaster.pid: {error}",
