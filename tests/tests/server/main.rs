@@ -8,6 +8,7 @@
 mod always;
 mod archive_ahead;
 mod c_module;
+mod coming_from;
 mod common;
 mod conformance;
 mod control;

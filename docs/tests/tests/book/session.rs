@@ -26,6 +26,9 @@ use crate::markdown::{Block, Chapter, Kind, chapters, repository};
 /// The directory in which the book keeps servers and archives; it belongs to the servers' user.
 pub(crate) const PLACE: &str = "/srv/tutorial";
 
+/// Chapters whose programs know no later server than this: Debian's pgBackRest is 2.45.
+const LAST_MAJOR: [(&str, u32); 1] = [("coming-from.md", 15)];
+
 /// A module is built from nothing, on a machine that others use too.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(600);
 
@@ -296,7 +299,20 @@ fn play(lab: &Lab, chapter: &Chapter) -> Result<()> {
 fn every_session_in_the_book_goes_as_it_is_printed() -> Result<()> {
     let mut chapters = chapters()?;
     chapters.retain(|chapter| chapter.blocks.iter().any(|block| block.kind.is_step()));
-    let play = |chapter: &Chapter| scenario(|lab| play(lab, chapter));
+    for (path, _) in LAST_MAJOR {
+        let there = chapters.iter().any(|chapter| chapter.path == path);
+        assert!(there, "\"{path}\" has no session");
+    }
+    let play = |chapter: &Chapter| {
+        scenario(|lab| {
+            let major = lab.installation().major();
+            let is_too_new = |(path, last): &(&str, u32)| *path == chapter.path && major > *last;
+            if LAST_MAJOR.iter().any(is_too_new) {
+                return Ok(());
+            }
+            play(lab, chapter)
+        })
+    };
     let played = timed(|| for_each_at_once(&chapters, play))?;
     assert!(played > 0, "there is none: the search is blind");
     Ok(())
