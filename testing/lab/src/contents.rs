@@ -29,6 +29,26 @@ select format('select %L, count(*),
 from pg_tables where schemaname not in ('pg_catalog', 'information_schema') order by 1 \gexec
 "#;
 
+/// Reads the contents of the database that `sql` asks: it runs a text through psql (`-A -t`), and answers with its output.
+///
+/// # Errors
+///
+/// When the server cannot be asked.
+pub fn contents_through(sql: impl FnOnce(&str) -> Result<String>) -> Result<Contents> {
+    let mut contents = Contents::new();
+    for line in sql(QUERY)?.lines() {
+        let mut fields = line.split('|');
+        let mut next = || {
+            fields
+                .next()
+                .with_context(|| format!("unexpected answer {line:?}"))
+        };
+        let (name, rows, checksum) = (next()?.to_owned(), next()?.parse()?, next()?.to_owned());
+        contents.insert(name, TableContents { rows, checksum });
+    }
+    Ok(contents)
+}
+
 impl Cluster<'_> {
     /// Reads the contents of the database `postgres`.
     ///
@@ -36,17 +56,6 @@ impl Cluster<'_> {
     ///
     /// When the server cannot be asked.
     pub fn contents(&self) -> Result<Contents> {
-        let mut contents = Contents::new();
-        for line in self.sql(QUERY)?.lines() {
-            let mut fields = line.split('|');
-            let mut next = || {
-                fields
-                    .next()
-                    .with_context(|| format!("unexpected answer {line:?}"))
-            };
-            let (name, rows, checksum) = (next()?.to_owned(), next()?.parse()?, next()?.to_owned());
-            contents.insert(name, TableContents { rows, checksum });
-        }
-        Ok(contents)
+        contents_through(|text| self.sql(text))
     }
 }

@@ -28,13 +28,13 @@ mod wait;
 
 pub use archive_dir::{ArchiveDir, wal_file};
 pub use cluster::{Cluster, Shutdown};
-pub use contents::{Contents, TableContents};
+pub use contents::{Contents, TableContents, contents_through};
 pub use failing_storage::{Conditions, FailingStorage};
 pub use installation::Installation;
 pub use lab::{Lab, scenario, seed};
 pub use ledger::Lost;
 pub use log::{Entry, Mark};
-pub use process::Process;
+pub use process::{Process, descendants};
 pub use program::{Outcome, run, run_for};
 pub use settings::Settings;
 pub use timing::timed;

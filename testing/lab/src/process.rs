@@ -76,7 +76,11 @@ pub(crate) fn wait_until_stopped(pid: u32) -> Result<()> {
 }
 
 /// Every live process below `ancestor`, in no order.
-pub(crate) fn descendants(ancestor: u32) -> Result<Vec<Process>> {
+///
+/// # Errors
+///
+/// When `/proc` cannot be read.
+pub fn descendants(ancestor: u32) -> Result<Vec<Process>> {
     let mut all = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();

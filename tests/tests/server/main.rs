@@ -33,6 +33,7 @@ mod not_configured;
 mod object_stores;
 mod other_tools;
 mod outage;
+mod patroni;
 mod point_in_time;
 mod prometheus;
 mod promotion;

@@ -25,8 +25,8 @@ const C_PRELUDE: &str = "\
 #include \"walden/recovery_module.h\"
 ";
 
-/// Where files stand that are built by cargo or by the examples' own tests.
-const BUILT_ELSEWHERE: [&str; 3] = ["examples/", "docs/listings/", "crates/"];
+/// Where files stand that are built by cargo or by the examples' own tests, or that a test of servers runs.
+const BUILT_ELSEWHERE: [&str; 4] = ["examples/", "docs/listings/", "crates/", "contrib/patroni/"];
 
 fn blocks_of(kind: impl Fn(&Kind) -> bool) -> Result<Vec<Block>> {
     let blocks = chapters()?.into_iter().flat_map(|chapter| chapter.blocks);

@@ -7,7 +7,7 @@
 //! | `rust` | compiled against the kit as a library; lines behind `# ` are compiled and not shown |
 //! | `c` | compiled against the server's headers with warnings as errors |
 //! | `rust,file=PATH`, `c,file=PATH`, `toml,file=PATH` | written to PATH in the chapter's session |
-//! | `rust,from=PATH`, `c,from=PATH` | these very lines stand in a file that is built elsewhere |
+//! | `rust,from=PATH`, `c,from=PATH`, `yaml,from=PATH` | these very lines stand in a file that is built or run elsewhere |
 //! | `console` | run in the chapter's session; output that is shown has to come |
 //! | `console,wait` | the same; a command is repeated until the output that is shown comes |
 //! | `ini` | the settings of a real server, which has to know each of them |

@@ -72,7 +72,7 @@ impl Kind {
             ("console", "") => Kind::Console { wait: false },
             ("console", "wait") => Kind::Console { wait: true },
             ("rust" | "c" | "toml", "file") if !value.is_empty() => Kind::File(value),
-            ("rust" | "c", "from") if !value.is_empty() => Kind::Excerpt(value),
+            ("rust" | "c" | "yaml", "from") if !value.is_empty() => Kind::Excerpt(value),
             ("ini", "append") if !value.is_empty() => Kind::Append(value),
             ("text", "") => Kind::Text,
             _ => bail!("nobody checks a block of {info:?}"),

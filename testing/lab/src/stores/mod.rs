@@ -36,10 +36,10 @@ use crate::wait::wait_until;
 use daemon::Daemon;
 use inspector::Inspector;
 use make::{AZURITE_ACCOUNT, AZURITE_KEY, METRICS_PORT, TLS_PORT, sockets};
-use ports::Port;
 
 pub use inspector::REGION;
 pub use make::{Make, folder};
+pub use ports::Port;
 pub use proxy::{Behaviour, Fault, Proxy, Request};
 pub use script::{Reply, Script, Step, Tokens};
 

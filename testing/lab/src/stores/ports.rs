@@ -15,15 +15,19 @@ use rustix::net::{socket_with, sockopt};
 /// How many connections may wait to be taken.
 const BACKLOG: i32 = 256;
 
-/// A port of 127.0.0.1.
-pub(super) struct Port {
+/// A port of 127.0.0.1, reserved until this is dropped.
+pub struct Port {
     _held: OwnedFd,
     number: u16,
 }
 
 impl Port {
     /// Takes a free port and holds it.
-    pub(super) fn take() -> Result<Port> {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel has none.
+    pub fn take() -> Result<Port> {
         let socket = bound(0)?;
         let address = getsockname(&socket).context("could not ask for a port's number")?;
         let address = SocketAddr::try_from(address).context("a port of no address")?;
@@ -34,7 +38,8 @@ impl Port {
     }
 
     /// The TCP port's number.
-    pub(super) fn number(&self) -> u16 {
+    #[must_use]
+    pub fn number(&self) -> u16 {
         self.number
     }
 
