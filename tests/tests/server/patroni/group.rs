@@ -50,8 +50,8 @@ fn guard(lab: &Lab) -> Result<Child> {
 }
 
 impl<'lab> Group<'lab> {
-    /// Starts etcd and the three nodes, and waits until all are in their places.
-    pub(super) fn start(lab: &'lab Lab) -> Result<Group<'lab>> {
+    /// Starts etcd and the three nodes with this `archive_mode`, and waits until all are in their places.
+    pub(super) fn start(lab: &'lab Lab, mode: &str) -> Result<Group<'lab>> {
         lab.require_library("walden")?;
         let archive = lab.archive("archive")?;
         let ports = [Port::take()?, Port::take()?];
@@ -78,7 +78,7 @@ impl<'lab> Group<'lab> {
         let guard = guard(lab)?;
         let etcd_child = start_logged(&mut command, &home.join("log"))?;
         let nodes = (1..=3)
-            .map(|number| Node::new(lab, number, &archive, ports[0].number()))
+            .map(|number| Node::new(lab, number, &archive, mode, ports[0].number()))
             .collect::<Result<_>>()?;
         let group = Group {
             nodes,

@@ -27,6 +27,10 @@ const LAST_MAJOR: u32 = 18;
 const OWN_SEGMENTS: usize = 6;
 const LOST_SEGMENTS: usize = 4;
 
+/// Ends a segment that has something in it.
+const NEW_SEGMENT: &str =
+    "select pg_logical_emit_message(true, 'walden', 'a segment');\nselect pg_switch_wal();\n";
+
 /// What would be said of a file that is refused. Nothing of it may be in a log.
 const REFUSALS: [&str; 4] = [
     "already exists with different contents",
@@ -160,13 +164,13 @@ fn without_archive(group: &Group, change: impl FnOnce() -> Result<()>) -> Result
     let place = group.archive.path();
     let away = place.with_extension("away");
     fs::rename(place, &away)?;
-    old.sql("select pg_switch_wal()")?;
+    old.sql(NEW_SEGMENT)?;
     wait_until("something that cannot be archived", || {
         Ok(!old.ready()?.is_empty())
     })?;
     change()?;
     let new = group.other_leader(old)?;
-    new.sql("select pg_switch_wal()")?;
+    new.sql(NEW_SEGMENT)?;
     ensure!(!new.ready()?.is_empty(), "nothing waits for the archive");
     fs::rename(&away, place)?;
     Ok(())
@@ -254,7 +258,7 @@ fn no_failover_of_patroni_leaves_a_hole_or_has_a_file_refused() -> Result<()> {
         if lab.installation().major() > LAST_MAJOR {
             return Ok(());
         }
-        let group = Group::start(lab)?;
+        let group = Group::start(lab, "always")?;
         let (leader, _) = group.whole()?;
         leader.sql("create table noted(n bigint primary key, filler text)")?;
         let backup = base_backup(lab, leader)?;
@@ -279,5 +283,33 @@ fn no_failover_of_patroni_leaves_a_hole_or_has_a_file_refused() -> Result<()> {
         let acknowledged = writer.check_all_there(&group)?;
         ensure!(acknowledged > 20, "only {acknowledged} commits");
         check_the_archive(lab, &group, &backup)
+    })
+}
+
+#[test]
+fn with_archive_mode_on_a_leader_that_dies_without_its_archive_leaves_a_hole() -> Result<()> {
+    // What the first test must be able to see, and why the shipped configuration says "always".
+    if !at_full_length() {
+        return Ok(());
+    }
+    scenario(|lab| {
+        if lab.installation().major() > LAST_MAJOR {
+            return Ok(());
+        }
+        let group = Group::start(lab, "on")?;
+        let (old, _) = group.whole()?;
+        base_backup(lab, old)?;
+        without_archive(&group, || old.kill_server())?;
+        let new = group.other_leader(old)?;
+        wait_until("the new leader to archive all it will", || {
+            Ok(new.ready()?.is_empty())
+        })?;
+        let outcome = run(lab
+            .command("walden")
+            .args(["verify", "-A"])
+            .arg(group.archive.path()))?;
+        ensure!(outcome.status.code() == Some(1), "{outcome:?}");
+        ensure!(outcome.stdout.contains("missing"), "{outcome:?}");
+        Ok(())
     })
 }

@@ -79,6 +79,7 @@ impl<'lab> Node<'lab> {
         lab: &'lab Lab,
         number: usize,
         archive: &ArchiveDir,
+        mode: &str,
         etcd: u16,
     ) -> Result<Node<'lab>> {
         let name = format!("node{number}");
@@ -117,7 +118,10 @@ impl<'lab> Node<'lab> {
         fs::write(node.home.join("patroni.yml"), text)?;
         let settings = replaced(
             &shipped("walden.conf")?,
-            &[("'/srv/wal'", &format!("'{}'", archive.text()))],
+            &[
+                ("'/srv/wal'", &format!("'{}'", archive.text())),
+                ("archive_mode = always", &format!("archive_mode = {mode}")),
+            ],
         )?;
         let library = lab.installation().library_dir().display().to_string();
         let jobs = std::env::var("WALDEN_TEST_ARCHIVE_JOBS").unwrap_or_default();
@@ -156,6 +160,9 @@ impl<'lab> Node<'lab> {
         let program = folder("patroni")?.join("bin/patroni");
         let mut command = self.lab.server_command(&program.display().to_string());
         command.arg(self.home.join("patroni.yml"));
+        // Servers that are unpacked and not installed find the system's libpq, which may be older than theirs.
+        let libraries = self.lab.installation().pg_bin_dir().join("../lib");
+        command.env("LD_LIBRARY_PATH", libraries);
         let child = start_logged(&mut command, &self.home.join("log"))?;
         let mut patroni = self.patroni.lock().unwrap_or_else(PoisonError::into_inner);
         ensure!(patroni.is_none(), "{} runs already", self.name);
