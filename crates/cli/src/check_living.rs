@@ -11,7 +11,7 @@ use crate::living::observed::Observed;
 use crate::living::psql::Psql;
 use crate::say;
 use crate::settings::Chosen;
-use crate::status_screen::lasting;
+use crate::status_screen::{hanging, lasting};
 use crate::within::within;
 use archive::{Archive, Error, Location};
 use audit::size;
@@ -176,21 +176,7 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
         ));
         return;
     }
-    lines.push(match (shown.failing_since, &shown.last_failure) {
-        (Some(since), Some(failure)) => Line::failed(
-            format!(
-                "archiving has failed for {} ({}): {}",
-                lasting(observed.now - since),
-                failure.cause.word(),
-                failure.message
-            ),
-            failure
-                .hint
-                .as_deref()
-                .unwrap_or("Look into the server's log."),
-        ),
-        _ => Line::passed("archiving does not fail"),
-    });
+    lines.push(fails(shown, observed.now));
     let Some(pending) = observed.pending() else {
         lines.push(Line::unknown(
             "what is to be archived has not been counted for ten seconds",
@@ -216,6 +202,33 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
     } else {
         Line::passed(found)
     });
+}
+
+/// Whether the archiver gets its files archived.
+fn fails(shown: &status::Archiver, now: f64) -> Line {
+    if let Some(call) = shown.hangs() {
+        let cure = format!(
+            "If it is only slow, raise walden.archive_timeout. If not, look at what process {} waits for; a module that heeds no \
+             interrupts ends with the server alone.",
+            shown.pid
+        );
+        return Line::failed(hanging(call), cure);
+    }
+    match shown.failing_since.zip(shown.last_failure.as_ref()) {
+        Some((since, failure)) => Line::failed(
+            format!(
+                "archiving has failed for {} ({}): {}",
+                lasting(now - since),
+                failure.cause.word(),
+                failure.message
+            ),
+            failure
+                .hint
+                .as_deref()
+                .unwrap_or("Look into the server's log."),
+        ),
+        None => Line::passed("archiving does not fail"),
+    }
 }
 
 /// Whether the segment before those that are not archived is in this archive: the server may archive elsewhere.

@@ -38,6 +38,7 @@ select case
            when not preloaded then 'not preloaded'
            when a is null then 'no archiver'
            when not live then 'stale'
+           when (a -> 'call' ->> 'lasts')::float8 > (a -> 'call' ->> 'may_last')::float8 then 'hanging'
            when a ->> 'failing_since' is not null then 'failing'
            when p is null or now - counted_at > interval '10 s' then 'unknown'
            when (p ->> 'files')::bigint > 0 then 'archiving'
@@ -56,6 +57,9 @@ select case
        a -> 'last_failure' ->> 'hint' as last_failure_hint,
        to_timestamp((a -> 'last_failure' ->> 'at')::float8) as last_failed_at,
        to_timestamp((a ->> 'failing_since')::float8) as failing_since,
+       a -> 'call' ->> 'module' as called_module,
+       a -> 'call' ->> 'file' as called_file,
+       make_interval(secs => (a -> 'call' ->> 'lasts')::float8) as call_age,
        (a -> 'files' ->> 'archived')::bigint as archived_files,
        (a -> 'files' ->> 'duplicate')::bigint as duplicate_files,
        (a -> 'files' ->> 'refused')::bigint as refused_files,
@@ -114,16 +118,20 @@ from read;
 comment on view recovery is 'one row: what the recovery worker does; counts are since "since", when the process began';
 
 create view files as
-select f.file,
-       f.state,
-       f.attempts,
-       make_interval(secs => f.age) as age,
-       f.error
+with in_flight as (
+    select f.file, f.state, f.attempts, make_interval(secs => f.age) as age, f.error
+    from status,
+         jsonb_to_recordset(coalesce(nullif(document -> 'archiver' -> 'in_flight', 'null'), '[]'))
+             as f(file text, state text, attempts bigint, age float8, error text)
+    where (document -> 'archiver' ->> 'live')::bool
+)
+select * from in_flight
+union all
+select w.file, 'waiting', 0, null, null
 from status,
-     jsonb_to_recordset(coalesce(nullif(document -> 'archiver' -> 'in_flight', 'null'), '[]'))
-         as f(file text, state text, attempts bigint, age float8, error text)
-where (document -> 'archiver' ->> 'live')::bool;
-comment on view files is 'files on their way into the archive; the first ones if there are many';
+     jsonb_array_elements_text(coalesce(nullif(document #> '{archiver,pending,first}', 'null'), '[]')) as w(file)
+where (document -> 'archiver' ->> 'live')::bool and w.file not in (select file from in_flight);
+comment on view files is 'files on their way into the archive, and those that wait; the first ones if there are many';
 
 create view requests as
 select process,

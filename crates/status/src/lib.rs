@@ -11,6 +11,6 @@ mod model;
 pub mod region;
 
 pub use model::{
-    Archiver, Bytes, Cause, Counts, FRESH_FOR_S, Failure, Histogram, InFlight, Named, Pending,
-    Recent, Recovery, Requests, Restored, Stage, Status, Unarchived, now, unix,
+    Archiver, Bytes, Call, Cause, Counts, FRESH_FOR_S, Failure, Histogram, InFlight, Named,
+    Pending, Recent, Recovery, Requests, Restored, Stage, Status, Unarchived, now, unix,
 };

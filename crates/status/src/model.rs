@@ -55,6 +55,8 @@ pub struct Archiver {
     pub jobs: usize,
     /// `walden.archive_libraries`; empty for Walden alone.
     pub libraries: String,
+    /// The call of an archive module that goes on; absent between two calls.
+    pub call: Option<Call>,
     /// What the server has ready to be archived; absent until it was counted.
     pub pending: Option<Pending>,
     /// What of WAL a loss of the server would lose; absent where it cannot be told.
@@ -79,6 +81,28 @@ pub struct Archiver {
     pub backups: Vec<Named>,
 }
 
+/// A call of an archive module that has not come back. While it lasts nothing else is archived.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Call {
+    /// Name of the module.
+    pub module: String,
+    /// The file that it is to archive; absent while it is loaded, or asked whether it is configured.
+    pub file: Option<String>,
+    /// How long it has lasted, in seconds.
+    pub lasts: f64,
+    /// How long it may last, in seconds, before it counts as one that hangs.
+    pub may_last: f64,
+}
+
+impl Archiver {
+    /// The call that has lasted longer than it may, if there is one: the module hangs, or is far too slow.
+    #[must_use]
+    pub fn hangs(&self) -> Option<&Call> {
+        self.call.as_ref().filter(|call| call.lasts > call.may_last)
+    }
+}
+
 /// Files that the server has to archive (`archive_status/*.ready`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -91,6 +115,8 @@ pub struct Pending {
     pub oldest: Option<String>,
     /// Since when that one is ready.
     pub oldest_since: Option<f64>,
+    /// The first ones in the order in which the server archives them; those that are on their way are among them.
+    pub first: Vec<String>,
     /// When this was counted.
     pub counted_at: f64,
 }

@@ -88,6 +88,47 @@ fn an_archive_that_is_away_shows_since_when_why_and_what_waits() -> Result<()> {
     })
 }
 
+/// How many files are pending where views are to answer at once.
+const MANY: u32 = 20_000;
+
+#[test]
+fn twenty_thousand_pending_files_are_counted_and_the_views_answer_from_memory() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        primary.create_walden_views(lab)?;
+        primary.archive_everything()?;
+        fs::rename(archive.path(), archive.path().with_extension("away"))?;
+        let first = primary.write_segments(1..=1)?;
+        let notes = primary.data().join("pg_wal/archive_status");
+        for number in 0..MANY {
+            let name = format!(
+                "00000001{:08X}{:08X}.ready",
+                16 + number / 256,
+                number % 256
+            );
+            fs::write(notes.join(name), "")?;
+        }
+        let counted = format!(
+            "select pending_files >= {MANY} and oldest_pending_age is not null from walden.archiver"
+        );
+        primary.wait_for_sql(&counted, "t")?;
+        let waiting =
+            "select count(*) from walden.files where state = 'waiting' and file < '00000002'";
+        ensure!(primary.sql(waiting)?.parse::<u32>()? > 0, "{waiting}");
+        assert_eq!(
+            primary.sql("select oldest_pending_file from walden.archiver")?,
+            first[0]
+        );
+        let plan = primary.sql("explain (analyze, timing off) select * from walden.archiver")?;
+        let took = plan.lines().filter(|line| line.contains("Time:"));
+        let took = took.collect::<Vec<_>>().join(", ");
+        // For people: no test trusts a clock.
+        eprintln!("a view with {MANY} files pending: {took}");
+        Ok(())
+    })
+}
+
 #[test]
 fn only_members_of_pg_monitor_are_shown_it() -> Result<()> {
     scenario(|lab| {

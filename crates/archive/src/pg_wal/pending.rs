@@ -3,6 +3,7 @@
 //! Guarantees: memory does not grow with their number; `archive_status` is read and never written; the time one reading took
 //! is told, so that a caller can bound its share. Leaves to `ahead/archiving/ready.rs`: which of them are begun next.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -12,6 +13,9 @@ use wal::{SegmentName, SegmentSize, WalFileName};
 
 /// The server's suffix for files that are to be archived.
 const SUFFIX: &str = ".ready";
+
+/// How many names are kept of those that are counted.
+const NAMES_MAX: usize = 10;
 
 /// A name that is ready. They order as the server takes them: timeline history files before all others, then by name
 /// (`ready_file_comparator`, pgarch.c, 15 to 19).
@@ -50,7 +54,9 @@ pub struct Pending {
     pub first_segment: Option<SegmentName>,
     /// The one that the server archives first: a timeline history file before all others, else the lowest name.
     pub oldest: Option<WalFileName>,
-    /// Since when that one is ready, by the clock of the file system.
+    /// The first ten in the order in which the server archives them, the oldest among them.
+    pub first: Vec<WalFileName>,
+    /// Since when the oldest is ready, by the clock of the file system.
     pub oldest_since: Option<SystemTime>,
     /// How long the reading took.
     pub took: Duration,
@@ -65,7 +71,7 @@ impl Pending {
         let begun = Instant::now();
         let (mut files, mut segments) = (0, 0);
         let mut first_segment: Option<SegmentName> = None;
-        let mut oldest: Option<(ReadyName, WalFileName)> = None;
+        let mut first = BTreeMap::new();
         for entry in std::fs::read_dir(archive_status)? {
             let Some((place, name)) = ReadyName::of(&entry?.file_name()) else {
                 continue;
@@ -75,11 +81,19 @@ impl Pending {
                 segments += 1;
                 first_segment = Some(first_segment.map_or(segment, |first| first.min(segment)));
             }
-            if oldest.as_ref().is_none_or(|(first, _)| place < *first) {
-                oldest = Some((place, name));
+            let is_full = first.len() >= NAMES_MAX;
+            if !is_full
+                || first
+                    .last_key_value()
+                    .is_some_and(|(last, _)| place < *last)
+            {
+                first.insert(place, name);
+            }
+            if first.len() > NAMES_MAX {
+                first.pop_last();
             }
         }
-        let oldest_since = oldest.as_ref().and_then(|(place, _)| {
+        let oldest_since = first.first_key_value().and_then(|(place, _)| {
             let path = archive_status.join(place.note());
             path.metadata().and_then(|file| file.modified()).ok()
         });
@@ -87,7 +101,8 @@ impl Pending {
             files,
             segments,
             first_segment,
-            oldest: oldest.map(|(_, name)| name),
+            oldest: first.first_key_value().map(|(_, name)| *name),
+            first: first.into_values().collect(),
             oldest_since,
             took: begun.elapsed(),
         })
@@ -128,6 +143,20 @@ mod tests {
         let pending = Pending::count(folder.path()).unwrap();
         let oldest = pending.oldest.map(|name| name.to_string());
         assert_eq!(oldest.as_deref(), Some("00000003.history"));
+        for number in 0..20 {
+            touch(&format!("0000000300000000000000{number:02X}.ready"));
+        }
+        let pending = Pending::count(folder.path()).unwrap();
+        let first: Vec<_> = pending.first.iter().map(ToString::to_string).collect();
+        assert_eq!((pending.files, first.len()), (24, NAMES_MAX));
+        let ends = (first.first(), first.get(1), first.last());
+        let expected = [
+            "00000003.history",
+            "000000010000000000000006.partial",
+            "000000030000000000000005",
+        ];
+        let expected = expected.map(str::to_owned);
+        assert_eq!(ends, (expected.first(), expected.get(1), expected.last()));
         assert!(Pending::count(&folder.path().join("absent")).is_err());
     }
 }

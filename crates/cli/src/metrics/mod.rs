@@ -188,6 +188,12 @@ fn archiver(page: &mut Page, observed: &Observed) {
     let Some(shown) = observed.archiver() else {
         return;
     };
+    page.one(
+        "walden_archiver_hanging",
+        Kind::Gauge,
+        "Whether a call of an archive module has lasted longer than it may.",
+        Some(u8::from(shown.hangs().is_some())),
+    );
     let pending = observed.pending();
     page.one(
         "walden_archive_pending_files",

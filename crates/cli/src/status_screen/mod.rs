@@ -18,7 +18,7 @@ use rustix::fs::statvfs;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-pub(crate) use text::lasting;
+pub(crate) use text::{hanging, lasting};
 use wal::SegmentSize;
 
 /// How often `--watch` shows it.
@@ -254,6 +254,7 @@ fn of_files(pending: &Pending, size: Option<SegmentSize>) -> status::Pending {
         bytes: pending.bytes(size.unwrap_or(SegmentSize::DEFAULT)),
         oldest: pending.oldest.map(|name| name.to_string()),
         oldest_since: pending.oldest_since.map(status::unix),
+        first: pending.first.iter().map(ToString::to_string).collect(),
         counted_at: status::now(),
     }
 }

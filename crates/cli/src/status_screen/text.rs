@@ -45,6 +45,7 @@ impl Screen {
         let failing = shown.and_then(|shown| shown.failing_since.zip(shown.last_failure.as_ref()));
         let is_off = self.server.archive_mode.as_deref() == Some("off");
         let is_live = shown.is_some_and(|shown| shown.live);
+        let hangs = shown.and_then(status::Archiver::hangs);
         let pending = self.pending.as_ref();
         let state = match (failing, pending) {
             _ if is_off => "off (archive_mode)".to_owned(),
@@ -55,6 +56,7 @@ impl Screen {
             _ if shown.is_some() && !is_live => {
                 "STALE: the archiver has said nothing for ten seconds, or is dead".to_owned()
             }
+            _ if hangs.is_some() => "HANGING".to_owned(),
             (Some((since, _)), _) => format!(
                 "FAILING for {}, since {}",
                 lasting(self.at - since),
@@ -65,6 +67,9 @@ impl Screen {
             (None, None) => "unknown".to_owned(),
         };
         row(text, "archiving", &state);
+        if let Some(call) = hangs {
+            more(text, &hanging(call));
+        }
         if let Some((_, failure)) = failing {
             more(
                 text,
@@ -233,6 +238,19 @@ fn backup_text(facts: &Facts, now: f64) -> String {
             )
         }
     }
+}
+
+/// `archive module "x" has not come back for 75 s from being asked to archive "000000010000000000000007"`
+pub(crate) fn hanging(call: &status::Call) -> String {
+    let asked = call.file.as_ref().map_or_else(
+        || "whether it is configured".to_owned(),
+        |file| format!("to archive \"{file}\""),
+    );
+    format!(
+        "archive module \"{}\" has not come back for {} from being asked {asked}",
+        call.module,
+        lasting(call.lasts)
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a rate of two digits")]

@@ -56,6 +56,7 @@ impl Member {
     /// Finds out whether the module takes files now. True when it archives elsewhere than before: what it had taken
     /// until then counts no more. For another library that cannot be known.
     pub(super) fn check(&mut self, process: Process) -> bool {
+        let _in_call = status::archiver::calling(process, &self.name, None);
         self.load(process);
         let mut moved = false;
         let configured = match &mut self.kind {
@@ -137,6 +138,7 @@ impl Member {
             self.name
         );
         let is_walden = matches!(self.kind, Kind::Walden(_));
+        let _in_call = status::archiver::calling(process, &self.name, Some(file));
         let failure = match self.try_file(process, file, path) {
             Ok(Some(taken)) => return taken,
             Ok(None) => Failure::new(what)

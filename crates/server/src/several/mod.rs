@@ -18,6 +18,7 @@ mod taken;
 use crate::archiver::Archiver;
 use crate::settings;
 use crate::status;
+use crate::status::archiver::calling;
 use member::Member;
 use module::{ArchiveModule, Archived, Failure, Level, Module, Process, Report, WalFileName};
 use std::path::Path;
@@ -89,7 +90,10 @@ impl ArchiveModule for Archivers {
     /// With several modules, one that is configured is enough to go on: it shall have the file.
     fn check_configured(&mut self, process: Process) -> Result<(), Failure> {
         match &mut self.who {
-            Who::Walden(walden) => walden.check_configured(process),
+            Who::Walden(walden) => {
+                let _in_call = calling(process, wire::OWN_LIBRARY, None);
+                walden.check_configured(process)
+            }
             Who::Unusable(why) => {
                 status::archiver::not_configured(why);
                 Err(why.clone())
@@ -121,6 +125,7 @@ impl ArchiveModule for Archivers {
     ) -> Result<Archived, Failure> {
         match &mut self.who {
             Who::Walden(walden) => {
+                let _in_call = calling(process, wire::OWN_LIBRARY, Some(file));
                 let archived = walden.archive_file(process, file, path)?;
                 if archived == Archived::Durably {
                     status::archiver::acknowledged(file);

@@ -5,7 +5,7 @@ use crate::settings;
 use archive::{ArchivingView, FlightStage, Meter, OldestCommit, Pending, Place, Put};
 use module::{Failure, Process, SegmentSize, WalFileName};
 use status::region::Writer;
-use status::{Archiver, Cause, InFlight, Named, Recent, Stage, Unarchived, now};
+use status::{Archiver, Call, Cause, InFlight, Named, Recent, Stage, Unarchived, now};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
@@ -22,6 +22,10 @@ const COUNTING_SHARE: u32 = 20;
 /// But this long a pause at the most, so that what was counted stays fresh.
 const COUNTING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// What a call of an archive module may take beyond `walden.archive_timeout`, by which Walden's own comes back: what it says of
+/// the file then, and a machine that is busy.
+const CALL_GRACE: Duration = Duration::from_secs(5);
+
 /// How far back "recent" looks, in steps of ten seconds.
 const RECENT_STEPS: usize = 30;
 const RECENT_STEP: Duration = Duration::from_secs(10);
@@ -33,6 +37,7 @@ static PLACE: Mutex<Option<ArchiverBoard>> = Mutex::new(None);
 
 struct ArchiverBoard {
     shown: Archiver,
+    call: Option<(Call, Instant)>,
     begun: Instant,
     segment_size: SegmentSize,
     meter: Option<Meter>,
@@ -118,6 +123,10 @@ impl Board for ArchiverBoard {
         if let Some(view) = self.view.as_ref().filter(|_| !self.is_short) {
             self.shown.in_flight = view.in_flight().into_iter().map(as_shown).collect();
         }
+        self.shown.call = self.call.as_ref().map(|(call, begun)| Call {
+            lasts: begun.elapsed().as_secs_f64(),
+            ..call.clone()
+        });
         self.shown.written_at = now();
         &self.shown
     }
@@ -151,6 +160,7 @@ impl Board for ArchiverBoard {
                 bytes: pending.bytes(board.segment_size),
                 oldest: pending.oldest.map(|name| name.to_string()),
                 oldest_since: pending.oldest_since.map(status::unix),
+                first: pending.first.iter().map(ToString::to_string).collect(),
                 counted_at: now(),
             });
         }))
@@ -201,6 +211,7 @@ pub(crate) fn loaded(process: Process) {
             libraries: settings::archive_libraries(process),
             ..Archiver::default()
         },
+        call: None,
         begun: Instant::now(),
         segment_size: process.segment_size(),
         meter: None,
@@ -212,6 +223,34 @@ pub(crate) fn loaded(process: Process) {
         recent: VecDeque::from([(0, 0)]),
         step: 0,
     });
+}
+
+/// Ends the call that is shown when dropped, however the call ends.
+pub(crate) struct InCall(());
+
+/// A module is called: to archive the file, or `None` to be loaded and asked whether it is configured. It is written by the
+/// board's thread, within a second: most calls are over by then.
+pub(crate) fn calling(process: Process, module: &str, file: Option<&WalFileName>) -> InCall {
+    note_if(|board: &mut ArchiverBoard| {
+        let call = Call {
+            module: module.to_owned(),
+            file: file.map(ToString::to_string),
+            lasts: 0.0,
+            may_last: (settings::archive_timeout(process) + CALL_GRACE).as_secs_f64(),
+        };
+        board.call = Some((call, Instant::now()));
+        false
+    });
+    InCall(())
+}
+
+impl Drop for InCall {
+    fn drop(&mut self) {
+        note_if(|board: &mut ArchiverBoard| {
+            board.call = None;
+            false
+        });
+    }
 }
 
 /// The settings that files are archived by from now on.
