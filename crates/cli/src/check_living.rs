@@ -9,13 +9,16 @@ use crate::check_line::Line;
 use crate::living::Target;
 use crate::living::observed::Observed;
 use crate::living::psql::Psql;
+use crate::living::{Closed, Target};
 use crate::say;
 use crate::settings::Chosen;
 use crate::status_screen::{hanging, lasting};
 use crate::within::within;
 use archive::{Archive, Error, Location};
 use audit::size;
+use recovery::Control;
 use rustix::fs::statvfs;
+use status::Status;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
@@ -48,25 +51,49 @@ pub(crate) fn check(
     switch: bool,
     lines: &mut Vec<Line>,
 ) {
-    let mut session = match target.session() {
-        Ok(Some(session)) => session,
-        Ok(None) => {
-            lines.push(Line::failed("no server runs there", "Start the server."));
-            return;
-        }
-        Err(error) => {
-            lines.push(unknown(target, &error));
-            return;
-        }
-    };
-    match Observed::ask(&mut session) {
-        Ok(observed) => {
+    let asked = target.session().and_then(|session| {
+        let observe = |mut session| Observed::ask(&mut session).map(|it| (session, it));
+        session.map(observe).transpose()
+    });
+    match asked {
+        Ok(Some((mut session, observed))) => {
             observed_lines(&observed, archive, lines);
             if switch {
                 lines.push(switched(&mut session));
             }
         }
-        Err(error) => lines.push(unknown(target, &error)),
+        Ok(None) => lines.push(Line::failed("no server runs there", "Start the server.")),
+        Err(error) => match target.closed() {
+            Some(Ok(closed)) => closed_lines(&closed, target, lines),
+            Some(Err(why)) => {
+                lines.push(unknown(target, &error));
+                lines.push(Line::unknown(
+                    format!("what recovery does: {why}"),
+                    "Run this as the server's user, and look into the server's log.",
+                ));
+            }
+            None => lines.push(unknown(target, &error)),
+        },
+    }
+}
+
+/// A server that lets no session in, by its recovery worker.
+fn closed_lines(closed: &Closed, target: &Target, lines: &mut Vec<Line>) {
+    let role = if closed.is_standby {
+        "a standby"
+    } else {
+        "in recovery"
+    };
+    lines.push(Line::warning(
+        format!("server runs, is {role}, and lets no session in"),
+        "Wait until it is consistent: \"walden status --watch\" shows what it restores. With hot_standby = off it lets none in at \
+         all.",
+    ));
+    lines.extend(recovery(&closed.document, true));
+    if let Target::Directory(directory) = target {
+        let size = Control::read(directory).and_then(|it| it.segment_size);
+        let size = size.unwrap_or(SegmentSize::DEFAULT);
+        lines.push(space("pg_wal", &directory.join("pg_wal"), size.bytes()));
     }
 }
 
@@ -103,27 +130,8 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
     if !observed.archives_through_walden() {
         lines.extend(not_through_walden(observed));
     }
-    let worker = observed.status.as_ref().and_then(|it| it.recovery.as_ref());
-    if observed.in_recovery && worker.is_some_and(|worker| !worker.live) {
-        lines.push(Line::failed(
-            "the recovery worker has said nothing for ten seconds, or is dead",
-            "Look for its process, and into the server's log.",
-        ));
-    } else if observed.in_recovery && worker.is_some() {
-        lines.push(match observed.recovery_fails() {
-            Some((since, failure)) => Line::failed(
-                format!(
-                    "recovery has not been told of its files for {}: {}",
-                    lasting(observed.now - since),
-                    failure.message
-                ),
-                failure
-                    .hint
-                    .as_deref()
-                    .unwrap_or("Look into the server's log."),
-            ),
-            _ => Line::passed("recovery gets its files"),
-        });
+    if let Some(document) = &observed.status {
+        lines.extend(recovery(document, observed.in_recovery));
     }
     if let Some(directory) = observed.data_directory.as_deref().map(Path::new)
         && directory.is_dir()
@@ -131,6 +139,30 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
         let pg_wal = directory.join("pg_wal");
         lines.push(space("pg_wal", &pg_wal, observed.segment_bytes));
     }
+}
+
+/// What the recovery worker says of itself, if there is one and a recovery goes on.
+fn recovery(document: &Status, in_recovery: bool) -> Option<Line> {
+    let worker = document.recovery.as_ref().filter(|_| in_recovery)?;
+    if !worker.live {
+        return Some(Line::failed(
+            "the recovery worker has said nothing for ten seconds, or is dead",
+            "Look for its process, and into the server's log.",
+        ));
+    }
+    let Some((since, failure)) = worker.failing(document.at, true) else {
+        return Some(Line::passed("recovery gets its files"));
+    };
+    let found = format!(
+        "recovery has not been told of its files for {}: {}",
+        lasting(document.at - since),
+        failure.message
+    );
+    let hint = failure.hint.as_deref();
+    Some(Line::failed(
+        found,
+        hint.unwrap_or("Look into the server's log."),
+    ))
 }
 
 /// What is said of a server whose archiver is not Walden's: with a data directory its files are looked at as well.

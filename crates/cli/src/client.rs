@@ -142,7 +142,7 @@ fn run_within(call: &Call, worker_start_wait_max: Duration) -> Outcome {
     let wait = match call.request {
         // A restartpoint at shutdown runs after the server has stopped its background workers, and
         // nothing is lost by cleaning up later.
-        Request::ArchiveCleanup { .. } => Duration::ZERO,
+        Request::ArchiveCleanup { .. } | Request::Status => Duration::ZERO,
         Request::Restore { .. } | Request::RecoveryEnd { .. } if own => OWN_WORKER_START_WAIT_MAX,
         Request::Restore { .. } | Request::RecoveryEnd { .. } => {
             if Phase::of(Path::new(".")).stops() {
@@ -175,7 +175,7 @@ fn run_within(call: &Call, worker_start_wait_max: Duration) -> Outcome {
         }
         (_, Ok(Answer::Reported)) => Outcome::Failed,
         (request, Ok(Answer::CouldNotTell(cause))) => could_not(request, &cause, None),
-        (request, Ok(Answer::Absent)) => {
+        (request, Ok(Answer::Absent | Answer::Status(_))) => {
             could_not(request, "the recovery worker gave an invalid answer", None)
         }
         (request, Err(error)) => could_not(request, &error.to_string(), hint_for(&error)),
@@ -219,6 +219,7 @@ fn in_process(request: &Request) -> Outcome {
             Err(error) => could_not(request, &error.to_string(), None),
         },
         Request::RecoveryEnd { .. } => recovery_end::run(&global),
+        Request::Status => could_not(request, "there is no recovery worker", None),
     }
 }
 
@@ -234,6 +235,13 @@ fn could_not(request: &Request, cause: &str, hint: Option<&str>) -> Outcome {
         }
         Request::RecoveryEnd { .. } => {
             say::error(&format!("could not finish recovery: {cause}"), hint);
+            Outcome::Failed
+        }
+        Request::Status => {
+            say::error(
+                &format!("could not ask for the recovery worker's status: {cause}"),
+                hint,
+            );
             Outcome::Failed
         }
     }

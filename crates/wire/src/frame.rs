@@ -11,12 +11,14 @@
 //! messages too long for a frame, which are cut), and decoding any bytes whatever returns an error
 //! instead of panicking. Left to others: reading and writing, in `packet.rs`.
 
-/// The version of the payload's layout that this library speaks. Raised when it changes.
+/// The version of the payload's layout that this library speaks. Raised when the layout of a request or answer changes that
+/// there is already. A new kind of request needs no other version: a worker that does not know it says so, and all other
+/// requests are understood as before, which is what a server needs whose program was upgraded before its library.
 pub const PROTOCOL_VERSION: u16 = 2;
 
-/// The longest frame, header included. Two paths and two names fit several times over; a peer that
-/// sends more is not ours.
-pub const FRAME_BYTES_MAX: usize = 8 * 1024;
+/// The longest frame, header included. The longest answer is the document of [`Answer::Status`], whose two sections have 24 kB
+/// each at most; a peer that sends more is not ours.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 /// The longest path in a request: the server's own limit (`MAXPGPATH`, 15 to 18).
 pub const PATH_BYTES_MAX: usize = 1024;
@@ -59,6 +61,8 @@ pub enum Request {
         /// `%r`: the file that holds the last restartpoint's start; zeros before there is one.
         last_restartpoint: String,
     },
+    /// No command of the server's: a person asks what the worker is doing, while the server lets no session in.
+    Status,
 }
 
 /// The worker's answer to a request.
@@ -72,6 +76,8 @@ pub enum Answer {
     CouldNotTell(String),
     /// The same, and the reason stands in the server's log already: the client need not repeat it.
     Reported,
+    /// What `SHOW walden.status` answers: a JSON document, to [`Request::Status`] alone.
+    Status(String),
 }
 
 /// Why bytes are not a frame, or a request does not fit into one.
@@ -112,10 +118,12 @@ mod kind {
     pub(super) const RESTORE: u8 = 1;
     pub(super) const ARCHIVE_CLEANUP: u8 = 2;
     pub(super) const RECOVERY_END: u8 = 3;
+    pub(super) const ASK_STATUS: u8 = 4;
     pub(super) const DONE: u8 = 64;
     pub(super) const ABSENT: u8 = 65;
     pub(super) const COULD_NOT_TELL: u8 = 66;
     pub(super) const REPORTED: u8 = 67;
+    pub(super) const STATUS: u8 = 68;
 }
 
 impl Request {
@@ -144,6 +152,7 @@ impl Request {
                 frame.kind(kind::RECOVERY_END);
                 frame.field(&RESTARTPOINT, last_restartpoint)?;
             }
+            Request::Status => frame.kind(kind::ASK_STATUS),
         }
         Ok(frame.0)
     }
@@ -163,6 +172,7 @@ impl Request {
             kind::RECOVERY_END => Request::RecoveryEnd {
                 last_restartpoint: fields.field(&RESTARTPOINT)?,
             },
+            kind::ASK_STATUS => Request::Status,
             _ => return Err(FrameError::Malformed("not a request")),
         };
         fields.finish()?;
@@ -172,7 +182,7 @@ impl Request {
 
 impl Answer {
     /// The answer as one frame. It cannot fail: a message too long for a frame is cut, and its NUL
-    /// bytes become spaces, since an answer late is worse than an answer shortened.
+    /// bytes become spaces, since an answer late is worse than an answer shortened. So is a document, which is then none.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut frame = Writer::new();
@@ -180,11 +190,8 @@ impl Answer {
             Answer::Done => frame.kind(kind::DONE),
             Answer::Absent => frame.kind(kind::ABSENT),
             Answer::Reported => frame.kind(kind::REPORTED),
-            Answer::CouldNotTell(message) => {
-                frame.kind(kind::COULD_NOT_TELL);
-                let message = cut(message, MESSAGE_BYTES_MAX).replace('\0', " ");
-                frame.raw(message.as_bytes());
-            }
+            Answer::CouldNotTell(message) => frame.message(kind::COULD_NOT_TELL, message),
+            Answer::Status(document) => frame.message(kind::STATUS, document),
         }
         frame.0
     }
@@ -197,6 +204,7 @@ impl Answer {
             kind::ABSENT => Answer::Absent,
             kind::REPORTED => Answer::Reported,
             kind::COULD_NOT_TELL => Answer::CouldNotTell(fields.field(&MESSAGE)?),
+            kind::STATUS => Answer::Status(fields.field(&MESSAGE)?),
             _ => return Err(FrameError::Malformed("not an answer")),
         };
         fields.finish()?;
@@ -261,6 +269,13 @@ impl Writer {
 
     fn kind(&mut self, kind: u8) {
         self.0.push(kind);
+    }
+
+    /// A kind whose only field is a text of any length.
+    fn message(&mut self, kind: u8, text: &str) {
+        self.kind(kind);
+        let text = cut(text, MESSAGE_BYTES_MAX).replace('\0', " ");
+        self.raw(text.as_bytes());
     }
 
     fn field(&mut self, field: &Field, value: &str) -> Result<(), FrameError> {
@@ -349,6 +364,7 @@ mod tests {
             }),
             name.prop_map(|last_restartpoint| Request::ArchiveCleanup { last_restartpoint }),
             name.prop_map(|last_restartpoint| Request::RecoveryEnd { last_restartpoint }),
+            Just(Request::Status),
         ]
     }
 
@@ -363,10 +379,11 @@ mod tests {
 
         #[test]
         fn every_message_survives_the_wire(message in "[^\0]{0,2000}") {
-            let answer = Answer::CouldNotTell(message);
-            let frame = answer.encode();
-            prop_assert_eq!(Answer::decode(&frame), Ok(answer));
-            prop_assert!(Request::decode(&frame).is_err());
+            for answer in [Answer::CouldNotTell(message.clone()), Answer::Status(message)] {
+                let frame = answer.encode();
+                prop_assert_eq!(Answer::decode(&frame), Ok(answer));
+                prop_assert!(Request::decode(&frame).is_err());
+            }
         }
 
         #[test]
@@ -406,6 +423,14 @@ mod tests {
                 "prefix of {end} bytes"
             );
         }
+    }
+
+    #[test]
+    fn a_kind_of_request_that_is_not_known_is_refused_as_such_and_not_for_its_version() {
+        let mut frame = Request::Status.encode().unwrap();
+        *frame.last_mut().unwrap() = 63;
+        let error = Request::decode(&frame).unwrap_err();
+        assert_eq!(error, FrameError::Malformed("not a request"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::common::{SMALL_MB, primary, recovery_settings, standby, wait_for_entries, write};
 
 /// Runs the command on a server's data directory.
-fn walden(lab: &Lab, cluster: &Cluster, arguments: &[&str]) -> Result<String> {
+pub(crate) fn walden(lab: &Lab, cluster: &Cluster, arguments: &[&str]) -> Result<String> {
     let mut command = lab.command("walden");
     command.arg("-D").arg(cluster.data()).args(arguments);
     run(&mut command)?.success()
@@ -260,7 +260,11 @@ fn a_password_on_the_command_line_is_refused_and_not_repeated() -> Result<()> {
 }
 
 /// What `walden check` prints for a server, and its exit status.
-fn check(lab: &Lab, cluster: &Cluster, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+pub(crate) fn check(
+    lab: &Lab,
+    cluster: &Cluster,
+    arguments: &[&str],
+) -> Result<(Option<i32>, String)> {
     let mut command = lab.command("walden");
     command.arg("-D").arg(cluster.data()).arg("check");
     let outcome = run(command.args(arguments))?;

@@ -1,14 +1,17 @@
 //! A server that runs: what it says of itself.
 //!
-//! Left to others: the session (`psql.rs`), what is asked (`observed.rs`), and what to make of it.
+//! Left to others: the session (`psql.rs`), what is asked (`observed.rs`), who is asked where there is no session (`worker.rs`),
+//! and what to make of it.
 
 pub(crate) mod observed;
 pub(crate) mod psql;
+mod worker;
 
 use archive::{Error, ErrorKind};
 use psql::Psql;
 use rustix::io::Errno;
 use rustix::process::{Pid, geteuid, test_kill_process};
+use status::Status;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -53,6 +56,22 @@ impl Target {
         }
     }
 
+    /// What its recovery worker says, if the server runs and lets no session in; `None` if it does, or that is not known.
+    pub(crate) fn closed(&self) -> Option<Result<Closed, Error>> {
+        let Target::Directory(directory) = self else {
+            return None;
+        };
+        let running = self.running()?;
+        let is_standby = directory.join("standby.signal").exists();
+        // As the postmaster writes them (`PM_STATUS_STARTING`, `PM_STATUS_STANDBY`, miscadmin.h, 15 to 19).
+        let is_closed = ["starting", "standby"].contains(&running.state.as_str());
+        let said = is_closed.then(|| worker::document(directory))?;
+        Some(said.map(|document| Closed {
+            document,
+            is_standby,
+        }))
+    }
+
     /// A session with it; `None` if the data directory says that no server runs there.
     ///
     /// Run by root on a data directory, the session is its owner's: no server has a role for root, and a socket tells who
@@ -74,6 +93,15 @@ impl Target {
             }
         }
     }
+}
+
+/// A server that runs and lets no session in, by its recovery worker.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// What a session would be shown.
+    pub(crate) document: Status,
+    /// Whether it is a standby, and not on its way to a target.
+    pub(crate) is_standby: bool,
 }
 
 /// Whether a connection string or URI gives a password.

@@ -8,14 +8,15 @@ mod text;
 use crate::archive_facts::Facts;
 use crate::exit::Outcome;
 use crate::flags::{self, Global};
-use crate::living::Target;
 use crate::living::observed::Observed;
+use crate::living::{Closed, Target};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
 use archive::{Error, Pending};
 use rustix::fs::statvfs;
 use serde::Serialize;
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 pub(crate) use text::{hanging, lasting};
@@ -86,7 +87,7 @@ struct Screen {
 /// The server.
 #[derive(Debug, Default, Serialize)]
 struct Server {
-    /// `running`, `down` or `unknown`.
+    /// `running`, `closed` (it runs and lets no session in), `down` or `unknown`.
     state: &'static str,
     version: Option<String>,
     /// `primary`, `standby` or `recovering`.
@@ -159,18 +160,7 @@ impl Screen {
         match asked {
             Ok(Some(observed)) => self.take(observed),
             Ok(None) => self.server.state = "down",
-            Err(error) => {
-                if let Some(running) = target.running() {
-                    self.server.state = "running";
-                    let unknown = format!(
-                        "the server, which is \"{}\" by its postmaster.pid: {error}",
-                        running.state
-                    );
-                    self.unknown.push(unknown);
-                } else {
-                    self.unknown.push(format!("the server: {error}"));
-                }
-            }
+            Err(error) => self.look_past_sessions(target, &error),
         }
         if self.pending.is_none()
             && let Some(directory) = &self.server.data_directory
@@ -185,6 +175,35 @@ impl Screen {
                 )),
             }
         }
+    }
+
+    /// Where there is no session, for this reason, the recovery worker may say what it does.
+    fn look_past_sessions(&mut self, target: &Target, error: &Error) {
+        match target.closed() {
+            Some(Ok(closed)) => return self.take_closed(closed),
+            Some(Err(why)) => self.unknown.push(format!("what recovery does: {why}")),
+            None => {}
+        }
+        let mut what = "the server".to_owned();
+        if let Some(running) = target.running() {
+            self.server.state = "running";
+            let _ = write!(
+                what,
+                ", which is \"{}\" by its postmaster.pid",
+                running.state
+            );
+        }
+        self.unknown.push(format!("{what}: {error}"));
+    }
+
+    fn take_closed(&mut self, closed: Closed) {
+        self.server.state = "closed";
+        self.server.role = Some(if closed.is_standby {
+            "standby"
+        } else {
+            "recovering"
+        });
+        self.status = Some(closed.document);
     }
 
     fn take(&mut self, observed: Observed) {

@@ -26,6 +26,7 @@ impl Screen {
         let server = &self.server;
         let mut said = match (server.state, &server.version) {
             ("running", Some(version)) => format!("PostgreSQL {version}"),
+            ("closed", _) => "running, lets no session in".to_owned(),
             (state, _) => state.to_owned(),
         };
         if let Some(role) = server.role {
@@ -175,8 +176,12 @@ impl Screen {
         if matches!(server.role, None | Some("primary")) {
             return;
         }
-        let replayed = server.replayed.as_deref().unwrap_or("nothing yet");
-        let mut said = format!("replayed through {replayed}");
+        let mut said = match (&server.replayed, server.state) {
+            (Some(replayed), _) => format!("replayed through {replayed}"),
+            // Only a session could tell.
+            (None, "closed") => "replayed through unknown".to_owned(),
+            (None, _) => "replayed through nothing yet".to_owned(),
+        };
         if let Some(at) = server.replayed_at {
             let _ = write!(
                 said,
@@ -197,6 +202,14 @@ impl Screen {
                 text,
                 "STALE: the recovery worker has said nothing for ten seconds, or is dead",
             );
+        }
+        if let Some(last) = &shown.last_restored {
+            let ago = lasting(self.at - last.at);
+            more(text, &format!("last restored \"{}\", {ago} ago", last.file));
+        }
+        if let Some(asked) = &shown.asked {
+            let waits = lasting(self.at - asked.at);
+            more(text, &format!("waits for \"{}\", for {waits}", asked.file));
         }
         let restored = shown.restored;
         let files = restored.ahead + restored.asked;

@@ -59,29 +59,34 @@ struct Document;
 
 impl Show for Document {
     fn show() -> String {
-        // Without the region the view says "not preloaded".
-        let Some(region) = REGION.get() else {
-            return "null".to_owned();
-        };
-        let at = now();
-        let mut archiver: Option<status::Archiver> =
-            Section::of(region, Writer::Archiver).and_then(read);
-        if let Some(archiver) = &mut archiver {
-            archiver.live = is_live(archiver.pid, archiver.written_at, at);
-        }
-        let mut recovery: Option<status::Recovery> =
-            Section::of(region, Writer::Recovery).and_then(read);
-        if let Some(recovery) = &mut recovery {
-            recovery.live = is_live(recovery.pid, recovery.written_at, at);
-        }
-        let document = Status {
-            version: Version::show(),
-            at,
-            archiver,
-            recovery,
-        };
-        serde_json::to_string(&document).unwrap_or_else(|_| "null".to_owned())
+        document()
     }
+}
+
+/// The document, for whoever asks: it is made of the region alone, on any thread of any process of the server's.
+pub(crate) fn document() -> String {
+    // Without the region the view says "not preloaded".
+    let Some(region) = REGION.get() else {
+        return "null".to_owned();
+    };
+    let at = now();
+    let mut archiver: Option<status::Archiver> =
+        Section::of(region, Writer::Archiver).and_then(read);
+    if let Some(archiver) = &mut archiver {
+        archiver.live = is_live(archiver.pid, archiver.written_at, at);
+    }
+    let mut recovery: Option<status::Recovery> =
+        Section::of(region, Writer::Recovery).and_then(read);
+    if let Some(recovery) = &mut recovery {
+        recovery.live = is_live(recovery.pid, recovery.written_at, at);
+    }
+    let document = Status {
+        version: Version::show(),
+        at,
+        archiver,
+        recovery,
+    };
+    serde_json::to_string(&document).unwrap_or_else(|_| "null".to_owned())
 }
 
 fn read<T: DeserializeOwned>(section: Section<'_>) -> Option<T> {

@@ -119,6 +119,8 @@ pub(crate) fn answered(file: &WalFileName, answer: &Answer) {
             Answer::Done => restored.asked += 1,
             Answer::Absent => restored.absent += 1,
             Answer::CouldNotTell(_) | Answer::Reported => restored.unknown += 1,
+            // Not to a request for a file.
+            Answer::Status(_) => {}
         }
         if *answer == Answer::Done {
             board.shown.last_restored = Some(Named {

@@ -124,6 +124,8 @@ impl Worker {
                 asked.take_up(TIDYING_WAIT_MAX, restore_wait_max);
                 self.archive_cleanup(last_restartpoint)
             }
+            // Answered by the request server itself.
+            Request::Status => return,
             Request::RecoveryEnd { last_restartpoint } => {
                 asked.take_up(TIDYING_WAIT_MAX, restore_wait_max);
                 self.recovery_end(last_restartpoint)

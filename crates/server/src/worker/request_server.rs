@@ -5,9 +5,10 @@
 //! its request is taken up: a healthy restore is not punished for the slow job in front of it. While a module
 //! does not come back from a call, even from one that ignores all interrupts, every request is answered "could
 //! not tell" at once; the worker itself goes on when the module does. A request whose client has gone or was
-//! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once. The threads have all
+//! answered otherwise is no longer wanted; what the worker is doing is told at once, whatever it does; at most [`CLIENTS_MAX`] are served at once. The threads have all
 //! signals blocked and never call the server.
 
+use crate::status;
 use module::spawn_with_signals_blocked;
 use module::{Failure, Notifier};
 use recovery::Phase;
@@ -263,6 +264,11 @@ impl Handler {
         let Ok(request) = client.read_request(Instant::now() + REQUEST_READ_WAIT_MAX) else {
             return;
         };
+        if request == Request::Status {
+            // Here and not on the main thread: it is wanted most while a module does not come back.
+            let _ = client.answer(&Answer::Status(status::document()));
+            return;
+        }
         let client = Arc::new(Mutex::new(client));
         let (reply, replies) = sync_channel(2);
         let restores = matches!(request, Request::Restore { .. });
