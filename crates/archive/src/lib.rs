@@ -53,6 +53,8 @@ pub use get::{
 pub use options::compression::{Compression, ZSTD_LEVEL_DEFAULT, ZSTD_LEVEL_MAX};
 pub use options::identity::IdentityFile;
 pub use options::location::{LOCATION_BYTES_MAX, Location, Overlap};
+pub use options::number::{Number, Unit};
+pub use options::parameter;
 pub use options::recipients::{RECIPIENTS_MAX, Recipients};
 pub use options::settings::{MissingSegment, Settings};
 pub use options::{Options, Verify};

@@ -155,10 +155,12 @@ fn all(flags: &Check, global: &Global, progress: &Progress) -> Result<Vec<Line>,
             found = opened.map(|opened| (chosen, opened));
         }
         Err(error) => {
-            lines.push(Line::error(&error, "Correct the setting."));
-            // What the configuration says otherwise is worth knowing all the same.
+            // What the configuration says otherwise is worth knowing all the same, and may be the same.
             if let Some(Ok(conf)) = global.pgdata.as_deref().map(settings::read_conf) {
                 check_server::check(&conf, global.pgdata.as_deref(), &mut lines);
+            }
+            if !lines.iter().any(|line| line.found() == error.to_string()) {
+                lines.insert(0, Line::error(&error, "Correct the setting."));
             }
         }
     }

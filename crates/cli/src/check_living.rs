@@ -6,7 +6,7 @@
 
 use crate::archive_facts::Facts;
 use crate::check_line::Line;
-use crate::living::Target;
+use crate::check_server::refused_by_server;
 use crate::living::observed::Observed;
 use crate::living::psql::Psql;
 use crate::living::{Closed, Target};
@@ -58,6 +58,7 @@ pub(crate) fn check(
     match asked {
         Ok(Some((mut session, observed))) => {
             observed_lines(&observed, archive, lines);
+            lines.extend(refused_by_server(&mut session));
             if switch {
                 lines.push(switched(&mut session));
             }

@@ -1,11 +1,15 @@
 //! The part of `walden check` that reads a server's configuration.
 //!
-//! Guarantees: only what the files say is judged; what a running server was told otherwise (its command
-//! line, say) is not seen. Left to others: reading the files (`pgconf`), the archive itself.
+//! Guarantees: of the files only what they say is judged; what a running server was told otherwise (its command
+//! line, say) is not seen. A server that runs is asked what it refuses of its files. Left to others: reading the files
+//! (`pgconf`), what a value may be (`archive::parameter`), the archive itself.
 
 use crate::check_line::{Line, some_of};
-use archive::Location;
+use crate::living::psql::Psql;
+use archive::parameter::PARAMETERS;
+use archive::{Error, ErrorKind, Location};
 use pgconf::ServerConf;
+use serde::Deserialize;
 use std::path::Path;
 
 /// The three jobs that a library and a command can both be set for.
@@ -18,24 +22,21 @@ const JOBS: [(&str, &str); 3] = [
 /// What the names of Walden's parameters begin with.
 const PREFIX: &str = "walden.";
 
-/// The parameters that can be set; a test compares them with a server's.
-pub(crate) const PARAMETERS: [&str; 15] = [
-    "walden.archive",
-    "walden.archive_cleanup_library",
-    "walden.archive_jobs",
-    "walden.archive_libraries",
-    "walden.archive_timeout",
-    "walden.compression",
-    "walden.identity_file",
-    "walden.memory_limit",
-    "walden.missing_segment",
-    "walden.recipients",
-    "walden.recovery_end_library",
-    "walden.restore_library",
-    "walden.restore_prefetch",
-    "walden.restore_timeout",
-    "walden.verify",
-];
+/// What is judged by itself, with what else has to be said of it.
+const JUDGED: &str = "walden.archive";
+
+/// What the server finds wrong in its own configuration files, in order; what only takes a restart is none of it.
+const REFUSED: &str = "\
+select coalesce(pg_catalog.json_agg(pg_catalog.json_build_object(
+    'name', f.name, 'file', f.sourcefile, 'line', f.sourceline, 'error', f.error)
+    order by f.seqno), '[]')
+from pg_catalog.pg_file_settings f left join pg_catalog.pg_settings s on s.name = f.name
+where f.name like 'walden.%' and f.error is not null and s.context is distinct from 'postmaster'";
+
+/// Whether the role may ask for that.
+const MAY_ASK: &str = "\
+select pg_catalog.has_table_privilege('pg_catalog.pg_file_settings', 'select')
+   and pg_catalog.has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'execute')";
 
 /// Judges the configuration.
 pub(crate) fn check(conf: &ServerConf, data_dir: Option<&Path>, lines: &mut Vec<Line>) {
@@ -50,7 +51,8 @@ pub(crate) fn check(conf: &ServerConf, data_dir: Option<&Path>, lines: &mut Vec<
         lines,
     );
     let names = conf.names().filter(|name| name.starts_with(PREFIX));
-    let unknown: Vec<&str> = names.filter(|name| !PARAMETERS.contains(name)).collect();
+    let of_name = |name: &str| PARAMETERS.iter().find(|it| it.name == name);
+    let (known, unknown): (Vec<&str>, Vec<&str>) = names.partition(|name| of_name(name).is_some());
     lines.push(if unknown.is_empty() {
         Line::passed("every walden parameter that is set is known")
     } else {
@@ -59,6 +61,61 @@ pub(crate) fn check(conf: &ServerConf, data_dir: Option<&Path>, lines: &mut Vec<
             "Correct its name, or remove it.",
         )
     });
+    let checked = known.into_iter().filter(|name| *name != JUDGED);
+    let checked = checked.filter_map(|name| Some(of_name(name)?.check(conf.get(name)?)));
+    let wrong: Vec<Error> = checked.filter_map(Result::err).collect();
+    if wrong.is_empty() {
+        lines.push(Line::passed(
+            "every value of a walden parameter can be used",
+        ));
+    }
+    for error in wrong {
+        lines.push(Line::error(&error, "Correct it and reload."));
+    }
+}
+
+/// A line of a configuration file that the server refuses.
+#[derive(Debug, Deserialize)]
+struct Refused {
+    name: String,
+    file: Option<String>,
+    line: Option<u64>,
+    error: String,
+}
+
+/// What the server itself finds wrong in its configuration files, where the role may ask for that.
+pub(crate) fn refused_by_server(session: &mut Psql) -> Vec<Line> {
+    let mut ask = || -> Result<Vec<Refused>, Error> {
+        if session.ask(MAY_ASK)?.trim() != "t" {
+            return Ok(Vec::new());
+        }
+        let answer = session.ask(REFUSED)?;
+        serde_json::from_str(&answer).map_err(|cause| {
+            let message = format!("the server's answer is not understood: {cause}");
+            Error::new(ErrorKind::Unavailable, message)
+        })
+    };
+    match ask() {
+        Ok(refused) => refused.iter().map(Refused::line).collect(),
+        Err(error) => vec![Line::unknown(
+            format!("what the server finds wrong in its configuration files: {error}"),
+            "Ask again in a moment.",
+        )],
+    }
+}
+
+impl Refused {
+    fn line(&self) -> Line {
+        let Refused {
+            name, file, error, ..
+        } = self;
+        let file = file.as_deref().unwrap_or("an unknown file");
+        let line = self.line.unwrap_or_default();
+        Line::failed(
+            format!("the server does not take \"{name}\" of \"{file}\", line {line}: {error}"),
+            "Correct it and reload; the server's log has what is wrong with it.",
+        )
+    }
 }
 
 /// The same on any source of settings; `get` gives nothing for what is unset or empty.

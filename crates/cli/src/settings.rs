@@ -11,7 +11,9 @@
 //! values (`archive`), and what to do without an answer.
 
 use crate::flags::Global;
-use archive::{Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, Settings};
+use archive::{
+    Archive, ClusterSecret, Error, ErrorKind, Location, MissingSegment, Settings, parameter,
+};
 use pgconf::ServerConf;
 use std::fs::File;
 use std::io::Read;
@@ -22,8 +24,7 @@ use wal::SystemIdentifier;
 /// The environment variable that names an archive.
 const ARCHIVE_VARIABLE: &str = "WALDEN_ARCHIVE";
 
-/// The default of `walden.restore_timeout`.
-const RESTORE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(60);
+const RESTORE_TIMEOUT: &str = "walden.restore_timeout";
 
 /// Everything a command needs to know before it opens the archive.
 #[derive(Debug)]
@@ -76,14 +77,7 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
         "walden.identity_file" => identity_file.as_deref().or_else(|| from_conf(name)),
         _ => from_conf(name),
     })?;
-    let restore_timeout = match from_conf("walden.restore_timeout") {
-        Some(text) => seconds(text).ok_or_else(|| {
-            let message =
-                format!("invalid value for parameter \"walden.restore_timeout\": \"{text}\"");
-            Error::new(ErrorKind::Unusable, message)
-        })?,
-        None => RESTORE_TIMEOUT_DEFAULT,
-    };
+    let restore_timeout = restore_timeout(from_conf(RESTORE_TIMEOUT))?;
     let data_dir = match &global.pgdata {
         Some(dir) => Some(named_data_dir(dir, conf.as_ref())),
         None => near_dir,
@@ -240,46 +234,21 @@ fn major_of(dir: &Path) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// A parameter with a unit of time, in seconds unless it names one; as the server reads it
-/// (manual, "Parameter Names and Values", 15 to 18).
-fn seconds(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let unit_at = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(unit_at)?;
-    let scale = match unit {
-        "us" => 1e-6,
-        "ms" => 1e-3,
-        "s" | "" => 1.0,
-        "min" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.trim().parse::<f64>().ok()? * scale).ok()
+/// What is written of `walden.restore_timeout`, if anything is.
+fn restore_timeout(text: Option<&str>) -> Result<Duration, Error> {
+    let number = parameter::RESTORE_TIMEOUT;
+    let seconds = text.map_or(Ok(number.default), |text| {
+        number.parse(text).map_err(|error| {
+            let message = format!("invalid value for parameter \"{RESTORE_TIMEOUT}\": {error}");
+            Error::new(ErrorKind::Unusable, message)
+        })
+    })?;
+    Ok(Duration::from_secs(seconds.unsigned_abs().into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_in_seconds_unless_it_names_its_unit() {
-        for (text, wanted) in [
-            ("90", Some(90_000)),
-            ("90s", Some(90_000)),
-            ("1500 ms", Some(1_500)),
-            ("2min", Some(120_000)),
-            ("0.5h", Some(1_800_000)),
-            ("", None),
-            ("-1", None),
-            ("5 weeks", None),
-            ("s", None),
-        ] {
-            assert_eq!(seconds(text), wanted.map(Duration::from_millis), "{text}");
-        }
-    }
 
     #[test]
     fn a_data_directory_is_known_by_its_version_file_and_found_from_its_pg_wal() {

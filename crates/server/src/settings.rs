@@ -2,8 +2,8 @@
 
 use abi::Major;
 use archive::{
-    ArchivingLimits, Compression, IdentityFile, Location, MissingSegment, Options, Place,
-    Recipients, Verify,
+    ArchivingLimits, Compression, IdentityFile, Location, MissingSegment, Number, Options, Place,
+    Recipients, Verify, parameter,
 };
 use module::settings::{
     About, Check, Context, DurationSetting, EnumSetting, IntSetting, MemoryUnit, Setting,
@@ -11,6 +11,7 @@ use module::settings::{
 };
 use module::{Failure, Process};
 use std::ffi::CStr;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ const fn about(
         long,
         context,
     }
+}
+
+const fn bounds(number: Number) -> RangeInclusive<i32> {
+    number.min..=number.max
 }
 
 static ARCHIVE: StringSetting = StringSetting::checked::<LocationCheck>(
@@ -82,9 +87,6 @@ static IDENTITY_FILE: StringSetting = StringSetting::checked::<IdentityFileCheck
     c"",
 );
 
-/// An hour: a longer deadline would be none, and the recovery worker's client waits a little longer than it.
-const TIMEOUT_S_MAX: i32 = 3600;
-
 static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
     about(
         c"walden.archive_timeout",
@@ -93,8 +95,8 @@ static ARCHIVE_TIMEOUT: DurationSetting = DurationSetting::new(
         c"Until then failures that may be temporary are retried. Then the server tries again; an attempt \
           that is still running is joined.",
     ),
-    60,
-    1..=TIMEOUT_S_MAX,
+    parameter::ARCHIVE_TIMEOUT.default,
+    bounds(parameter::ARCHIVE_TIMEOUT),
     TimeUnit::Seconds,
 );
 
@@ -106,8 +108,8 @@ static ARCHIVE_JOBS: IntSetting = IntSetting::new(
         c"While the server waits for one file, the next ones that are ready are archived too. With 1, a file is \
           archived only when the server asks for it.",
     ),
-    4,
-    1..=64,
+    parameter::ARCHIVE_JOBS.default,
+    bounds(parameter::ARCHIVE_JOBS),
 );
 
 static MEMORY_LIMIT: SizeSetting = SizeSetting::new(
@@ -118,8 +120,8 @@ static MEMORY_LIMIT: SizeSetting = SizeSetting::new(
         c"Fewer files are moved at the same time if their buffers do not fit. One file is always moved; see the \
           manual for what the highest levels of zstd take.",
     ),
-    128,
-    16..=65536,
+    parameter::MEMORY_LIMIT.default,
+    bounds(parameter::MEMORY_LIMIT),
     MemoryUnit::Megabytes,
 );
 
@@ -146,8 +148,8 @@ static RESTORE_TIMEOUT: DurationSetting = DurationSetting::new(
         c"A standby gets the error at once, because it tries again by itself. A recovery module that does not \
           return is given up after this time, too.",
     ),
-    60,
-    1..=TIMEOUT_S_MAX,
+    parameter::RESTORE_TIMEOUT.default,
+    bounds(parameter::RESTORE_TIMEOUT),
     TimeUnit::Seconds,
 );
 
@@ -159,8 +161,8 @@ static RESTORE_PREFETCH: IntSetting = IntSetting::new(
         c"How many are fetched depends on the speed of replay and of the archive. With 0, each is fetched when \
           recovery asks for it.",
     ),
-    8,
-    0..=64,
+    parameter::RESTORE_PREFETCH.default,
+    bounds(parameter::RESTORE_PREFETCH),
 );
 
 static MISSING_SEGMENT: EnumSetting<MissingSegment> = EnumSetting::new(
@@ -234,13 +236,7 @@ impl Check for LocationCheck {
     const REFUSAL: Option<&'static CStr> = Some(c"invalid value for parameter \"walden.archive\"");
 
     fn check(value: &str) -> Result<(), String> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        value
-            .parse::<Location>()
-            .map(drop)
-            .map_err(|error| error.to_string())
+        parameter::check_location(value).map_err(|error| error.to_string())
     }
 }
 
@@ -248,10 +244,7 @@ struct CompressionCheck;
 
 impl Check for CompressionCheck {
     fn check(value: &str) -> Result<(), String> {
-        value
-            .parse::<Compression>()
-            .map(drop)
-            .map_err(|error| error.to_string())
+        parameter::check_compression(value).map_err(|error| error.to_string())
     }
 }
 
@@ -266,9 +259,9 @@ impl Check for RecipientsCheck {
         Some(c"invalid value for parameter \"walden.recipients\"");
 
     fn check(value: &str) -> Result<(), String> {
-        let parsed = value.parse::<Recipients>();
-        RECIPIENTS_REFUSED.store(parsed.is_err(), Ordering::Relaxed);
-        parsed.map(drop).map_err(|error| error.to_string())
+        let checked = parameter::check_recipients(value);
+        RECIPIENTS_REFUSED.store(checked.is_err(), Ordering::Relaxed);
+        checked.map_err(|error| error.to_string())
     }
 }
 
@@ -279,11 +272,7 @@ impl Check for IdentityFileCheck {
         Some(c"invalid value for parameter \"walden.identity_file\"");
 
     fn check(value: &str) -> Result<(), String> {
-        if value.is_empty() {
-            return Ok(());
-        }
-        let parsed = value.parse::<IdentityFile>();
-        parsed.map(drop).map_err(|error| error.to_string())
+        parameter::check_identity_file(value).map_err(|error| error.to_string())
     }
 }
 

@@ -346,6 +346,54 @@ fn a_check_looks_at_the_server_that_runs_and_at_what_it_has_archived() -> Result
 }
 
 #[test]
+fn a_check_names_each_value_that_the_server_would_refuse_with_it_and_without() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        primary.base_backup("backup")?;
+        let wrong = [
+            ("walden.archive_jobs", "65"),
+            ("walden.archive_libraries", "walden, walden"),
+            ("walden.archive_timeout", "2 weeks"),
+            ("walden.memory_limit", "1MB"),
+            ("walden.verify", "some"),
+        ];
+        primary.configure(|settings| {
+            for (name, value) in wrong {
+                settings.set(name, value);
+            }
+        })?;
+        let (code, text) = check(lab, &primary, &["--files-only"])?;
+        assert_eq!(code, Some(1), "{text}");
+        for (name, _) in wrong {
+            let words = format!("FAILED   invalid value for parameter \"{name}\": ");
+            ensure!(text.contains(&words), "no {words:?} in:\n{text}");
+        }
+        let (_, text) = check(lab, &primary, &[])?;
+        for (name, _) in wrong {
+            let words = format!("FAILED   the server does not take \"{name}\" of \"");
+            // A bad list is no value that is refused: see the parameter's page.
+            let is_refused = name != "walden.archive_libraries";
+            ensure!(text.contains(&words) == is_refused, "{words:?}:\n{text}");
+        }
+        // What only takes a restart is nothing wrong.
+        primary.configure(|settings| {
+            for (name, _) in wrong {
+                settings.remove(name);
+            }
+            settings.set("walden.restore_library", "walden");
+        })?;
+        let (_, text) = check(lab, &primary, &[])?;
+        ensure!(!text.contains("does not take"), "{text}");
+        ensure!(
+            text.contains("every value of a walden parameter can be used"),
+            "{text}"
+        );
+        Ok(())
+    })
+}
+
+#[test]
 fn a_check_fails_while_archiving_does_and_when_the_server_is_down_or_archives_elsewhere()
 -> Result<()> {
     scenario(|lab| {

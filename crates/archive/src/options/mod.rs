@@ -3,6 +3,8 @@
 pub(crate) mod compression;
 pub(crate) mod identity;
 pub(crate) mod location;
+pub(crate) mod number;
+pub mod parameter;
 pub(crate) mod recipients;
 pub(crate) mod settings;
 

@@ -94,14 +94,18 @@ where
 }
 
 fn parse<T: FromStr<Err = Error>>(parameter: &str, text: &str) -> Result<T, Error> {
-    text.parse::<T>().map_err(|error: Error| {
-        let message = format!("invalid value for parameter \"{parameter}\": {error}");
-        let named = Error::new(error.kind(), message);
-        match error.hint() {
-            Some(hint) => named.with_hint(hint),
-            None => named,
-        }
-    })
+    text.parse::<T>()
+        .map_err(|error: Error| named(parameter, &error))
+}
+
+/// The error of a value, with the name of its parameter.
+pub(super) fn named(parameter: &str, error: &Error) -> Error {
+    let message = format!("invalid value for parameter \"{parameter}\": {error}");
+    let named = Error::new(error.kind(), message);
+    match error.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
+    }
 }
 
 #[cfg(test)]

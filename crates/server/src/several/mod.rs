@@ -11,11 +11,11 @@
 //! Leaves to [`crate::archiver`] Walden's own work, to [`crate::loader`] the calls into other libraries, and to
 //! the server when to try a file again.
 
-mod list;
 mod member;
 mod taken;
 
 use crate::archiver::Archiver;
+use crate::failure;
 use crate::settings;
 use crate::status;
 use crate::status::archiver::calling;
@@ -44,7 +44,7 @@ enum Who {
 impl Module for Archivers {
     fn startup(process: Process) -> Result<Self, Failure> {
         let list = settings::archive_libraries(process);
-        let who = match list::parse(&list) {
+        let who = match archive::parameter::libraries(&list) {
             Ok(names) if names.is_empty() => Who::Walden(Box::new(Archiver::startup(process)?)),
             Ok(names) => Who::Several {
                 members: names
@@ -53,7 +53,13 @@ impl Module for Archivers {
                     .collect::<Result<_, _>>()?,
                 taken: Taken::default(),
             },
-            Err(failure) => Who::Unusable(failure),
+            // There is no check hook that refuses a bad list: at the server's start a refused value is replaced by the default
+            // (guc.c, `define_custom_variable`, 15 to 18), and the default is Walden alone.
+            Err(error) => {
+                let name = settings::archive_libraries_name();
+                let what = format!("\"{name}\" cannot be used");
+                Who::Unusable(failure::while_doing(&what, &error))
+            }
         };
         Ok(Self { list, who })
     }
