@@ -24,6 +24,8 @@ pub(crate) const LIMIT_EACH: &str = "limit: write, fsync each";
 pub(crate) const LIMIT_ONE: &str = "limit: one file, one fsync";
 /// `archive_library = 'walden'` with its default number of jobs.
 pub(crate) const WALDEN_4: &str = "Walden, 4 jobs";
+/// Another build's library, by the name that servers find it by.
+const OTHER_BUILD: &str = "walden_other_build";
 /// The same with `walden.archive_jobs = 1`.
 pub(crate) const WALDEN_1: &str = "Walden, 1 job";
 /// The archive module from PostgreSQL's contrib.
@@ -260,6 +262,24 @@ impl<'a> Stage<'a> {
                 daemon: None,
             })),
         })
+    }
+
+    /// This build and another one's library, each with four jobs and preloaded, as servers usually have it.
+    pub(crate) fn both_builds(&self, other: &Path, codec: &'static str) -> Result<[Contender; 2]> {
+        self.lab.installation().add_library(OTHER_BUILD, other)?;
+        let preloaded = |name, library: &str| {
+            let mut contender = self.walden(4, codec)?;
+            contender.name = name;
+            if let Way::Server(served) = &mut contender.way {
+                let names = ["shared_preload_libraries", "archive_library"];
+                served.idle = pairs(&names.map(|name| (name, library.to_owned())));
+            }
+            Ok(contender)
+        };
+        Ok([
+            preloaded("Walden, this build", "walden")?,
+            preloaded("Walden, the other build", OTHER_BUILD)?,
+        ])
     }
 
     /// Plain `cp`, and `sync` of the copy.

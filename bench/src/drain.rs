@@ -18,7 +18,7 @@ use crate::{limit, usage, watch};
 /// How many nearly empty segments a backlog has at most.
 const EMPTY_SEGMENTS_MAX: usize = 100;
 
-/// Measures both workloads.
+/// Measures both workloads, or one of them with two builds.
 ///
 /// # Errors
 ///
@@ -28,6 +28,14 @@ pub(crate) fn measure(session: &Session, shared: &Shared<'_>, plan: &Run) -> Res
     measured.note("segments", plan.segments);
     let backlog = shared.of_pgbench()?;
     let stage = Stage::new(session, "pgbench", &backlog.cluster);
+    if let Some(other) = &plan.against {
+        let mut contenders = Vec::new();
+        for codec in ["none", "zstd"] {
+            contenders.extend(stage.both_builds(other, codec)?);
+        }
+        measured.rows = compare(session, backlog, contenders, plan)?;
+        return Ok(measured);
+    }
     let mut contenders = Vec::from(limits());
     for codec in ["none", "zstd:1", "zstd", "lz4"] {
         contenders.push(stage.walden(1, codec)?);

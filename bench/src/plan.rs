@@ -51,8 +51,12 @@ pub(crate) struct Run {
     #[arg(long, value_delimiter = ',')]
     pub(crate) contenders: Vec<String>,
 
+    /// In the part "drain", compare this build with another one's library alone, both preloaded: the path of its libwalden.so
+    #[arg(long)]
+    pub(crate) against: Option<PathBuf>,
+
     /// Where raw results go [default: bench/results for whole measurements, target/bench for tries: fewer
-    /// runs or segments than usual, or not all contenders]
+    /// runs or segments than usual, or other contenders]
     #[arg(long)]
     results: Option<PathBuf>,
 
@@ -69,7 +73,8 @@ impl Run {
 
     /// Where raw results go: a try must not end up on the page.
     pub(crate) fn results(&self) -> &Path {
-        let is_whole = self.runs >= RUNS && self.segments >= SEGMENTS && self.contenders.is_empty();
+        let is_all = self.contenders.is_empty() && self.against.is_none();
+        let is_whole = self.runs >= RUNS && self.segments >= SEGMENTS && is_all;
         match &self.results {
             Some(dir) => dir,
             None if is_whole => Path::new("bench/results"),
