@@ -87,8 +87,7 @@ fn closed_lines(closed: &Closed, target: &Target, lines: &mut Vec<Line>) {
     };
     lines.push(Line::warning(
         format!("server runs, is {role}, and lets no session in"),
-        "Wait until it is consistent: \"walden status --watch\" shows what it restores. With hot_standby = off it lets none in at \
-         all.",
+        "Wait until it is consistent: \"walden status --watch\" shows what it restores. With hot_standby = off none is let in.",
     ));
     lines.extend(recovery(&closed.document, true));
     if let Target::Directory(directory) = target {

@@ -47,6 +47,7 @@ mod seeds;
 mod segment_sizes;
 mod several;
 mod standby;
+mod states;
 mod status;
 mod store_kills;
 mod store_outages;

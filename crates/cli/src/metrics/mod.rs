@@ -24,8 +24,11 @@ use text::{Format, Kind, Page};
 /// How often the archive is looked at.
 const FACTS_EVERY: Duration = Duration::from_secs(300);
 
-/// How long the archive may take to be looked at.
+/// How long the archive may take to be looked at, in the background.
 const FACTS_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// And how long where the server's metrics wait for it.
+const ONCE_WAIT_MAX: Duration = Duration::from_secs(30);
 
 /// A session that has ended says so at once.
 const RESTARTED_MAX: Duration = Duration::from_secs(1);
@@ -107,7 +110,7 @@ impl Collector {
 
     /// Looks at the archive once, if one is named.
     fn look_at_archive(&self) {
-        look_at_archive(&self.global, &self.facts);
+        look_at_archive(&self.global, &self.facts, ONCE_WAIT_MAX);
     }
 
     /// Looks at it again and again, in a thread that ends with the process.
@@ -115,18 +118,18 @@ impl Collector {
         let (global, facts) = (self.global.clone(), Arc::clone(&self.facts));
         std::thread::spawn(move || {
             loop {
-                look_at_archive(&global, &facts);
+                look_at_archive(&global, &facts, FACTS_WAIT_MAX);
                 std::thread::park_timeout(FACTS_EVERY);
             }
         });
     }
 }
 
-fn look_at_archive(global: &Global, facts: &Mutex<Option<Facts>>) {
+fn look_at_archive(global: &Global, facts: &Mutex<Option<Facts>>, wait_max: Duration) {
     let Ok(chosen) = settings::choose(global, None) else {
         return;
     };
-    let read = Facts::of_place(chosen, FACTS_WAIT_MAX);
+    let read = Facts::of_place(chosen, wait_max);
     if let Err(error) = &read {
         say::failure(error);
     }

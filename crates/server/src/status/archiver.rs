@@ -201,12 +201,19 @@ fn as_shown(file: archive::InFlight) -> InFlight {
 
 /// The archiver has loaded the library.
 pub(crate) fn loaded(process: Process) {
+    let place = settings::archive(process).ok();
+    let options = place.as_ref().map(|place| &place.options);
     put_up(ArchiverBoard {
         shown: Archiver {
             pid: std::process::id(),
             since: now(),
             live: true,
             archive: settings::archive_text(process),
+            // Files may be long in coming; what is wrong with the settings is said when one comes.
+            compression: options
+                .map(|options| options.compression.to_string())
+                .unwrap_or_default(),
+            recipients: options.map_or(0, |options| options.recipients.len()),
             jobs: settings::archiving_limits(process).jobs,
             libraries: settings::archive_libraries(process),
             ..Archiver::default()

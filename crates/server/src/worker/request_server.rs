@@ -5,8 +5,8 @@
 //! its request is taken up: a healthy restore is not punished for the slow job in front of it. While a module
 //! does not come back from a call, even from one that ignores all interrupts, every request is answered "could
 //! not tell" at once; the worker itself goes on when the module does. A request whose client has gone or was
-//! answered otherwise is no longer wanted; what the worker is doing is told at once, whatever it does; at most [`CLIENTS_MAX`] are served at once. The threads have all
-//! signals blocked and never call the server.
+//! answered otherwise is no longer wanted; at most [`CLIENTS_MAX`] are served at once. What the worker is doing is
+//! told at once, whatever it does. The threads have all signals blocked and never call the server.
 
 use crate::status;
 use module::spawn_with_signals_blocked;
