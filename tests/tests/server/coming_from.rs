@@ -29,9 +29,13 @@ impl<'lab> WalRus<'lab> {
         Ok(WalRus { lab, place })
     }
 
-    /// A command of the server's, `wal-push %p` say.
+    /// A command of the server's, `wal-push %p` say. By default it pushes other files that are ready too, and notes them as
+    /// archived in the server's place: Walden would never get them.
     fn command(&self, words: &str) -> String {
-        format!("WALG_FILE_PREFIX={} walrus {words}", self.place.display())
+        format!(
+            "WALG_UPLOAD_CONCURRENCY=1 WALG_FILE_PREFIX={} walrus {words}",
+            self.place.display()
+        )
     }
 
     fn run(&self, server: &Cluster, arguments: &[&str]) -> Result<()> {
@@ -82,6 +86,14 @@ fn a_server_comes_from_wal_g_and_recovers_to_moments_before_and_after() -> Resul
         primary.write_segments(1..=2)?;
         primary.sql("select pg_create_restore_point('both')")?;
         let before = primary.contents()?;
+        // The old archive has to have this moment before its command goes.
+        primary.archive_everything()?;
+        run(lab
+            .command("walden")
+            .args(["verify", "-A"])
+            .arg(archive.path()))?
+        .success()
+        .context("while both archive")?;
 
         // From the restart on Walden archives alone.
         primary.configure(|settings| {
