@@ -267,8 +267,14 @@ impl<'a> Stage<'a> {
     /// This build and another one's library, each with four jobs and preloaded, as servers usually have it.
     pub(crate) fn both_builds(&self, other: &Path, codec: &'static str) -> Result<[Contender; 2]> {
         self.lab.installation().add_library(OTHER_BUILD, other)?;
-        let preloaded = |name, library: &str| {
-            let mut contender = self.walden(4, codec)?;
+        let preloaded = |name, library: &'static str| -> Result<Contender> {
+            // Each has archives of its own.
+            let stage = Stage {
+                data: self.data.clone(),
+                name: library,
+                ..*self
+            };
+            let mut contender = stage.walden(4, codec)?;
             contender.name = name;
             if let Way::Server(served) = &mut contender.way {
                 let names = ["shared_preload_libraries", "archive_library"];
