@@ -3,12 +3,12 @@
 //! Rooms, each of which uses only those below it (a test holds them to that, `tests/tests/tidy/rooms.rs`):
 //! * `suite`: holds any store, and the archive above it, to their promises;
 //! * `ahead`: the two engines, which move files before they are asked for, with threads that the caller starts ([`Spawn`]);
-//! * `put`, `get`, `admin`: one file in, one file out, and what is done to an archive as a whole;
+//! * `put`, `get`, `admin`: one file in, one file out, and what is done to an archive as a whole; parts of base backups too;
 //! * `archive`: the type, and what it remembers while it is open;
 //! * `pg_wal`: the files on the server's side;
 //! * `format`: what stored bytes are: compressed, encrypted, checked, compared;
 //! * `options`: what settings say;
-//! * `store`: places for raw objects under flat keys: [`DirStore`], [`CloudStore`], [`MemoryStore`] as the model, and
+//! * `store`: places for raw objects under keys: [`DirStore`], [`CloudStore`], [`MemoryStore`] as the model, and
 //!   [`FaultyStore`] around any;
 //! * `base`, `error.rs`, `cancel.rs`: what everything may use.
 //!
@@ -36,7 +36,7 @@ pub use ahead::archiving::{
 pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, RestoreRequest, Tally};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
-pub use base::digest::ContentsDigest;
+pub use base::digest::{ContentsDigest, Packed};
 pub use base::printable::{PRINTABLE_BYTES_MAX, printable};
 pub use base::regular::{append_regular, open_regular};
 pub use base::spawn::{Spawn, spawn_plainly};
@@ -45,7 +45,7 @@ pub use cancel::Cancel;
 pub use error::{Error, ErrorKind};
 pub use format::seal::round_trip;
 pub use format::secret::{CLUSTER_SECRET_BYTES, ClusterSecret};
-pub use get::reading::{Found, Reading, Stored};
+pub use get::reading::{Found, PlainObject, Reading, Stored};
 pub use get::{
     Answer, AsStored, Evidence, Got, NotStored, Notice, Rule, SegmentEvidence, SoughtSegment,
     remove_restore_leftovers,
@@ -61,7 +61,7 @@ pub use options::{Options, Verify};
 pub use pg_wal::folder::{histories_in, history_in, segment_in};
 pub use pg_wal::pending::Pending;
 pub use pg_wal::unarchived::{OldestCommit, Unarchived};
-pub use put::{ENCRYPTED_KEY, Put};
+pub use put::{ENCRYPTED_KEY, PackedObject, Put};
 pub use store::cloud::{Address, AddressOptions, CloudStore, Probed, Service};
 pub use store::dir::store::{DirStore, try_to_write};
 pub use store::faulty::{Faults, FaultyStore};

@@ -334,7 +334,7 @@ impl Inventory {
     }
 
     /// Whether a segment is there.
-    pub(crate) fn has_segment(&self, name: &SegmentName) -> bool {
+    pub fn has_segment(&self, name: &SegmentName) -> bool {
         is_possible(name) && self.listing.place(&WalFileName::Segment(*name)).is_some()
     }
 

@@ -11,3 +11,14 @@ pub(crate) struct Digest {
 
 /// SHA-256 of a file's contents, as the server has them: neither compressed nor encrypted.
 pub type ContentsDigest = [u8; 32];
+
+/// What an object has become by being packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packed {
+    /// How many bytes its contents are.
+    pub bytes: u64,
+    /// How many bytes are stored.
+    pub stored_bytes: u64,
+    /// SHA-256 of the bytes that are stored, so that it says nothing of contents that are encrypted.
+    pub stored_digest: [u8; 32],
+}

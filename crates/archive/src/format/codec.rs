@@ -17,7 +17,7 @@ use zstd::zstd_safe::{self, CParameter, DCtx};
 
 use crate::error::{Error, ErrorKind, Mark};
 use crate::format::delivery::{Delivered, Delivery};
-use crate::format::frames::{self, Compressor, Frames};
+use crate::format::frames::{self, Compressor, Frames, Held};
 use crate::format::seal::{self, NotOpened, Opened};
 use crate::options::compression::Compression;
 use crate::options::identity::IdentityFile;
@@ -54,7 +54,7 @@ impl<'a, W: Write> Encoder<'a, W> {
         Ok(match compression {
             Compression::None => Encoder::Raw(into),
             Compression::Zstd(level) if level <= frames::LEVEL_MAX => {
-                Encoder::Frames(Frames::new(level, compressor, into)?)
+                Encoder::Frames(Frames::new(level, Held::Lent(compressor), into)?)
             }
             Compression::Zstd(level) => {
                 let mut encoder = zstd::Encoder::with_context(into, compressor.context());
@@ -68,6 +68,31 @@ impl<'a, W: Write> Encoder<'a, W> {
                     .block_size(BlockSize::Max256KB)
                     .content_checksum(true)
                     .content_size(Some(bytes));
+                Encoder::Lz4(Box::new(FrameEncoder::with_frame_info(frame, into)))
+            }
+        })
+    }
+
+    /// The same for one file of which is not known how long it will be, with a compressor of its own: zstd's frames still say
+    /// what is in them up to [`frames::LEVEL_MAX`], others do not.
+    pub(crate) fn of_unknown_length(
+        compression: Compression,
+        into: W,
+    ) -> io::Result<Encoder<'static, W>> {
+        Ok(match compression {
+            Compression::None => Encoder::Raw(into),
+            Compression::Zstd(level) if level <= frames::LEVEL_MAX => {
+                Encoder::Frames(Frames::new(level, Held::Own(Box::default()), into)?)
+            }
+            Compression::Zstd(level) => {
+                let mut encoder = zstd::Encoder::new(into, level)?;
+                encoder.include_checksum(true)?;
+                Encoder::Zstd(encoder)
+            }
+            Compression::Lz4 => {
+                let frame = FrameInfo::new()
+                    .block_size(BlockSize::Max256KB)
+                    .content_checksum(true);
                 Encoder::Lz4(Box::new(FrameEncoder::with_frame_info(frame, into)))
             }
         })

@@ -10,6 +10,7 @@
 //! `check.rs` knows of every segment.
 
 use std::io::{self, Write};
+use std::ops::{Deref, DerefMut};
 
 use zstd::zstd_safe::{CCtx, CParameter, ResetDirective, compress_bound, get_error_name};
 
@@ -42,9 +43,35 @@ impl Compressor {
     }
 }
 
+/// What compresses one file: lent for that, or the file's own.
+pub(crate) enum Held<'a> {
+    Lent(&'a mut Compressor),
+    Own(Box<Compressor>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Compressor;
+
+    fn deref(&self) -> &Compressor {
+        match self {
+            Held::Lent(compressor) => compressor,
+            Held::Own(compressor) => compressor,
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Compressor {
+        match self {
+            Held::Lent(compressor) => compressor,
+            Held::Own(compressor) => compressor,
+        }
+    }
+}
+
 /// A writer that makes frames of what is written to it, and writes them into another.
 pub(crate) struct Frames<'a, W: Write> {
-    compressor: &'a mut Compressor,
+    compressor: Held<'a>,
     /// Whether a frame has been written: an empty file is one, too.
     has_begun: bool,
     into: W,
@@ -52,11 +79,7 @@ pub(crate) struct Frames<'a, W: Write> {
 
 impl<'a, W: Write> Frames<'a, W> {
     /// `level` is at most [`LEVEL_MAX`].
-    pub(super) fn new(
-        level: i32,
-        compressor: &'a mut Compressor,
-        into: W,
-    ) -> io::Result<Frames<'a, W>> {
+    pub(super) fn new(level: i32, mut compressor: Held<'a>, into: W) -> io::Result<Frames<'a, W>> {
         let context = compressor.context();
         context
             .reset(ResetDirective::SessionAndParameters)

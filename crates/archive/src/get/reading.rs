@@ -3,20 +3,23 @@
 //! Guarantees contents as they were archived, decrypted and decompressed, in bounded memory; never a part of a file that
 //! passes for the whole. Whether the contents are right WAL is left to the reader.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use sha2::{Digest as _, Sha256};
 use wal::WalFileName;
 
 use crate::archive::Archive;
+use crate::base::digest::Packed;
 use crate::cancel::Cancel;
 use crate::error::{Error, ErrorKind};
 use crate::format::codec::{CHUNK_BYTES, Contents, Decoded};
 use crate::format::workspace::{Parts, Workspace};
 use crate::store::form::{Form, HEAD_BYTES};
 use crate::store::key::parse_key;
-use crate::store::waist::{Detail, Entry};
+use crate::store::waist::{Detail, Entry, Object, split_key};
 
 /// One file of the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,15 @@ pub enum Found {
     Other(Entry),
 }
 
+/// A small object that is stored as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainObject {
+    /// Its contents.
+    pub bytes: Vec<u8>,
+    /// When it was stored, by the store's clock.
+    pub modified: SystemTime,
+}
+
 impl Archive {
     /// In which form a file is stored, by its first bytes; `None` if it is not there. In an object store this is a request.
     pub fn form_of(&self, key: &str) -> Result<Option<Form>, Error> {
@@ -60,6 +72,49 @@ impl Archive {
     pub fn each(&self, visit: &mut dyn FnMut(Found) -> ControlFlow<()>) -> Result<(), Error> {
         self.store
             .list("", Detail::Full, &mut |entry| visit(found(entry)))
+    }
+
+    /// Shows `visit` what is in a folder, and in those below it, in no particular order, until it breaks. `prefix` is what its
+    /// keys begin with, such as `base/`.
+    ///
+    /// Fails with [`ErrorKind::Unusable`] if the prefix names no folder, and as the store does.
+    pub fn each_in(
+        &self,
+        prefix: &str,
+        visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        if split_key(prefix).0.is_empty() {
+            let what = format!("\"{}\" names no folder", prefix.escape_default());
+            return Err(Error::unusable(what));
+        }
+        self.store.list(prefix, Detail::Full, visit)
+    }
+
+    /// A small object in a folder as it is stored; `None` if it is not there.
+    ///
+    /// Fails with [`ErrorKind::Damaged`] if it has more than `bytes_max` bytes, and as the store does.
+    pub fn read_plain(&self, key: &str, bytes_max: u64) -> Result<Option<PlainObject>, Error> {
+        let Some(object) = self.store.open(key)? else {
+            return Ok(None);
+        };
+        let shown = self.shown(key);
+        if object.bytes > bytes_max {
+            return Err(Error::damaged(format!(
+                "archive file \"{shown}\" has {} bytes, more than {bytes_max}",
+                object.bytes
+            )));
+        }
+        let mut bytes = Vec::new();
+        let read = object.reader.take(object.bytes).read_to_end(&mut bytes);
+        let could_not = || format!("could not read archive file \"{shown}\"");
+        read.map_err(|cause| Error::io(could_not(), cause))?;
+        if (bytes.len() as u64) < object.bytes {
+            return Err(Error::unavailable(could_not()));
+        }
+        Ok(Some(PlainObject {
+            bytes,
+            modified: object.modified,
+        }))
     }
 
     /// Begins to read files without restoring them.
@@ -111,7 +166,45 @@ impl<'a> Reading<'a> {
             let what = format!("\"{shown}\" is not the name of a WAL file");
             return Err(Error::new(ErrorKind::Unusable, what));
         }
-        let Some(object) = self.archive.store.open(key)? else {
+        self.decoded(key, cancel, visit, &|object| object)
+    }
+
+    /// The same for an object in a folder, with the digest of what is stored of it. `visit` may break only to give up: the
+    /// digest is then that of what was read so far.
+    ///
+    /// Fails as [`Reading::read`] does.
+    pub fn read_summed(
+        &mut self,
+        key: &str,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<Option<Packed>, Error> {
+        let sum = Arc::new(Mutex::new((Sha256::new(), 0)));
+        let summed = |object: Object| Object {
+            reader: Box::new(Summed {
+                inner: object.reader,
+                sum: Arc::clone(&sum),
+            }),
+            ..object
+        };
+        let bytes = self.decoded(key, cancel, visit, &summed)?;
+        let (sum, stored_bytes) = sum.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(bytes.map(|bytes| Packed {
+            bytes,
+            stored_bytes,
+            stored_digest: sum.finalize().into(),
+        }))
+    }
+
+    fn decoded(
+        &mut self,
+        key: &str,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+        wrapped: &dyn Fn(Object) -> Object,
+    ) -> Result<Option<u64>, Error> {
+        let shown = self.archive.shown(key);
+        let Some(object) = self.archive.store.open(key)?.map(wrapped) else {
             return Ok(None);
         };
         let Parts {
@@ -131,6 +224,22 @@ impl<'a> Reading<'a> {
                 return Ok(Some(total));
             }
         }
+    }
+}
+
+/// A reader, and the digest of what has been read from it.
+struct Summed {
+    inner: Box<dyn Read + Send>,
+    sum: Arc<Mutex<(Sha256, u64)>>,
+}
+
+impl Read for Summed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let mut lock = self.sum.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.0.update(buffer.get(..read).unwrap_or_default());
+        lock.1 += read as u64;
+        Ok(read)
     }
 }
 

@@ -33,10 +33,12 @@ mod ended;
 mod equal;
 mod note;
 mod noted;
+mod object;
 mod predecessor;
 
 pub use note::ENCRYPTED_KEY;
 pub(crate) use noted::is_standby;
+pub use object::PackedObject;
 pub(crate) use predecessor::has_later;
 
 const ANOTHER_SERVER: &str = "Another server has archived under the same system identifier: the one that this one is a copy \
@@ -146,7 +148,7 @@ pub(crate) fn put_new(
     };
     let identity = offer.source.identity();
     archive.run.passes(name);
-    offer.must_be_as_noted()?;
+    note::must_be_as_noted(archive, &offer.source.shown)?;
     if let Glance::Object(object) = found {
         return Ok((offer.put_beside(object, workspace)?, identity));
     }

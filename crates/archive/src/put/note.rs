@@ -6,7 +6,6 @@
 
 use std::io::Write;
 
-use super::Offer;
 use crate::archive::Archive;
 use crate::error::Error;
 use crate::store::waist::Glance;
@@ -17,33 +16,29 @@ pub const ENCRYPTED_KEY: &str = "walden.encrypted";
 const TEXT: &[u8] =
     b"This archive holds encrypted files. While this object is here, Walden stores no others.\n";
 
-impl Offer<'_> {
-    /// Sees to the note before a file is stored.
-    ///
-    /// Fails with [`crate::ErrorKind::Unusable`] for a file that would not be encrypted in an archive that is noted.
-    pub(super) fn must_be_as_noted(&self) -> Result<(), Error> {
-        let archive = self.archive;
-        if archive.run.has_seen_note() {
-            return Ok(());
-        }
-        match (archive.options.recipients.is_empty(), is_there(archive)?) {
-            (true, Some(true)) => {
-                return Err(Error::unusable(format!(
-                    "archive \"{}\" holds encrypted files only, and {} would not be encrypted",
-                    archive.place(),
-                    self.source.shown
-                ))
-                .with_hint(format!(
-                    "Set \"walden.recipients\" again. If files are to be stored plain from now on, remove \"{}\".",
-                    archive.shown(ENCRYPTED_KEY)
-                )));
-            }
-            (true, _) | (false, Some(true)) => {}
-            (false, _) => write(archive)?,
-        }
-        archive.run.sees_note();
-        Ok(())
+/// Sees to the note before an object is stored, which messages call `shown`.
+///
+/// Fails with [`crate::ErrorKind::Unusable`] for one that would not be encrypted in an archive that is noted.
+pub(super) fn must_be_as_noted(archive: &Archive, shown: &str) -> Result<(), Error> {
+    if archive.run.has_seen_note() {
+        return Ok(());
     }
+    match (archive.options.recipients.is_empty(), is_there(archive)?) {
+        (true, Some(true)) => {
+            return Err(Error::unusable(format!(
+                "archive \"{}\" holds encrypted files only, and {shown} would not be encrypted",
+                archive.place()
+            ))
+            .with_hint(format!(
+                "Set \"walden.recipients\" again. If files are to be stored plain from now on, remove \"{}\".",
+                archive.shown(ENCRYPTED_KEY)
+            )));
+        }
+        (true, _) | (false, Some(true)) => {}
+        (false, _) => write(archive)?,
+    }
+    archive.run.sees_note();
+    Ok(())
 }
 
 /// Whether the note is there; `None` if a caller that means to write it need not look.

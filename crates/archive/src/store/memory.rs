@@ -138,7 +138,7 @@ impl Store for MemoryStore {
         let lock = self.lock();
         let behind = (Bound::Excluded(start_after), Bound::Unbounded);
         let objects = lock.objects.range::<str, _>(behind);
-        for (key, kept) in objects.filter(|(key, _)| key.starts_with(prefix)) {
+        for (key, kept) in objects.filter(|(key, _)| waist::is_listed(prefix, key)) {
             let (bytes, modified) = match detail {
                 Detail::Keys => (0, SystemTime::UNIX_EPOCH),
                 Detail::Full => (kept.bytes.len() as u64, kept.modified),

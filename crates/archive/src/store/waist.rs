@@ -1,5 +1,7 @@
-//! The narrow waist: what any place must offer to carry an archive. Raw objects under flat keys, nothing
-//! of WAL.
+//! The narrow waist: what any place must offer to carry an archive. Raw objects under keys, nothing of WAL.
+//!
+//! A key is a name, or names of folders and a name: `base/20261129T171500Z-3fa9/backup.json`. What is in folders is seen only
+//! by who asks for it: a listing of names, as that of all WAL is, never meets it, however much it is.
 //!
 //! What an implementation promises, and `crate::suite` checks:
 //! * an object is visible whole or not at all, and only after `publish` has begun to link it;
@@ -18,6 +20,9 @@ use crate::error::Error;
 
 /// The longest key, in bytes. The server's names have at most 40; people's names beside them may have more.
 pub const KEY_BYTES_MAX: usize = 100;
+
+/// How many names a key has at most: two folders, and the object's own.
+const KEY_NAMES_MAX: usize = 3;
 
 /// One stored object, open for reading.
 pub struct Object {
@@ -119,7 +124,7 @@ pub trait Staged: Write + Send {
     fn publish(self: Box<Self>) -> Result<Published, Error>;
 }
 
-/// A place for raw objects under flat keys. All calls block; all may come from several threads at once.
+/// A place for raw objects under keys. All calls block; all may come from several threads at once.
 pub trait Store: Send + Sync {
     /// Begins an object that will be published under this key.
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error>;
@@ -150,8 +155,9 @@ pub trait Store: Send + Sync {
     /// Fails if the object is not there.
     fn settle(&self, key: &str) -> Result<(), Error>;
 
-    /// Shows every published object whose key begins with `prefix` to `visit`, until it breaks. Memory
-    /// used does not grow with the number of objects. `visit` must not call the store.
+    /// Shows every published object whose key begins with `prefix` to `visit`, until it breaks: without a `/` in the prefix
+    /// those in no folder, else those in that folder and in folders below it. Memory used does not grow with the number of
+    /// objects. `visit` must not call the store.
     ///
     /// A WAL file's name that is there, and is none of the store's objects, is shown as well: it may have been one, and
     /// [`Store::open`] fails for it.
@@ -224,16 +230,28 @@ pub trait Store: Send + Sync {
     fn place(&self) -> String;
 }
 
-/// Refuses what cannot be a key: anything but letters, digits, dots, dashes and underscores, or a hidden
-/// name.
+/// Refuses what cannot be a key: at most [`KEY_NAMES_MAX`] names with a `/` between them, of letters, digits, dots, dashes and
+/// underscores, none of them hidden.
 pub(crate) fn check_key(key: &str) -> Result<(), Error> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
+    let is_name =
+        |name: &str| !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed);
     let length_right = (1..=KEY_BYTES_MAX).contains(&key.len());
-    if length_right && !key.starts_with('.') && key.chars().all(allowed) {
+    if length_right && key.split('/').count() <= KEY_NAMES_MAX && key.split('/').all(is_name) {
         return Ok(());
     }
     Err(Error::unusable(format!(
         "\"{}\" is not a valid object key",
         key.escape_default()
     )))
+}
+
+/// A key's folder, with the `/` behind it, and the name in it. A key in no folder has the folder "".
+pub(crate) fn split_key(key: &str) -> (&str, &str) {
+    key.split_at(key.rfind('/').map_or(0, |at| at + 1))
+}
+
+/// Whether a listing of this prefix shows that key.
+pub(crate) fn is_listed(prefix: &str, key: &str) -> bool {
+    key.starts_with(prefix) && (prefix.contains('/') || !key.contains('/'))
 }

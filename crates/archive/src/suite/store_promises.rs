@@ -37,6 +37,10 @@ pub(super) const ALL: &[Promise] = &[
         "what is noted with an object is its creator's, or nothing",
         notes_are_the_creators,
     ),
+    (
+        "what is in a folder is shown to who asks for the folder",
+        folders_are_apart,
+    ),
     ("a removed object is absent", removed_is_absent),
     ("what cannot be a key is refused", bad_keys_are_refused),
 ];
@@ -322,6 +326,87 @@ fn listing_behind_a_key(bench: &mut Bench<'_>) -> Result<String, Broken> {
     Ok(format!("{} listings", prefixes.len() * starts.len()))
 }
 
+fn folders_are_apart(bench: &mut Bench<'_>) -> Result<String, Broken> {
+    let store = bench.subject.open()?;
+    let all = [
+        KEY,
+        "base/one/a",
+        "base/one/b",
+        "base/two/a",
+        "base/x",
+        "tail/a",
+    ];
+    for key in all {
+        must(
+            create(&*store, key, key.as_bytes())?,
+            "creating a new object says that it exists",
+        )?;
+        must(
+            !create(&*store, key, b"other")?,
+            "creating an existing object says that it is new",
+        )?;
+        must(
+            read(&*store, key)?.as_deref() == Some(key.as_bytes()),
+            "an object in a folder reads back differently",
+        )?;
+        settled(&*store, key)?;
+    }
+    let listings = folders_are_listed(&*store)?;
+    must(
+        read(&*store, "base/one/c")?.is_none() && read(&*store, "none/a")?.is_none(),
+        "an object nobody created is there",
+    )?;
+    must(
+        !store.remove("none/a")?,
+        "removing nothing removes something",
+    )?;
+    must(
+        store.remove("base/one/a")?,
+        "an object in a folder could not be removed",
+    )?;
+    must(
+        read(&*store, "base/one/a")?.is_none(),
+        "a removed object is there",
+    )?;
+    must(
+        store.remove_leftovers()? == 0,
+        "objects in folders are taken for leftovers",
+    )?;
+    Ok(format!("{listings} listings"))
+}
+
+/// Lists the objects of [`folders_are_apart`] in every way; tells in how many.
+fn folders_are_listed(store: &dyn Store) -> Result<usize, Broken> {
+    let (one_a, one_b, two_a, x) = ("base/one/a", "base/one/b", "base/two/a", "base/x");
+    let asked: [(&str, &str, &[&str]); 8] = [
+        ("", "", &[KEY]),
+        ("b", "", &[]),
+        ("base/", "", &[one_a, one_b, two_a, x]),
+        ("base/", one_a, &[one_b, two_a, x]),
+        ("base/on", "", &[one_a, one_b]),
+        ("base/one/", "", &[one_a, one_b]),
+        (two_a, "", &[two_a]),
+        ("none/", "", &[]),
+    ];
+    for (prefix, start, expected) in asked {
+        let mut found = Vec::new();
+        store.list_after(prefix, start, Detail::Full, &mut |entry| {
+            found.push((entry.key, entry.bytes));
+            ControlFlow::Continue(())
+        })?;
+        found.sort();
+        let expected = expected.iter().map(|key| (*key, key.len() as u64));
+        must(
+            found
+                .iter()
+                .map(|(key, bytes)| (key.as_str(), *bytes))
+                .eq(expected),
+            format!("keys that begin with {prefix:?}, behind {start:?}, are {found:?}"),
+        )?;
+    }
+    Ok(asked.len())
+}
+
 fn removed_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let store = bench.subject.open()?;
     must(
@@ -344,7 +429,10 @@ fn removed_is_absent(bench: &mut Bench<'_>) -> Result<String, Broken> {
 
 fn bad_keys_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let store = bench.subject.open()?;
-    let bad = ["", ".", "..", "a/b", "../x", ".hidden", "a b", "a\0", "ä"];
+    let bad = [
+        "", ".", "..", "../x", "a/../x", "a/", "/a", "a//b", "a/.b", "a/b/c/d", ".hidden", "a b",
+        "a\0", "ä",
+    ];
     for key in bad {
         must(
             store.stage(key).is_err(),

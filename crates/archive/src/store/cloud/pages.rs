@@ -13,7 +13,7 @@ use object_store::list::PaginatedListOptions;
 
 use crate::base::printable::printable;
 use crate::error::Error;
-use crate::store::waist::Entry;
+use crate::store::waist::{self, Entry};
 
 use super::address::Service;
 use super::answers::Expected;
@@ -73,8 +73,8 @@ impl Shared {
         let root = self.name("");
         let entries = page.objects.into_iter().filter_map(|object| {
             let key = object.name.strip_prefix(&root)?;
-            // What is behind a delimiter, and folders that are listed as if they were objects, are not ours.
-            let is_meant = key.starts_with(prefix) && !key.is_empty() && !key.contains('/');
+            // Folders that are listed as if they were objects are not ours.
+            let is_meant = waist::is_listed(prefix, key) && !key.is_empty() && !key.ends_with('/');
             is_meant.then(|| Entry {
                 key: key.to_owned(),
                 bytes: object.bytes,
@@ -96,6 +96,8 @@ impl Shared {
             From::After(key) => (Some(self.name(key)), None),
             From::Token(token) => (None, Some(token.clone())),
         };
+        // Without a delimiter the store shows what is in folders, too.
+        let delimiter = (!prefix.contains('/')).then(|| "/".into());
         let dialect = match self.address.service {
             Service::S3 | Service::Gcs => Dialect::S3,
             Service::Azure => Dialect::Azure,
@@ -104,7 +106,7 @@ impl Shared {
             let asked = asked.clone();
             let options = PaginatedListOptions {
                 offset: offset.clone(),
-                delimiter: Some("/".into()),
+                delimiter: delimiter.clone(),
                 max_keys: most,
                 page_token: token.clone(),
                 extensions: Expected::Listing(dialect).extensions(),

@@ -133,7 +133,9 @@ impl CloudStaged {
     fn send_part(&mut self) -> Result<(), Error> {
         let could_not = self.could_not();
         if self.parts.is_none() {
-            let name = format!("{STAGED_PREFIX}{}.{:016x}", self.key, fastrand::u64(..));
+            // Outside of all folders, where what dead writers leave behind is looked for.
+            let key = self.key.replace('/', ".");
+            let name = format!("{STAGED_PREFIX}{key}.{:016x}", fastrand::u64(..));
             let path = self.shared.path(&name);
             let begun = path.clone();
             let attributes = match self.shared.address.service {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::error::Error;
+use crate::error::{Error, Mark};
 
 /// An open directory.
 #[derive(Debug)]
@@ -36,6 +36,27 @@ impl Directory {
                     Errno::NOENT => error.with_hint("Is its file system mounted?"),
                     _ => error,
                 })
+            }
+        }
+    }
+
+    /// Opens a directory in it; `None` if there is none.
+    pub(crate) fn folder(&self, name: &str) -> Result<Option<Directory>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match sys::openat(&self.fd, name, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(Directory {
+                fd,
+                path: self.path.join(name),
+            })),
+            Err(Errno::NOENT) => Ok(None),
+            Err(Errno::NOTDIR) => Err(Error::unusable(format!(
+                "\"{}\" is not a directory",
+                self.shown(name)
+            ))
+            .marked(Mark::NoFile)),
+            Err(errno) => {
+                let what = format!("could not open directory \"{}\"", self.shown(name));
+                Err(Error::io(what, errno.into()))
             }
         }
     }

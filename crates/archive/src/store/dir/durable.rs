@@ -1,4 +1,4 @@
-//! The only file that links, renames, syncs and unlinks. Publishing here cannot overwrite and cannot be
+//! The only file that links, renames, syncs and unlinks, and makes directories. Publishing here cannot overwrite and cannot be
 //! half done.
 //!
 //! How a file is published: it is written where it is not looked for, synced, linked to its name (which fails if the
@@ -23,6 +23,7 @@ mod new_file;
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
 
 use rustix::fs::{self as sys, AtFlags, CWD, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
@@ -63,6 +64,7 @@ impl Staging {
 /// The steps that can fail, or be the last before a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
+    MakeFolder,
     Stage,
     Write,
     SyncFile,
@@ -144,16 +146,40 @@ impl Disk {
         })
     }
 
+    /// Opens a directory in `dir`, which is made if it is not there, and makes its name durable: another process may have made
+    /// it just now.
+    pub(crate) fn make_folder(&self, dir: &Directory, name: &str) -> Result<Directory, Error> {
+        let could_not = |errno: io::Error| {
+            let shown = dir.shown(name);
+            Error::io(format!("could not create directory \"{shown}\""), errno)
+        };
+        self.step(Step::MakeFolder).map_err(could_not)?;
+        // As the server's own directories (`pg_dir_create_mode`, file_perm.c, 15 to 18).
+        let mode = Mode::RWXU | Mode::RGRP | Mode::XGRP;
+        let is_new = match sys::mkdirat(&dir.fd, name, mode) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(errno) => return Err(could_not(errno.into())),
+        };
+        let folder = dir.folder(name)?;
+        let folder = folder.ok_or_else(|| could_not(Errno::NOENT.into()))?;
+        if is_new {
+            self.give_group(dir, &folder.fd);
+        }
+        self.sync_directory(dir)?;
+        Ok(folder)
+    }
+
     /// Gives a new file its directory's group, if that is wanted. Who is not a member of it may not, and files then have the
     /// group that their writer has: that is how they would be without this.
-    fn give_group(&self, dir: &Directory, file: &File) {
+    fn give_group(&self, dir: &Directory, file: impl AsFd) {
         if !self.group_of_directory {
             return;
         }
-        if let (Ok(directory), Ok(own)) = (sys::fstat(&dir.fd), sys::fstat(file))
+        if let (Ok(directory), Ok(own)) = (sys::fstat(&dir.fd), sys::fstat(&file))
             && directory.st_gid != own.st_gid
         {
-            let _ = sys::fchown(file, None, Some(Gid::from_raw(directory.st_gid)));
+            let _ = sys::fchown(&file, None, Some(Gid::from_raw(directory.st_gid)));
         }
     }
 

@@ -1,4 +1,4 @@
-//! The directory store: objects are files of one flat directory.
+//! The directory store: objects are files of one directory, and of directories in it where their keys name folders.
 //!
 //! Guarantees what [`Store`] asks, through `durable.rs`. The directory is opened anew for every call, so
 //! that a file system mounted or unmounted meanwhile is noticed and never kept busy. A name that is not
@@ -26,6 +26,9 @@ use crate::store::dir::durable::{self, Disk, Outcome, Staging};
 use crate::store::dir::early_writes::EarlyWrites;
 use crate::store::key::{beside, parse_key};
 use crate::store::waist::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
+
+/// How deep folders lie in one another.
+const FOLDERS_MAX: usize = 2;
 
 /// What the names of staged files begin with.
 const STAGED_PREFIX: &str = "walden.staged.";
@@ -90,6 +93,86 @@ impl DirStore {
         Directory::open(&self.root)
     }
 
+    /// Where a key's file is, and its name there; `None` if there is no such folder.
+    fn place_of<'k>(&self, key: &'k str) -> Result<(Option<Directory>, &'k str), Error> {
+        let (folder, name) = waist::split_key(key);
+        Ok((self.folder(folder)?, name))
+    }
+
+    /// A folder, by what keys in it begin with.
+    fn folder(&self, folder: &str) -> Result<Option<Directory>, Error> {
+        let mut dir = self.directory()?;
+        for name in folder.split_terminator('/') {
+            let Some(below) = dir.folder(name)? else {
+                return Ok(None);
+            };
+            dir = below;
+        }
+        Ok(Some(dir))
+    }
+
+    /// Shows what is in a directory, and below it if that is wanted. `folder` is what its keys begin with.
+    fn walk(&self, dir: &Directory, folder: &str, wanted: &mut Wanted<'_>) -> Result<Walk, Error> {
+        let could_not = |errno: Errno| {
+            Error::io(
+                format!("could not read directory \"{}\"", dir.path.display()),
+                errno.into(),
+            )
+        };
+        for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
+            let entry = entry.map_err(could_not)?;
+            // Names that are not text, or that no key may have, are not ours.
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            let key = format!("{folder}{name}");
+            if waist::check_key(&key).is_err() || name.starts_with(STAGED_PREFIX) {
+                continue;
+            }
+            let kind = entry.file_type();
+            if wanted.goes_below && !kind.is_file() && wanted.may_be_below(&key) {
+                match dir.folder(name) {
+                    Ok(Some(below)) => {
+                        let walk = self.walk(&below, &format!("{key}/"), wanted)?;
+                        if walk == Walk::Ended {
+                            return Ok(walk);
+                        }
+                        continue;
+                    }
+                    Ok(None) => continue,
+                    // A link to a file.
+                    Err(error) if error.is_no_file() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if !key.starts_with(wanted.prefix) || key.as_str() <= wanted.start_after {
+                continue;
+            }
+            let Some(entry) = self.entry(dir, &key, kind, wanted.detail)? else {
+                continue;
+            };
+            if (wanted.visit)(entry).is_break() {
+                return Ok(Walk::Ended);
+            }
+        }
+        Ok(Walk::GoesOn)
+    }
+
+    /// Removes what dead writers have left in a directory, and in the folders in it.
+    fn remove_dead_below(&self, dir: &Directory, depth: usize) -> Result<u64, Error> {
+        let mut removed = self.disk.remove_dead(dir, STAGED_PREFIX)?;
+        if depth == 0 {
+            return Ok(removed);
+        }
+        for name in folders_in(dir)? {
+            // One that is gone, or that we may not look into, is not ours.
+            if let Ok(Some(folder)) = dir.folder(&name) {
+                removed += self.remove_dead_below(&folder, depth - 1)?;
+            }
+        }
+        Ok(removed)
+    }
+
     fn shown(&self, key: &str) -> String {
         self.root.join(key).display().to_string()
     }
@@ -140,22 +223,28 @@ pub fn try_to_write(directory: &Path) -> Result<u64, Error> {
 impl Store for DirStore {
     fn stage(&self, key: &str) -> Result<Box<dyn Staged>, Error> {
         waist::check_key(key)?;
-        let stem = format!("{STAGED_PREFIX}{key}");
-        let file = self.disk.stage(self.directory()?, stem)?;
+        let (folder, name) = waist::split_key(key);
+        let mut dir = self.directory()?;
+        for folder in folder.split_terminator('/') {
+            dir = self.disk.make_folder(&dir, folder)?;
+        }
+        let file = self.disk.stage(dir, format!("{STAGED_PREFIX}{name}"))?;
         Ok(Box::new(DirStaged {
             file,
-            key: key.to_owned(),
+            name: name.to_owned(),
             early: EarlyWrites::default(),
         }))
     }
 
     fn open(&self, key: &str) -> Result<Option<Object>, Error> {
         waist::check_key(key)?;
-        let dir = self.directory()?;
+        let (Some(dir), name) = self.place_of(key)? else {
+            return Ok(None);
+        };
         // Not to hang on a fifo that somebody put there.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         for _ in 0..OPEN_TRIES_MAX {
-            match sys::openat(&dir.fd, key, flags, Mode::empty()) {
+            match sys::openat(&dir.fd, name, flags, Mode::empty()) {
                 Ok(fd) => return self.object(key, fd.into()).map(Some),
                 Err(Errno::NOENT) => {}
                 Err(errno) if is_of_no_file(errno) => {
@@ -164,7 +253,7 @@ impl Store for DirStore {
                 Err(errno) => return Err(self.could_not("open", key, errno)),
             }
             // A symbolic link to nowhere, into an unmounted file system perhaps, is there all the same.
-            match sys::statat(&dir.fd, key, AtFlags::SYMLINK_NOFOLLOW) {
+            match sys::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => return Ok(None),
                 Err(errno) => return Err(self.could_not("stat", key, errno)),
                 Ok(_) => {}
@@ -190,16 +279,18 @@ impl Store for DirStore {
                 "Check the storage, then move the file away so that it is archived again.",
             ));
         }
-        let dir = self.directory()?;
+        let (Some(dir), name) = self.place_of(key)? else {
+            return Err(self.could_not("open", key, Errno::NOENT));
+        };
         for _ in 1..SETTLE_TRIES_MAX {
-            match self.disk.settle(&dir, key) {
+            match self.disk.settle(&dir, name) {
                 Err(error) if error.mark() == Some(Mark::Busy) => {
                     Cancel::new().wait(SETTLE_PAUSE);
                 }
                 settled => return self.distrust(key, settled),
             }
         }
-        self.distrust(key, self.disk.settle(&dir, key))
+        self.distrust(key, self.disk.settle(&dir, name))
     }
 
     fn list_after(
@@ -209,43 +300,30 @@ impl Store for DirStore {
         detail: Detail,
         visit: &mut dyn FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let dir = self.directory()?;
-        let could_not = |errno: Errno| {
-            Error::io(
-                format!("could not read directory \"{}\"", self.root.display()),
-                errno.into(),
-            )
+        let (folder, _) = waist::split_key(prefix);
+        let Some(dir) = self.folder(folder)? else {
+            return Ok(());
         };
-        for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
-            let entry = entry.map_err(could_not)?;
-            // Names that are not text, or that no key may have, are not ours.
-            let Ok(key) = entry.file_name().to_str() else {
-                continue;
-            };
-            if waist::check_key(key).is_err()
-                || key.starts_with(STAGED_PREFIX)
-                || !key.starts_with(prefix)
-                || key <= start_after
-            {
-                continue;
-            }
-            let Some(entry) = self.entry(&dir, key, entry.file_type(), detail)? else {
-                continue;
-            };
-            if visit(entry).is_break() {
-                return Ok(());
-            }
-        }
-        Ok(())
+        let mut wanted = Wanted {
+            prefix,
+            start_after,
+            detail,
+            goes_below: !folder.is_empty(),
+            visit,
+        };
+        self.walk(&dir, folder, &mut wanted).map(drop)
     }
 
     fn remove(&self, key: &str) -> Result<bool, Error> {
         waist::check_key(key)?;
-        self.disk.remove(&self.directory()?, key)
+        match self.place_of(key)? {
+            (Some(dir), name) => self.disk.remove(&dir, name),
+            (None, _) => Ok(false),
+        }
     }
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
-        self.disk.remove_dead(&self.directory()?, STAGED_PREFIX)
+        self.remove_dead_below(&self.directory()?, FOLDERS_MAX)
     }
 
     fn may_be_unmounted(&self) -> bool {
@@ -283,8 +361,9 @@ impl DirStore {
         if detail == Detail::Keys && listed_as.is_file() {
             return Ok(Some(key_only));
         }
+        let (_, name) = waist::split_key(key);
         let is_wal = parse_key(key).is_some() || beside(key).is_some();
-        match sys::statat(&dir.fd, key, AtFlags::empty()) {
+        match sys::statat(&dir.fd, name, AtFlags::empty()) {
             Ok(stat) if !FileType::from_raw_mode(stat.st_mode).is_file() => {
                 Ok(is_wal.then_some(key_only))
             }
@@ -294,7 +373,7 @@ impl DirStore {
                 ..key_only
             })),
             Err(errno) if errno == Errno::NOENT || is_of_no_file(errno) => {
-                match sys::statat(&dir.fd, key, AtFlags::SYMLINK_NOFOLLOW) {
+                match sys::statat(&dir.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(_) => Ok(is_wal.then_some(key_only)),
                     Err(Errno::NOENT) => Ok(None),
                     Err(errno) => Err(self.could_not("stat", key, errno)),
@@ -303,6 +382,58 @@ impl DirStore {
             Err(errno) => Err(self.could_not("stat", key, errno)),
         }
     }
+}
+
+/// What a listing is to show, and to whom.
+struct Wanted<'a> {
+    prefix: &'a str,
+    start_after: &'a str,
+    detail: Detail,
+    /// Whether folders are looked into.
+    goes_below: bool,
+    visit: &'a mut dyn FnMut(Entry) -> ControlFlow<()>,
+}
+
+impl Wanted<'_> {
+    /// Whether a key that is wanted may be in the folder of this key.
+    fn may_be_below(&self, key: &str) -> bool {
+        key.starts_with(self.prefix) || self.prefix.starts_with(&format!("{key}/"))
+    }
+}
+
+/// Whether a listing goes on behind a folder.
+#[derive(PartialEq, Eq)]
+enum Walk {
+    GoesOn,
+    Ended,
+}
+
+/// The folders in a directory, as far as keys may have them; few, unlike files.
+fn folders_in(dir: &Directory) -> Result<Vec<String>, Error> {
+    let could_not = |errno: Errno| {
+        Error::io(
+            format!("could not read directory \"{}\"", dir.path.display()),
+            errno.into(),
+        )
+    };
+    let mut names = Vec::new();
+    for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
+        let entry = entry.map_err(could_not)?;
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        let may_be = match entry.file_type() {
+            FileType::Directory => true,
+            // Some file systems do not say.
+            FileType::Unknown | FileType::Symlink => sys::statat(&dir.fd, name, AtFlags::empty())
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
+            _ => false,
+        };
+        if may_be && waist::check_key(name).is_ok() {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a name that this happens to is there, and is no file: a link in a circle or through a file, a socket, a device that
@@ -317,7 +448,8 @@ fn is_of_no_file(errno: Errno) -> bool {
 /// A staged file and the key it is meant for.
 struct DirStaged {
     file: durable::Staged,
-    key: String,
+    /// In its directory.
+    name: String,
     early: EarlyWrites,
 }
 
@@ -339,8 +471,8 @@ impl Staged for DirStaged {
     }
 
     fn publish(self: Box<Self>) -> Result<Published, Error> {
-        let DirStaged { file, key, .. } = *self;
-        Ok(match file.publish(&key)? {
+        let DirStaged { file, name, .. } = *self;
+        Ok(match file.publish(&name)? {
             Outcome::Created => Published::Created,
             Outcome::Exists => Published::Exists,
         })
