@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 31] = [
+const EDGES: [(&str, &[&str]); 32] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/pgconf", &[]),
@@ -28,6 +28,7 @@ const EDGES: [(&str, &[&str]); 31] = [
     ("crates/archive", &["wal"]),
     ("crates/recovery", &["archive", "wal"]),
     ("crates/audit", &["archive", "wal"]),
+    ("crates/backup", &["archive", "wal"]),
     (
         "crates/server",
         &[
@@ -37,7 +38,7 @@ const EDGES: [(&str, &[&str]); 31] = [
     (
         "crates/cli",
         &[
-            "archive", "audit", "pgconf", "recovery", "status", "wal", "wire",
+            "archive", "audit", "backup", "pgconf", "recovery", "status", "wal", "wire",
         ],
     ),
     ("testing/forge", &["wal"]),
@@ -47,7 +48,7 @@ const EDGES: [(&str, &[&str]); 31] = [
     ("testing/soak", &["lab"]),
     (
         "tests",
-        &["archive", "conformance", "lab", "recovery", "wal"],
+        &["archive", "backup", "conformance", "lab", "recovery", "wal"],
     ),
     ("bench", &["lab", "wal"]),
     ("testing/simulate", &["archive", "forge", "recovery", "wal"]),
