@@ -107,6 +107,7 @@ fn column_of(args: &[OsString]) -> Column {
         "archive-cleanup",
         "recovery-end",
         "list",
+        "backups",
         "verify",
         "check",
         "targets",

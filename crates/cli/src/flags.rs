@@ -8,6 +8,7 @@ use crate::exit::Outcome;
 use crate::say;
 use archive::{Compression, Location, MissingSegment};
 use audit::Edge;
+use backup::{Id, InvalidId};
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 use std::error::Error;
@@ -76,6 +77,7 @@ pub(crate) enum Job {
     ArchiveCleanup(ArchiveCleanup),
     RecoveryEnd(RecoveryEnd),
     List(List),
+    Backups(Backups),
     Verify(Verify),
     Check(Check),
     Targets(Targets),
@@ -176,6 +178,25 @@ pub(crate) struct List {
     pub(crate) json: bool,
 }
 
+/// List the base backups in the archive, and what state each is in
+///
+/// A backup is complete once it is committed and all WAL that makes it consistent is in this archive; until then it waits.
+#[derive(Debug, Args)]
+pub(crate) struct Backups {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which backups are meant.
+#[derive(Debug, Clone)]
+pub(crate) enum BackupChoice {
+    /// All that are in the archive.
+    All,
+    /// The one of this name.
+    One(Id),
+}
+
 /// Verify that all WAL in the archive can be replayed: every record, every joint, nothing missing
 ///
 /// Exit status: 0 no errors (there may be notes and warnings), 1 errors, 4 could not tell. Needs the identity file where
@@ -195,7 +216,13 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "NUMBER", value_parser = timeline)]
     pub(crate) timeline: Option<TimelineId>,
 
-    /// How many segments to read at a time [default: as many as there are processors]
+    /// Instead of WAL, the base backups, or this one: every part decodes, every file is as the manifest has it, no page is
+    /// corrupt, and the WAL that makes it consistent is there
+    #[arg(long, value_name = "ID", num_args = 0..=1, default_missing_value = "", value_parser = backup_choice)]
+    #[arg(conflicts_with_all = ["from", "to", "timeline", "resume"])]
+    pub(crate) backups: Option<BackupChoice>,
+
+    /// How many segments, or parts of a backup, to read at a time [default: as many as there are processors]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) jobs: Option<u16>,
 
@@ -415,6 +442,13 @@ fn edge(text: &str) -> Result<Edge, String> {
     place
         .or(segment)
         .map_err(|_| "neither a segment's name nor an LSN such as 0/3000000".to_owned())
+}
+
+fn backup_choice(text: &str) -> Result<BackupChoice, InvalidId> {
+    match text {
+        "" => Ok(BackupChoice::All),
+        id => id.parse().map(BackupChoice::One),
+    }
 }
 
 fn timeline(text: &str) -> Result<TimelineId, String> {

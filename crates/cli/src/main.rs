@@ -8,6 +8,7 @@
 mod again;
 mod archive_facts;
 mod archive_file;
+mod backups;
 mod caller;
 mod check;
 mod check_encryption;
@@ -35,6 +36,7 @@ mod status_screen;
 mod survey;
 mod targets;
 mod verify;
+mod verify_backups;
 mod within;
 
 use exit::Outcome;
@@ -64,6 +66,7 @@ fn run(args: &[OsString]) -> Outcome {
         Job::ArchiveCleanup(job) => cleanup::run(job, &flags.global),
         Job::RecoveryEnd(_) => recovery_end::run(&flags.global),
         Job::List(job) => list::run(job, &flags.global),
+        Job::Backups(job) => backups::run(job, &flags.global),
         Job::Verify(job) => verify::run(job, &flags.global),
         Job::Check(job) => check::run(job, &flags.global),
         Job::Targets(job) => targets::run(job, &flags.global),

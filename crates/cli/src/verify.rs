@@ -16,12 +16,16 @@ use crate::flags::{Global, Verify};
 use crate::progress::{Progress, Where};
 use crate::say;
 use crate::settings;
+use crate::verify_backups;
 
 /// How many findings of one kind a person is shown.
 const SHOWN_MAX: usize = 20;
 
 /// Verifies the archive and prints a report.
 pub(crate) fn run(flags: &Verify, global: &Global) -> Outcome {
+    if let Some(choice) = &flags.backups {
+        return verify_backups::run(choice, flags, global);
+    }
     let report = match verify(flags, global) {
         Ok(report) => report,
         Err(error) => {

@@ -7,6 +7,7 @@
 
 mod always;
 mod archive_ahead;
+mod backups;
 mod before_consistency;
 mod c_module;
 mod coming_from;
