@@ -1,4 +1,4 @@
-//! Base backups in an archive: how they are laid out, written, judged and verified.
+//! Base backups in an archive: how they are laid out, written, judged, verified and restored.
 //!
 //! A backup is a folder, `base/ID/`, that listings of WAL never meet:
 //! * `running.json` is created first: since which LSN a backup runs, so that the WAL it needs can be kept from then on;
@@ -10,7 +10,7 @@
 //! * `confirmed.json` is there if the client saw that the server called it a success.
 //!
 //! Guarantees that nothing half is taken for a backup, and that nothing which is read here is believed before it was checked.
-//! No server calls and no threads but those of [`verify`]: whoever takes the backup decides where this runs.
+//! No server calls and no threads but those of [`verify`] and [`restore`]: whoever takes the backup decides where this runs.
 
 mod catalogue;
 mod cutter;
@@ -22,6 +22,7 @@ mod manifest;
 mod page;
 mod pages;
 mod path;
+mod restore;
 mod tar;
 mod text;
 mod verify;
@@ -34,6 +35,7 @@ pub use document::{
 };
 pub use id::{Id, InvalidId};
 pub use pages::PageRule;
+pub use restore::{Target, restore};
 pub use verify::{Complaint, Request, Told, Verified, verify};
 pub use writing::{Begin, End, PART_BYTES_DEFAULT, PART_BYTES_MIN, Writing, confirm};
 

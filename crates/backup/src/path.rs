@@ -2,7 +2,10 @@
 //!
 //! Guarantees that a [`SafePath`] leads nowhere but below the data directory.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use archive::printable;
 
@@ -27,6 +30,11 @@ impl SafePath {
     /// Its bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
+    }
+
+    /// Where it is below a directory.
+    pub(crate) fn below(&self, directory: &Path) -> PathBuf {
+        directory.join(OsStr::from_bytes(&self.0))
     }
 
     /// The same path below another one.

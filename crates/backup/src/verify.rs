@@ -18,6 +18,7 @@ use crate::layout::TarName;
 use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest, Summing};
 use crate::pages::{Checker, PageRule};
 use crate::path::SafePath;
+use crate::restore::{Output, Tree};
 use crate::tar::{Member, Parser, Visitor, What};
 
 /// How many complaints about one backup are kept.
@@ -94,9 +95,19 @@ impl Complaint {
 /// Verifies a committed backup. Everything that is wrong is in the report.
 #[must_use]
 pub fn verify(backup: &Committed, request: &Request<'_>) -> Verified {
+    verify_into(backup, request, None)
+}
+
+/// The same, and writes the files into a tree, if there is one. Then it ends with the first part of which something is wrong.
+pub(crate) fn verify_into(
+    backup: &Committed,
+    request: &Request<'_>,
+    tree: Option<&Tree>,
+) -> Verified {
     let verifying = Verifying {
         backup,
         request,
+        tree,
         manifest: None,
         state: Mutex::new(Seen::default()),
     };
@@ -111,7 +122,9 @@ pub fn verify(backup: &Committed, request: &Request<'_>) -> Verified {
         for _ in 0..request.readers.clamp(1, total.max(1)) {
             scope.spawn(|| {
                 let mut reading = request.archive.reading();
-                while let Some(part) = backup.parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(part) = backup.parts.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !verifying.gives_up()
+                {
                     verifying.part(part, &mut reading);
                     let done = done.fetch_add(1, Ordering::AcqRel) + 1;
                     (request.told)(Told::Parts(done as u64, total as u64));
@@ -125,6 +138,8 @@ pub fn verify(backup: &Committed, request: &Request<'_>) -> Verified {
 struct Verifying<'a> {
     backup: &'a Committed,
     request: &'a Request<'a>,
+    /// Where the files are written, if they are.
+    tree: Option<&'a Tree>,
     /// `None` if there is none, or it cannot be read.
     manifest: Option<Manifest>,
     state: Mutex<Seen>,
@@ -134,8 +149,6 @@ struct Verifying<'a> {
 struct Seen {
     verified: Verified,
     files: HashSet<SafePath>,
-    /// Parts that could not be read to their ends.
-    lost: u64,
 }
 
 impl Seen {
@@ -151,6 +164,11 @@ impl Seen {
 impl Verifying<'_> {
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing more is to be read.
+    fn gives_up(&self) -> bool {
+        self.tree.is_some() && !self.seen().verified.complaints.is_empty()
     }
 
     /// Reads the manifest, if there is one.
@@ -256,9 +274,7 @@ impl Verifying<'_> {
             Ok(()) => files.count(),
             // What it showed before is to be forgotten.
             Err(error) => {
-                let mut seen = self.seen();
-                seen.lost += 1;
-                seen.complain(Complaint::of(&error));
+                self.seen().complain(Complaint::of(&error));
             }
         }
     }
@@ -273,7 +289,7 @@ impl Verifying<'_> {
         } = self;
         let mut seen = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Of a part that could not be read it is not known what was in it.
-        if seen.lost == 0 {
+        if seen.verified.parts == backup.parts.len() as u64 {
             let files = manifest.iter().flat_map(|manifest| manifest.files.keys());
             let mut missing: Vec<SafePath> = files
                 .filter(|path| !seen.files.contains(*path))
@@ -306,6 +322,7 @@ struct Files<'a> {
     /// What was found, which counts only once the part has been read to its end.
     found: Seen,
     paths: Vec<SafePath>,
+    output: Option<Output>,
 }
 
 /// The file that is being read.
@@ -331,6 +348,7 @@ impl<'a> Files<'a> {
             file: None,
             found: Seen::default(),
             paths: Vec::new(),
+            output: None,
         }
     }
 
@@ -386,13 +404,17 @@ impl Visitor for Files<'_> {
                 format!("path \"{shown}\" leads out of the data directory, or is none"),
             ));
         };
+        let inside = path;
         let path = match self.tar.folder() {
-            Some(folder) => path.in_folder(&folder),
-            None => path,
+            Some(folder) => inside.in_folder(&folder),
+            None => inside.clone(),
         };
+        let tree = self.verifying.tree;
         self.file = None;
         match &member.what {
-            What::Directory => return Ok(()),
+            What::Directory => {
+                return tree.map_or(Ok(()), |tree| tree.folder(self.tar, &inside));
+            }
             What::Link(_) => {
                 // The server makes the links of tablespaces itself, from tablespace_map.
                 self.complain(format!(
@@ -400,7 +422,10 @@ impl Visitor for Files<'_> {
                 ));
                 return Ok(());
             }
-            What::File => {}
+            What::File => {
+                let output = tree.map(|tree| tree.file(self.tar, &inside, member));
+                self.output = output.transpose()?;
+            }
         }
         self.pages.begin(&path);
         let listed = match &self.verifying.manifest {
@@ -439,7 +464,9 @@ impl Visitor for Files<'_> {
         if let Some(sum) = self.file.as_mut().and_then(|file| file.sum.as_mut()) {
             sum.feed(bytes);
         }
-        Ok(())
+        self.output
+            .as_mut()
+            .map_or(Ok(()), |output| output.write(bytes))
     }
 
     fn padding(&mut self, _: &[u8]) -> Result<(), Error> {
@@ -448,6 +475,9 @@ impl Visitor for Files<'_> {
 
     fn member_ends(&mut self) -> Result<(), Error> {
         self.pages.end();
+        if let (Some(output), Some(tree)) = (self.output.take(), self.verifying.tree) {
+            output.end(tree)?;
+        }
         let Some(File { path, bytes, sum }) = self.file.take() else {
             return Ok(());
         };
