@@ -20,7 +20,8 @@ product        = --package walden-server --package walden-cli
 # The bench is a workspace of its own, built into the same place.
 bench          = --release --locked --manifest-path bench/Cargo.toml --target-dir "$(target)"
 extension       = crates/server/extension
-recovery_header = crates/abi/include/walden/recovery_module.h
+# For modules in C: the recovery module interface, and the server's own for base backup targets, which it does not install.
+headers         = $(wildcard crates/abi/include/walden/*.h)
 
 # Servers wait more than they compute, and a test that waits holds nobody else up. On two processors eight at once took
 # half as long as three, and none ever failed for lack of time; three a processor keep a distance from that.
@@ -69,17 +70,15 @@ install: build ## install walden.so, walden, walden-conformance and the views fo
 	ln -sfn "$(pg_bindir)/walden" "$(DESTDIR)$(PREFIX)/bin/walden"
 	install -m 755 $(release)/walden-conformance "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
 	install -m 644 $(extension)/walden.control $(extension)/walden--*.sql "$(DESTDIR)$(sharedir)/extension"
-	@if [ -f $(recovery_header) ]; then set -x; \
-	    install -d "$(DESTDIR)$(includedir)/walden"; \
-	    install -m 644 $(recovery_header) "$(DESTDIR)$(includedir)/walden/"; \
-	fi
+	install -d "$(DESTDIR)$(includedir)/walden"
+	install -m 644 $(headers) "$(DESTDIR)$(includedir)/walden/"
 
 uninstall: ## remove what install put there
 	@test -n "$(pkglibdir)" || { echo "no server found with PG_CONFIG=$(PG_CONFIG)" >&2; exit 1; }
 	rm -f "$(DESTDIR)$(pkglibdir)/walden.so" "$(DESTDIR)$(pg_bindir)/walden"
 	rm -f "$(DESTDIR)$(PREFIX)/bin/walden-conformance"
 	rm -f "$(DESTDIR)$(sharedir)/extension/walden.control" "$(DESTDIR)$(sharedir)"/extension/walden--*.sql
-	rm -f "$(DESTDIR)$(includedir)/walden/recovery_module.h"
+	rm -f $(foreach header,$(notdir $(headers)),"$(DESTDIR)$(includedir)/walden/$(header)")
 	-rmdir "$(DESTDIR)$(includedir)/walden" 2>/dev/null
 	@# Only our own link: somebody else's program of that name stays.
 	@if [ "$$(readlink "$(DESTDIR)$(PREFIX)/bin/walden")" = "$(pg_bindir)/walden" ]; then set -x; \

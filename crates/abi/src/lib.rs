@@ -17,6 +17,7 @@
 //! | arguments of signal handlers | [`process::handle_signal`] |
 
 pub mod archive_module;
+pub mod backup_target;
 pub mod elog;
 pub mod guc;
 pub mod latch;

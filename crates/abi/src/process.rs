@@ -12,6 +12,9 @@ pub struct MemoryContextData {
 /// `MemoryContext`.
 pub type MemoryContext = *mut MemoryContextData;
 
+/// `Oid`.
+pub type Oid = u32;
+
 /// `pg_on_exit_callback`: the exit status, and what was given with the function (`storage/ipc.h`).
 pub type ExitCallback = unsafe extern "C-unwind" fn(c_int, Datum);
 
@@ -104,6 +107,19 @@ unsafe extern "C-unwind" {
     /// Ends hash table scans.
     pub fn AtEOXact_HashTables(is_commit: bool);
 
+    /// Begins a transaction, where there is none.
+    pub fn StartTransactionCommand();
+    /// Ends it. In 15 and 16 the current memory context is another one afterwards.
+    pub fn CommitTransactionCommand();
+    /// Ends it after an ERROR.
+    pub fn AbortCurrentTransaction();
+    /// The role that the session runs as.
+    pub fn GetUserId() -> Oid;
+    /// A role's id; raises ERROR for one that is not there, or answers 0. In a transaction.
+    pub fn get_role_oid(rolname: *const c_char, missing_ok: bool) -> Oid;
+    /// Whether the first role has the privileges of the second; a superuser has all. In a transaction.
+    pub fn has_privs_of_role(member: Oid, role: Oid) -> bool;
+
     /// The system identifier in the control file.
     pub fn GetSystemIdentifier() -> u64;
     /// [`MOCK_AUTH_NONCE_LEN`] random bytes in the control file, made by initdb: the cluster's own, and secret.
@@ -130,6 +146,8 @@ unsafe extern "C" {
     pub static ProcDiePending: c_int;
     /// Where `palloc` allocates.
     pub static mut CurrentMemoryContext: MemoryContext;
+    /// The current one while an ERROR is on its way to where it is handled (elog.c, `errfinish`, 15 to 19).
+    pub static ErrorContext: MemoryContext;
     /// Memory of the process's lifetime.
     pub static TopMemoryContext: MemoryContext;
     /// True in a postmaster and its children, false in single-user mode.

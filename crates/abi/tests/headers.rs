@@ -21,6 +21,7 @@ const PREAMBLE: &str = r#"
 #include <stddef.h>
 #include <stdio.h>
 #include "access/xlog.h"
+#include "access/xact.h"
 #include "access/xlogrecovery.h"
 #include "access/xlog_internal.h"
 #include "catalog/pg_control.h"
@@ -41,12 +42,14 @@ const PREAMBLE: &str = r#"
 #include "storage/lwlock.h"
 #include "storage/procsignal.h"
 #include "tcop/tcopprot.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/wait_event.h"
+#include "walden/backup_target.h"
 #include "walden/recovery_module.h"
 
 #define FUNCTION(name, ...) \
@@ -101,6 +104,12 @@ FUNCTION(ReleaseAuxProcessResources, void (bool));
 FUNCTION(CreateAuxProcessResourceOwner, void (void));
 FUNCTION(AtEOXact_Files, void (bool));
 FUNCTION(AtEOXact_HashTables, void (bool));
+FUNCTION(StartTransactionCommand, void (void));
+FUNCTION(CommitTransactionCommand, void (void));
+FUNCTION(AbortCurrentTransaction, void (void));
+FUNCTION(GetUserId, Oid (void));
+FUNCTION(get_role_oid, Oid (const char *, bool));
+FUNCTION(has_privs_of_role, bool (Oid, Oid));
 FUNCTION(GetSystemIdentifier, uint64 (void));
 FUNCTION(GetMockAuthenticationNonce, char *(void));
 FUNCTION(RecoveryInProgress, bool (void));
@@ -119,6 +128,7 @@ VARIABLE(ProcDiePending, volatile sig_atomic_t);
 _Static_assert(sizeof(sig_atomic_t) == sizeof(int), "sig_atomic_t");
 VARIABLE(CurrentMemoryContext, MemoryContext);
 VARIABLE(TopMemoryContext, MemoryContext);
+VARIABLE(ErrorContext, MemoryContext);
 VARIABLE(IsPostmasterEnvironment, bool);
 VARIABLE(process_shared_preload_libraries_in_progress, bool);
 VARIABLE(wal_segment_size, int);
@@ -146,6 +156,40 @@ struct Fact(&'static str, &'static str, i64);
 
 fn number(value: usize) -> i64 {
     value.try_into().expect("fits")
+}
+
+/// Of base backup targets, which no server installs a header for: whether the C face of the interface is Rust's.
+#[rustfmt::skip]
+fn backup_facts() -> Vec<Fact> {
+    use abi::backup_target::{Bbsink, BbsinkOps, BbsinkState};
+    let n = number;
+    vec![
+        Fact("Oid", "sizeof(Oid)", n(size_of::<abi::process::Oid>())),
+        Fact("bbsink_state", "sizeof(bbsink_state)", n(size_of::<BbsinkState>())),
+        Fact("bbsink_state.tablespaces", "offsetof(bbsink_state, tablespaces)", n(offset_of!(BbsinkState, tablespaces))),
+        Fact("bbsink_state.tablespace_num", "offsetof(bbsink_state, tablespace_num)", n(offset_of!(BbsinkState, tablespace_num))),
+        Fact("bbsink_state.bytes_done", "offsetof(bbsink_state, bytes_done)", n(offset_of!(BbsinkState, bytes_done))),
+        Fact("bbsink_state.bytes_total", "offsetof(bbsink_state, bytes_total)", n(offset_of!(BbsinkState, bytes_total))),
+        Fact("bbsink_state.bytes_total_is_valid", "offsetof(bbsink_state, bytes_total_is_valid)", n(offset_of!(BbsinkState, bytes_total_is_valid))),
+        Fact("bbsink_state.startptr", "offsetof(bbsink_state, startptr)", n(offset_of!(BbsinkState, startptr))),
+        Fact("bbsink_state.starttli", "offsetof(bbsink_state, starttli)", n(offset_of!(BbsinkState, starttli))),
+        Fact("bbsink", "sizeof(bbsink)", n(size_of::<Bbsink>())),
+        Fact("bbsink.bbs_ops", "offsetof(bbsink, bbs_ops)", n(offset_of!(Bbsink, bbs_ops))),
+        Fact("bbsink.bbs_buffer", "offsetof(bbsink, bbs_buffer)", n(offset_of!(Bbsink, bbs_buffer))),
+        Fact("bbsink.bbs_buffer_length", "offsetof(bbsink, bbs_buffer_length)", n(offset_of!(Bbsink, bbs_buffer_length))),
+        Fact("bbsink.bbs_next", "offsetof(bbsink, bbs_next)", n(offset_of!(Bbsink, bbs_next))),
+        Fact("bbsink.bbs_state", "offsetof(bbsink, bbs_state)", n(offset_of!(Bbsink, bbs_state))),
+        Fact("bbsink_ops", "sizeof(bbsink_ops)", n(size_of::<BbsinkOps>())),
+        Fact("bbsink_ops.begin_backup", "offsetof(bbsink_ops, begin_backup)", n(offset_of!(BbsinkOps, begin_backup))),
+        Fact("bbsink_ops.begin_archive", "offsetof(bbsink_ops, begin_archive)", n(offset_of!(BbsinkOps, begin_archive))),
+        Fact("bbsink_ops.archive_contents", "offsetof(bbsink_ops, archive_contents)", n(offset_of!(BbsinkOps, archive_contents))),
+        Fact("bbsink_ops.end_archive", "offsetof(bbsink_ops, end_archive)", n(offset_of!(BbsinkOps, end_archive))),
+        Fact("bbsink_ops.begin_manifest", "offsetof(bbsink_ops, begin_manifest)", n(offset_of!(BbsinkOps, begin_manifest))),
+        Fact("bbsink_ops.manifest_contents", "offsetof(bbsink_ops, manifest_contents)", n(offset_of!(BbsinkOps, manifest_contents))),
+        Fact("bbsink_ops.end_manifest", "offsetof(bbsink_ops, end_manifest)", n(offset_of!(BbsinkOps, end_manifest))),
+        Fact("bbsink_ops.end_backup", "offsetof(bbsink_ops, end_backup)", n(offset_of!(BbsinkOps, end_backup))),
+        Fact("bbsink_ops.cleanup", "offsetof(bbsink_ops, cleanup)", n(offset_of!(BbsinkOps, cleanup))),
+    ]
 }
 
 #[rustfmt::skip]
@@ -211,6 +255,7 @@ fn facts(major: Major) -> Vec<Fact> {
         Fact("recovery_end_cb", "offsetof(RecoveryModuleCallbacks, recovery_end_cb)", n(offset_of!(recovery::RecoveryModuleCallbacks, recovery_end_cb))),
         Fact("recovery shutdown_cb", "offsetof(RecoveryModuleCallbacks, shutdown_cb)", n(offset_of!(recovery::RecoveryModuleCallbacks, shutdown_cb))),
     ];
+    facts.extend(backup_facts());
     if major >= Major(16) {
         facts.extend([
             Fact("ArchiveModuleState", "sizeof(ArchiveModuleState)", n(size_of::<archive::ArchiveModuleState>())),

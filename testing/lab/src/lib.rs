@@ -10,6 +10,7 @@
 //! server refuses to run as root; run by another user, everything runs as that user.
 
 mod archive_dir;
+mod backup;
 mod cluster;
 mod contents;
 mod control;

@@ -7,6 +7,7 @@
 
 mod always;
 mod archive_ahead;
+mod backup_target_c;
 mod backups;
 mod before_consistency;
 mod c_module;

@@ -22,6 +22,7 @@ const C_PRELUDE: &str = "\
 #else
 #include \"postmaster/pgarch.h\"
 #endif
+#include \"walden/backup_target.h\"
 #include \"walden/recovery_module.h\"
 ";
 
