@@ -1,4 +1,4 @@
-//! Write PostgreSQL archive and recovery modules in safe Rust.
+//! Write PostgreSQL archive and recovery modules, and base backup targets, in safe Rust.
 //!
 //! A module is a plain library crate, a `cdylib`: a type that implements [`Module`] and the jobs it does
 //! ([`ArchiveModule`], [`RestoreModule`], [`ArchiveCleanupModule`], [`RecoveryEndModule`]), its parameters as
@@ -89,6 +89,7 @@
 //! * parameters: defined, checked and shown by the server;
 //! * waiting: on the process latch, with a deadline, serving interrupts ([`Process::wait`],
 //!   [`Process::idle`]), or for slow work on a thread ([`Task`]);
+//! * base backups that are whole or none ([`BackupTarget`]): forwarding, interrupts, and the server's own verdict;
 //! * background workers ([`Loading::register_worker`]);
 //! * what sessions are shown: memory that all processes share ([`SharedWords`]), and parameters whose value is made when
 //!   they are shown ([`settings::ShownSetting`]).
@@ -104,6 +105,7 @@
 //! | [`Module::startup`] | archiver, or recovery worker | before the first job, and again after a failure or panic |
 //! | [`ArchiveModule`] | archiver | for each finished WAL file |
 //! | [`RestoreModule`] and the others | Walden's recovery worker | when recovery asks |
+//! | [`BackupTarget`], [`BackupSink`] | the walsender that was asked for a backup | during the backup |
 //! | a worker's main function | a process of its own | from the server's start to its end |
 //! | [`Module::shutdown`] | where it was started | on an orderly exit |
 //!
@@ -113,16 +115,19 @@
 
 use std::path::Path;
 
+mod backup;
 pub mod boundary;
 #[doc(hidden)]
 mod notifier;
 mod report;
 pub mod task;
 
+pub use backup::{BackupContent, BackupEnd, BackupFile, BackupSink, BackupStart, BackupTarget};
 pub use boundary::Process;
 pub use boundary::guard::{ServerError, guard};
 pub use boundary::load::{Loading, library_path};
 pub use boundary::process::Woken;
+pub use boundary::requester::Requester;
 pub use boundary::settings;
 pub use boundary::shared::SharedWords;
 pub use boundary::signals::spawn_with_signals_blocked;
@@ -130,7 +135,7 @@ pub use boundary::worker::Registration;
 pub use notifier::Notifier;
 pub use report::{Failure, Level, OrFail, Report};
 pub use task::{RELOAD_GRACE, Task, Waited};
-pub use wal::{KeepFrom, Lsn, SegmentSize, SystemIdentifier, WalFileName};
+pub use wal::{KeepFrom, Lsn, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 /// What every module has: a beginning and an end.
 #[diagnostic::on_unimplemented(

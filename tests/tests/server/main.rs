@@ -8,6 +8,7 @@
 mod always;
 mod archive_ahead;
 mod backup_target_c;
+mod backup_targets;
 mod backups;
 mod before_consistency;
 mod c_module;

@@ -45,7 +45,26 @@ pub(crate) unsafe fn keep_from(name: *const c_char) -> Result<KeepFrom, Failure>
     })
 }
 
-unsafe fn text(text: *const c_char, what: &str) -> Result<String, Failure> {
+/// A text, or `None` for null.
+///
+/// # Safety
+/// As [`wal_file_name`].
+pub(crate) unsafe fn optional_text(
+    text: *const c_char,
+    what: &str,
+) -> Result<Option<String>, Failure> {
+    if text.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: passed on.
+    unsafe { self::text(text, what) }.map(Some)
+}
+
+/// A text.
+///
+/// # Safety
+/// As [`wal_file_name`].
+pub(crate) unsafe fn text(text: *const c_char, what: &str) -> Result<String, Failure> {
     if text.is_null() {
         return Err(Failure::new(format!("no {what} was given")));
     }

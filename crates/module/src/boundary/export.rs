@@ -8,6 +8,7 @@
 ///     load: on_load,                       // optional: fn(Loading) -> Result<(), Failure>
 ///     archive: Archiver,                   // optional: an ArchiveModule
 ///     recovery: Recovery { restore, archive_cleanup, recovery_end },   // optional, any of the three
+///     backup_target: Target,               // optional, several: a BackupTarget
 ///     worker: my_worker => work,           // optional, several: symbol => fn(Process) -> Result<(), Failure>
 /// }
 /// ```
@@ -31,6 +32,7 @@ macro_rules! export {
         $(load: $load:path,)?
         $(archive: $archive:ty,)?
         $(recovery: $recovery:ty { $($job:ident),+ $(,)? },)?
+        $(backup_target: $target:ty,)*
         $(worker: $symbol:ident => $main:path,)*
     ) => {
         /// Asked for by the server right after it opened the library.
@@ -57,9 +59,13 @@ macro_rules! export {
             #[allow(unused_mut, unused_assignments)]
             let mut on_load: Option<$crate::boundary::load::OnLoad> = None;
             $(on_load = Some($load);)?
+            static TARGETS: &[$crate::boundary::backup::Registration] =
+                &[$($crate::boundary::backup::Registration::of::<$target>()),*];
             // SAFETY: the server calls this once per process, on its main thread.
-            unsafe { $crate::boundary::load::init(SETTINGS, on_load) };
+            unsafe { $crate::boundary::load::init(SETTINGS, on_load, TARGETS) };
         }
+
+        $($crate::export! { @implements $target, $crate::BackupTarget })*
 
         $(
             $crate::export! { @is archive $archive }
@@ -122,8 +128,8 @@ macro_rules! export {
     };
     (@ $($rest:tt)*) => {
         ::core::compile_error!(
-            "module::export! takes, in this order: settings, load, archive, recovery, worker; each is optional \
-             and ends with a comma"
+            "module::export! takes, in this order: settings, load, archive, recovery, backup_target, worker; \
+             each is optional and ends with a comma"
         );
     };
     ($($rest:tt)*) => {

@@ -3,6 +3,7 @@
 //! `_PG_init` runs in the postmaster (`shared_preload_libraries`), in the archiver (`archive_library` alone),
 //! in a session (`LOAD`), or in single-user mode; once per process, and children inherit what it did.
 
+use super::backup::Registration;
 use super::guard::{ServerError, guard};
 use super::process::Process;
 use super::settings::{Context, Setting};
@@ -206,7 +207,7 @@ fn abi_extra(text: &str) -> [c_char; ABI_EXTRA_BYTES] {
     padded
 }
 
-/// `_PG_init`: defines the settings, then lets the library do its own.
+/// `_PG_init`: defines the settings, lets the library do its own, then adds its base backup targets.
 ///
 /// A failure is an ERROR in the process that loads the library: the postmaster does not start, as with a wrong parameter;
 /// the archiver ends and is started again; a session, and the recovery worker, go on without the library and may
@@ -214,13 +215,17 @@ fn abi_extra(text: &str) -> [c_char; ABI_EXTRA_BYTES] {
 ///
 /// # Safety
 /// Called by the server, once per process, on the main thread.
-pub unsafe fn init(settings: &'static [&'static dyn Setting], on_load: Option<OnLoad>) {
+pub unsafe fn init(
+    settings: &'static [&'static dyn Setting],
+    on_load: Option<OnLoad>,
+    targets: &'static [Registration],
+) {
     // SAFETY: promised by the caller.
     let process = unsafe { Process::loading() };
     // SAFETY: as above; an ERROR from here passes this frame, which owns nothing.
     unsafe { define(process, settings) };
     // What the frame below owned is gone by the time this one speaks.
-    if let Some(speech) = loaded(process, on_load) {
+    if let Some(speech) = loaded(process, on_load, targets) {
         // SAFETY: this frame owns nothing; ERROR does not return.
         unsafe { speech.speak() };
     }
@@ -241,9 +246,18 @@ unsafe fn define(process: Process, settings: &'static [&'static dyn Setting]) {
     }
 }
 
-fn loaded(process: Process, on_load: Option<OnLoad>) -> Option<Speech> {
-    let on_load = on_load?;
-    let outcome = super::panics::caught(|| on_load(Loading { process }));
+fn loaded(
+    process: Process,
+    on_load: Option<OnLoad>,
+    targets: &'static [Registration],
+) -> Option<Speech> {
+    let loading = Loading { process };
+    let outcome = super::panics::caught(|| {
+        on_load.map_or(Ok(()), |on_load| on_load(loading))?;
+        targets
+            .iter()
+            .try_for_each(|target| target.register(loading))
+    });
     let failure = outcome.and_then(|outcome| outcome).err()?;
     Some(Speech::of_failure(abi::elog::ERROR, &failure).about_configuration())
 }

@@ -12,12 +12,14 @@
 
 pub(crate) mod alleged;
 pub mod archive;
+pub mod backup;
 mod export;
 pub mod guard;
 pub mod load;
 pub(crate) mod panics;
 pub mod process;
 pub mod recovery;
+pub mod requester;
 pub mod settings;
 pub mod shared;
 pub mod signals;

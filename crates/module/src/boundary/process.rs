@@ -6,7 +6,7 @@
 
 use super::guard::{ServerError, guard};
 use super::speech::Speech;
-use crate::Report;
+use crate::{Failure, Report};
 use abi::latch::{
     NO_SOCKET, PG_WAIT_EXTENSION, WL_LATCH_SET, WL_POSTMASTER_DEATH, WL_SOCKET_READABLE, WL_TIMEOUT,
 };
@@ -51,6 +51,18 @@ impl Process {
     pub(crate) unsafe fn in_callback() -> Self {
         Self {
             owns_its_resources: true,
+            _main_thread_only: PhantomData,
+        }
+    }
+
+    /// In a callback of a base backup. What a caught ERROR leaves behind is the server's to put in order, when the backup
+    /// has failed of it: it holds files of its own meanwhile.
+    ///
+    /// # Safety
+    /// On the main thread of a walsender.
+    pub(crate) unsafe fn in_walsender() -> Self {
+        Self {
+            owns_its_resources: false,
             _main_thread_only: PhantomData,
         }
     }
@@ -271,6 +283,17 @@ impl Process {
             self.set_latch()?;
         }
         Ok(woken)
+    }
+
+    /// Serves interrupts: for long work on the main thread that waits for nothing.
+    ///
+    /// # Errors
+    /// That the process was told to end, or what the server raises: a cancelled command, say.
+    pub fn check_interrupts(self) -> Result<(), Failure> {
+        if self.shutdown_requested() {
+            return Err(Failure::new("the server is shutting down"));
+        }
+        Ok(self.serve_interrupts()?)
     }
 
     /// Sleeps on the latch without an event of its own: for pauses between tries.

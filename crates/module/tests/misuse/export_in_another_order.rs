@@ -1,5 +1,5 @@
 //! The parts of the export line have their order.
-// says: module::export! takes, in this order: settings, load, archive, recovery, worker
+// says: module::export! takes, in this order: settings, load, archive, recovery, backup_target, worker
 
 fn on_load(_: module::Loading) -> Result<(), module::Failure> {
     Ok(())
