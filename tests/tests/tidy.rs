@@ -18,7 +18,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 130;
 
 /// Which of our crates each may use.
-const EDGES: [(&str, &[&str]); 33] = [
+const EDGES: [(&str, &[&str]); 34] = [
     ("crates/wal", &[]),
     ("crates/abi", &[]),
     ("crates/pgconf", &[]),
@@ -57,6 +57,7 @@ const EDGES: [(&str, &[&str]); 33] = [
     ("tests/modules/faulty_target", &["module"]),
     ("tests/modules/broken", &["module"]),
     ("tests/modules/broken_recovery", &["module"]),
+    ("examples/backup_to_directory", &["module"]),
     ("examples/basic_archive", &["module"]),
     ("examples/heartbeat", &["module"]),
     ("examples/thirty_lines", &["module"]),

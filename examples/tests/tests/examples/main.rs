@@ -3,6 +3,7 @@
 //! One file for each example, and one for the kit's settings; each test has a server, and an archive, of its
 //! own.
 
+mod backup_to_directory;
 mod basic_archive;
 mod c_recovery;
 mod heartbeat;
