@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use lab::{ArchiveDir, Lab, Mark, run, wait_for};
 
 use crate::archive::{complaint, tree};
-use crate::recovery;
 use crate::subject::Subject;
+use crate::{recovery, target};
 
 /// How long a first segment may take, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -24,6 +24,9 @@ pub(crate) fn look(subject: &Subject, lab: &Lab) -> Result<()> {
     look_at_archive_module(subject, lab)?;
     if subject.plan.recovery.is_some() {
         recovery::first_look(subject, lab)?;
+    }
+    if subject.plan.target.is_some() {
+        target::first_look(subject, lab)?;
     }
     Ok(())
 }

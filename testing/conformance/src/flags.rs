@@ -8,12 +8,12 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use conformance::{Library, Plan};
+use conformance::{Library, Plan, Target};
 
 const EXIT_STATUS: &str = "Exit status: 0 every promise is kept or does not apply, 1 one is broken or \
      unclear, or nothing could be judged, 2 usage error, 3 internal error.";
 
-/// Runs an archive or recovery module on throwaway servers
+/// Runs an archive or recovery module or a base backup target on throwaway servers
 ///
 /// Prints promise, verdict and evidence; succeeds when every promise is kept. Changes nothing but
 /// temporary directories. Example: walden-conformance --archive-library basic_archive --set
@@ -29,6 +29,23 @@ pub(crate) struct Flags {
     /// The recovery module, hosted by walden.so
     #[arg(long, value_name = "PATH")]
     recovery_library: Option<String>,
+
+    /// The library of a base backup target, which servers preload
+    #[arg(long, value_name = "PATH", requires = "target")]
+    target_library: Option<String>,
+
+    /// The target, as pg_basebackup is given it; {n} stands for a number that each backup has for itself
+    #[arg(long, value_name = "NAME[:DETAIL]", requires = "target_library")]
+    target: Option<String>,
+
+    /// How to unpack the target's last base backup into the directory {data}; fails where there is none [default: a
+    /// backup is a folder in {archive} with base.tar in it]
+    #[arg(long, value_name = "COMMAND", requires = "target_library")]
+    unpack_command: Option<String>,
+
+    /// A role that the target refuses, to be made with REPLICATION
+    #[arg(long, value_name = "ROLE", requires = "target_library")]
+    refused_role: Option<String>,
 
     /// A directory with a server's programs, repeated for several servers [default: that of pg_config
     /// on PATH]
@@ -96,6 +113,7 @@ impl Flags {
             servers,
             archive: self.archive_library.as_deref().map(Library::new),
             recovery: self.recovery_library.as_deref().map(Library::new),
+            target: self.target(),
             host: self.host.clone().map_or_else(|| host(&program), Ok)?,
             client: client(&program),
             settings: self.settings.clone(),
@@ -104,6 +122,19 @@ impl Flags {
             seed: self.seed.unwrap_or_else(fresh_seed),
             jobs: self.jobs.unwrap_or(cores + 1),
             place: self.place.clone().unwrap_or_else(conformance::quick_place),
+        })
+    }
+}
+
+impl Flags {
+    /// The base backup target; the flags require its library and its name of each other.
+    fn target(&self) -> Option<Target> {
+        let (library, name) = self.target_library.as_deref().zip(self.target.clone())?;
+        Some(Target {
+            library: Library::new(library),
+            name,
+            unpack: self.unpack_command.clone(),
+            refused_role: self.refused_role.clone(),
         })
     }
 }

@@ -19,6 +19,8 @@ pub enum Kind {
     Archive,
     /// A recovery module's.
     Recovery,
+    /// A base backup target's.
+    Target,
 }
 
 /// Something a server relies on.

@@ -19,7 +19,7 @@ const MARGIN: usize = 11;
 /// What became of one promise on one server.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// Whether archive or recovery modules promise it.
+    /// The kind of module that promises it.
     pub kind: Kind,
     /// The promise's name, as `--only` takes it.
     pub name: &'static str,
@@ -45,6 +45,9 @@ pub struct Report {
     /// The recovery module.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovery_library: Option<String>,
+    /// The base backup target's library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_library: Option<String>,
     /// The servers' versions.
     pub servers: Vec<String>,
     /// What repeats this run's random choices.
@@ -79,7 +82,7 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for server in &self.servers {
-            for kind in [Kind::Archive, Kind::Recovery] {
+            for kind in [Kind::Archive, Kind::Recovery, Kind::Target] {
                 self.add_kind(&mut text, server, kind);
             }
         }
@@ -105,6 +108,7 @@ impl Report {
         let (what, library) = match kind {
             Kind::Archive => ("archive module", &self.archive_library),
             Kind::Recovery => ("recovery module", &self.recovery_library),
+            Kind::Target => ("base backup target", &self.target_library),
         };
         let library = library.as_deref().unwrap_or_default();
         let _ = writeln!(text, "{what} \"{library}\" on PostgreSQL {server}\n");
@@ -225,6 +229,7 @@ mod tests {
         Report {
             archive_library: Some("mine".to_owned()),
             recovery_library: None,
+            target_library: None,
             servers: vec!["15.20 (Debian)".to_owned(), "18.6".to_owned()],
             seed: 7,
             lines: vec![

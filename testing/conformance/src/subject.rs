@@ -44,6 +44,8 @@ pub struct Plan {
     pub archive: Option<Library>,
     /// The recovery module.
     pub recovery: Option<Library>,
+    /// The base backup target.
+    pub target: Option<Target>,
     /// The library that hosts recovery modules, `walden.so`.
     pub host: PathBuf,
     /// The program that the host calls, `walden`.
@@ -60,6 +62,19 @@ pub struct Plan {
     pub jobs: usize,
     /// Where the servers' directories are made; see [`Installation::below`].
     pub place: PathBuf,
+}
+
+/// A base backup target, and where its backups are found.
+pub struct Target {
+    /// The library that adds it; servers preload it.
+    pub library: Library,
+    /// What `pg_basebackup --target` is given; `{n}` stands for a number that each backup has for itself.
+    pub name: String,
+    /// Unpacks the last backup, [`PLACE`] being where the target keeps them, into the directory that `{data}` stands for, and
+    /// fails where there is none. Without it a backup is a folder there, with the server's archives and manifest in it.
+    pub unpack: Option<String>,
+    /// A role that the target refuses; the promises make it, with REPLICATION.
+    pub refused_role: Option<String>,
 }
 
 /// A library that servers load.
@@ -137,7 +152,8 @@ impl<'plan> Subject<'plan> {
             installation.add_program(&plan.client)?;
         }
         // After the host, so that what is tested is a walden.so that is named, and no other.
-        for library in plan.archive.iter().chain(&plan.recovery) {
+        let of_target = plan.target.iter().map(|target| &target.library);
+        for library in plan.archive.iter().chain(&plan.recovery).chain(of_target) {
             library.install(&installation)?;
         }
         Ok(Subject {
@@ -179,6 +195,22 @@ impl<'plan> Subject<'plan> {
                 settings.with("archive_command", &copy)
             }
         }
+    }
+
+    /// The base backup target under test.
+    pub(crate) fn target(&self) -> Result<&Target> {
+        self.plan.target.as_ref().context("no target is under test")
+    }
+
+    /// Settings of a server whose base backups may go to the target, which keeps them in a directory.
+    pub(crate) fn backing_up(&self, lab: &Lab, archive: &ArchiveDir) -> Result<Settings> {
+        let settings = self.configured(lab, archive);
+        let library = self.target()?.library.name();
+        let preloaded = match settings.get("shared_preload_libraries") {
+            Some(given) => format!("{given}, {library}"),
+            None => library.to_owned(),
+        };
+        Ok(settings.with("shared_preload_libraries", &preloaded))
     }
 
     /// Settings of a server that recovers from a directory: through the recovery module, or, where only an

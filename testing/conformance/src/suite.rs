@@ -16,7 +16,7 @@ use lab::Lab;
 use crate::promise::{Kind, Promise, Verdict};
 use crate::report::{Line, Report};
 use crate::subject::{Plan, Subject};
-use crate::{archive, first_look, recovery};
+use crate::{archive, first_look, recovery, target};
 
 /// All promises, in the order of the report.
 #[must_use]
@@ -24,6 +24,7 @@ pub fn promises() -> Vec<&'static Promise> {
     archive::PROMISES
         .iter()
         .chain(recovery::PROMISES)
+        .chain(target::PROMISES)
         .flat_map(|group| group.iter())
         .collect()
 }
@@ -71,6 +72,10 @@ pub fn run(plan: &Plan, seen: &(dyn Fn(&Line) + Sync)) -> Result<Report> {
             .recovery
             .as_ref()
             .map(|library| library.name().to_owned()),
+        target_library: plan
+            .target
+            .as_ref()
+            .map(|target| target.library.name().to_owned()),
         servers,
         seed: plan.seed,
         lines,
@@ -92,12 +97,13 @@ fn chosen(plan: &Plan) -> Result<Vec<&'static Promise>> {
         .filter(|promise| match promise.kind {
             Kind::Archive => plan.archive.is_some(),
             Kind::Recovery => plan.recovery.is_some(),
+            Kind::Target => plan.target.is_some(),
         })
         .filter(|promise| plan.only.is_empty() || plan.only.iter().any(|name| name == promise.name))
         .collect();
     ensure!(
         !chosen.is_empty(),
-        "there is nothing to look at: name the archive or the recovery library that makes these promises"
+        "there is nothing to look at: name the archive, recovery or target library that makes these promises"
     );
     Ok(chosen)
 }

@@ -31,6 +31,7 @@ fn plan(installation: &Installation, settings: &[(&str, &str)]) -> Result<Plan> 
         servers: vec![installation.pg_bin_dir().to_path_buf()],
         archive: Some(Library::new(&module.display().to_string())),
         recovery: None,
+        target: None,
         host: libraries.join("walden.so"),
         client: libraries.with_file_name("bin").join("walden"),
         settings: settings.collect(),

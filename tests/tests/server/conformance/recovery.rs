@@ -29,6 +29,7 @@ fn examine(fault: &str, only: &[&str]) -> Result<Report> {
         servers: vec![installation.pg_bin_dir().to_path_buf()],
         archive: None,
         recovery: Some(Library::new(&library.to_string_lossy())),
+        target: None,
         host: libraries.join("walden.so"),
         client: libraries.with_file_name("bin").join("walden"),
         settings: [
