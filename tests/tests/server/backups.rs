@@ -1,18 +1,22 @@
 //! Base backups in the archive: what a server sends, written through the library, is what stock programs unpack and what a
 //! server starts from; what is wrong with it is named. The page rule says what the server's own programs say.
 //!
-//! The server's part is played by files: `pg_basebackup -Ft` has written them, and they are sent as a server would.
+//! This file is long because it plays the server's part by itself. That is done by files: `pg_basebackup -Ft` has written them,
+//! and they are sent as a server would.
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
-use archive::{Archive, Compression, DirStore, MemoryStore, Options};
-use backup::{Begin, Committed, End, PART_BYTES_MIN, PageRule, PageState, Writing};
+use archive::{Archive, Cancel, Compression, DirStore, MemoryStore, Options};
+use backup::{
+    Begin, Committed, End, PART_BYTES_MIN, PageRule, PageState, Request, Target, Writing,
+};
 use fastrand::Rng;
 use lab::{ArchiveDir, Cluster, Lab, Shutdown, run, scenario};
 use wal::{Lsn, SegmentSize, TimelineId};
@@ -239,7 +243,12 @@ fn starts_from_unpacked(
         .arg(&moved))?
     .success()?;
     run(lab.command("chmod").args(["-R", "go-rwx"]).arg(&data))?.success()?;
-    let restored = recovery_of(lab, &data, recovery_settings(lab, archive)?)?;
+    starts(lab, archive, &data)
+}
+
+/// Has a server start from a restored data directory, with everything in it.
+fn starts(lab: &Lab, archive: &ArchiveDir, data: &Path) -> Result<()> {
+    let restored = recovery_of(lab, data, recovery_settings(lab, archive)?)?;
     restored.start()?;
     restored.wait_until_promoted()?;
     assert_eq!(restored.sql("select i from there")?, "7");
@@ -247,21 +256,64 @@ fn starts_from_unpacked(
     Ok(())
 }
 
+/// A running primary with a table in a tablespace elsewhere, and a large one.
+fn with_tablespace<'lab>(lab: &'lab Lab, archive: &ArchiveDir) -> Result<Cluster<'lab>> {
+    let primary = primary(lab, archive, SMALL_MB)?;
+    let elsewhere = lab.directory("tablespace")?.display().to_string();
+    primary.sql(&format!(
+        "create tablespace elsewhere location '{elsewhere}'"
+    ))?;
+    primary.sql("create table there(i int) tablespace elsewhere; insert into there values (7)")?;
+    primary
+        .sql("create table large as select i, repeat('x', 500) from generate_series(1, 20000) i")?;
+    Ok(primary)
+}
+
+#[test]
+fn pg_verifybackup_accepts_what_the_library_restores_and_a_server_starts_from_it() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = with_tablespace(lab, &archive)?;
+        let (sent, is_success) = Sent::take(&primary, lab, "sent")?;
+        ensure!(is_success, "pg_basebackup failed");
+        let opened = opened(&archive)?;
+        let backup = sent.send(lab, &opened, SegmentSize::SMALLEST)?;
+        primary.archive_everything()?;
+        primary.stop(Shutdown::Fast)?;
+        let oid = backup.tablespaces.first().context("no tablespace")?.oid;
+        let home = lab.directory("library")?;
+        let target = Target {
+            directory: home.join("data"),
+            tablespaces: [(oid, home.join("moved"))].into(),
+        };
+        let request = Request {
+            archive: &opened,
+            readers: 2,
+            told: &|_| (),
+            cancel: &Cancel::new(),
+        };
+        let verified = backup::restore(&backup, &target, &request)?;
+        assert!(verified.files > 900, "{verified:?}");
+
+        let link = target.directory.join("pg_tblspc").join(oid.to_string());
+        symlink(home.join("moved"), &link)?;
+        let mut verify = lab.server_command("pg_verifybackup");
+        verify.args(["-n", "-i", "tablespace_map", "-m"]);
+        verify
+            .arg(sent.0.join("backup_manifest"))
+            .arg(&target.directory);
+        let said = run(&mut verify)?.success()?;
+        assert!(said.contains("successfully verified"), "{said}");
+        fs::remove_file(&link)?;
+        starts(lab, &archive, &target.directory)
+    })
+}
+
 #[test]
 fn a_servers_backup_is_listed_verified_and_unpacked_to_a_server_that_starts() -> Result<()> {
     scenario(|lab| {
         let archive = lab.archive("archive")?;
-        let primary = primary(lab, &archive, SMALL_MB)?;
-        let elsewhere = lab.directory("tablespace")?;
-        primary.sql(&format!(
-            "create tablespace elsewhere location '{}'",
-            elsewhere.display()
-        ))?;
-        primary
-            .sql("create table there(i int) tablespace elsewhere; insert into there values (7)")?;
-        primary.sql(
-            "create table large as select i, repeat('x', 500) from generate_series(1, 20000) i",
-        )?;
+        let primary = with_tablespace(lab, &archive)?;
         write(&primary, 1)?;
         let (sent, is_success) = Sent::take(&primary, lab, "sent")?;
         ensure!(is_success, "pg_basebackup failed");
