@@ -62,6 +62,12 @@ fn between<'text>(text: &'text str, before: &str, after: &str) -> Result<&'text 
     Ok(rest.split(after).next().unwrap_or(rest).trim_end())
 }
 
+/// A place in WAL as it was written up to 18; from 19 on the part behind the slash has leading zeros.
+fn without_zeros(place: &str) -> String {
+    let (front, behind) = place.split_once('/').unwrap_or((place, ""));
+    format!("{front}/{}", behind.trim_start_matches('0'))
+}
+
 #[test]
 fn a_target_in_c_is_given_what_the_server_tells_its_client() -> Result<()> {
     scenario(|lab| {
@@ -96,7 +102,7 @@ fn a_target_in_c_is_given_what_the_server_tells_its_client() -> Result<()> {
             };
             assert_eq!(target, "target told, detail this");
             assert_eq!(sink, "sink for this");
-            let start = between(client, "write-ahead log start point: ", "\n")?;
+            let start = without_zeros(between(client, "write-ahead log start point: ", "\n")?);
             let start = format!("begins at {start}, 2 archives, estimate {estimated} of ");
             assert!(begins.starts_with(&start), "{begins}, not {start}");
             assert!(begins.ends_with(", buffer 32768"), "{begins}");
@@ -104,7 +110,7 @@ fn a_target_in_c_is_given_what_the_server_tells_its_client() -> Result<()> {
             assert_eq!(estimate > 1_000_000, estimated, "{begins}");
             assert_eq!(first, &format!("archive 0 is {oid}.tar"));
             assert_eq!(second, "archive 1 is base.tar");
-            let end = between(client, "write-ahead log end point: ", "\n")?;
+            let end = without_zeros(between(client, "write-ahead log end point: ", "\n")?);
             assert!(
                 ends.starts_with(&format!("ends at {end} on timeline 1, ")),
                 "{ends}, not {end}"
