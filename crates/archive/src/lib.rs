@@ -36,6 +36,7 @@ pub use ahead::archiving::{
 pub use ahead::restoring::{PREFETCH_MAX, PendingRequest, Prefetch, RestoreRequest, Tally};
 pub use archive::binding::{BINDING_KEY, Binding};
 pub use archive::{Archive, Place};
+pub use base::clock::Clock;
 pub use base::digest::{ContentsDigest, Packed};
 pub use base::printable::{PRINTABLE_BYTES_MAX, printable};
 pub use base::regular::{append_regular, open_regular};

@@ -8,17 +8,16 @@
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use archive::{
-    Archive, Cancel, Error, ErrorKind, Evidence, NotStored, Notice, Rule, SegmentEvidence,
+    Archive, Cancel, Clock, Error, ErrorKind, Evidence, NotStored, Notice, Rule, SegmentEvidence,
     SoughtSegment,
 };
 use wal::{Lsn, ReadError, SegmentName, SegmentReader, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::line::{Line, Requests};
 use crate::own::{self, Own};
-use crate::patience::Patience;
 use crate::phase::Phase;
 use crate::server::{Asker, Server};
 use crate::table::{self, HistoryFound, Role, SegmentFound, Verdict};
@@ -26,6 +25,17 @@ use crate::words;
 
 /// How many files are remembered for that: a standby asks for one on each timeline of its line, and for the next history.
 const REMEMBERED_MAX: usize = 32;
+
+/// How long evidence must have been there before it counts: an archive to which several files go at once has a later one before
+/// an earlier one for a moment, and that is no trouble.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a thorough look holds for a standby, which asks every few seconds and does not end over the answer.
+const LOOK_HOLDS: Duration = Duration::from_secs(60);
+
+/// How long an archive that has proven to be there counts as there for a standby, which asks for a segment and for the next
+/// timeline in one go.
+const PRESENCE_HOLDS: Duration = Duration::from_secs(1);
 
 /// How much of a segment is read at a time.
 const PIECE_BYTES: usize = 256 * 1024;
@@ -44,11 +54,11 @@ impl Judge {
         Judge::default()
     }
 
-    /// The same, with another patience: for simulations, where time does not pass.
+    /// The same by another clock: for tests and simulations.
     #[must_use]
-    pub fn with_patience(patience: Patience) -> Judge {
+    pub fn by_clock(clock: Clock) -> Judge {
         let looks = Looks {
-            patience,
+            clock,
             ..Looks::default()
         };
         Judge {
@@ -82,7 +92,7 @@ impl Judge {
 
     /// Forgets all requests: recovery has ended.
     pub fn forget(&mut self) {
-        *self = Judge::with_patience(self.looks.patience);
+        *self = Judge::by_clock(self.looks.clock.clone());
     }
 }
 
@@ -229,7 +239,7 @@ impl Question {
         if verdict == Verdict::Absent {
             return Ok(NotStored::Absent(Vec::new()));
         }
-        if self.must_settle(archive, again) && cancel.wait(self.looks.patience.settled_after) {
+        if self.must_settle(archive, again) && self.looks.clock.wait(cancel, SETTLED_AFTER) {
             return Ok(NotStored::LookAgain);
         }
         self.looks
@@ -285,7 +295,7 @@ impl Question {
                 let evidence = archive.history_evidence(timeline, for_latest)?;
                 if evidence.is_some()
                     && self.must_settle(archive, again)
-                    && cancel.wait(self.looks.patience.settled_after)
+                    && self.looks.clock.wait(cancel, SETTLED_AFTER)
                 {
                     return Ok(NotStored::LookAgain);
                 }
@@ -413,7 +423,7 @@ impl Rule for Question {
 /// What looks have shown lately.
 #[derive(Debug, Default)]
 struct Looks {
-    patience: Patience,
+    clock: Clock,
     thorough: Mutex<Vec<Look>>,
     /// Which archive was there, and when.
     present: Mutex<Option<(String, Instant)>>,
@@ -432,15 +442,15 @@ impl Looks {
     fn prove_present(&self, archive: &Archive, again: bool) -> Result<(), Error> {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         let place = archive.place();
-        let was_there = present.as_ref().is_some_and(|(there, at)| {
-            *there == place && at.elapsed() < self.patience.presence_holds
-        });
+        let was_there = present
+            .as_ref()
+            .is_some_and(|(there, at)| *there == place && self.clock.since(*at) < PRESENCE_HOLDS);
         if again && was_there {
             return Ok(());
         }
         *present = None;
         archive.prove_present()?;
-        *present = Some((place, Instant::now()));
+        *present = Some((place, self.clock.now()));
         Ok(())
     }
 
@@ -450,7 +460,7 @@ impl Looks {
         let place = archive.place();
         let mut recent = looks
             .iter()
-            .filter(|look| look.at.elapsed() < self.patience.look_holds && look.archive == place);
+            .filter(|look| self.clock.since(look.at) < LOOK_HOLDS && look.archive == place);
         recent
             .find(|look| look.name == *name)
             .map(|look| look.evidence.clone())
@@ -471,14 +481,14 @@ impl Looks {
             return;
         }
         let mut looks = self.thorough.lock().unwrap_or_else(PoisonError::into_inner);
-        looks.retain(|look| look.name != *name && look.at.elapsed() < self.patience.look_holds);
+        looks.retain(|look| look.name != *name && self.clock.since(look.at) < LOOK_HOLDS);
         if looks.len() >= REMEMBERED_MAX {
             looks.remove(0);
         }
         looks.push(Look {
             archive: archive.place(),
             name: *name,
-            at: Instant::now(),
+            at: self.clock.now(),
             evidence: evidence.cloned(),
         });
     }

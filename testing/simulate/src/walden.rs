@@ -1,19 +1,20 @@
 //! Walden under the simulation: its archive and its judge, as the recovery worker and the archiver have them.
 //!
-//! Guarantees the product's own crates, unchanged but for time, which does not pass here: a judge believes nothing that it saw
-//! earlier, and waits for nothing. Several files are archived at once, by the engine that archives ahead, in one thread.
+//! Guarantees the product's own crates, unchanged, by a clock of the simulation: between two requests passes no time, or a
+//! moment, or so much that nothing is believed any more that was seen before. Several files are archived at once, by the engine
+//! that archives ahead, in one thread.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use archive::{
-    Answer as Answered, Archive, Archiving, ArchivingLimits, Cancel, Compression, MissingSegment,
-    Options,
+    Answer as Answered, Archive, Archiving, ArchivingLimits, Cancel, Clock, Compression,
+    MissingSegment, Options,
 };
 use fastrand::Rng;
-use recovery::{Asker, Control, Judge, Patience, Phase, TargetTimeline};
+use recovery::{Asker, Control, Judge, Phase, TargetTimeline};
 use wal::{KeepFrom, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
 use crate::life::{Server, Signal};
@@ -21,9 +22,22 @@ use crate::restores::{Module, Offer, Refusal, Settings, Shelf};
 use crate::startup::{Answer, Ask, Goal};
 use crate::{SEGMENT, SYSTEM};
 
+/// Longer than anything is believed or left alone. So much passes before each request of a standby, for which evidence is looked
+/// for once a minute: what has come up since then the oracle knows, and the standby need not.
+const FORGOTTEN: Duration = Duration::from_secs(100);
+
+/// What may pass between two other requests: nothing; what a server needs from one file to the next; a pause between two tries.
+const PASSES: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(20),
+    Duration::from_secs(5),
+    FORGOTTEN,
+];
+
 /// What a process of a server has of Walden.
 #[derive(Default)]
 pub struct Walden {
+    clock: Clock,
     archive: Option<Arc<Archive>>,
     judge: Judge,
     settings: Settings,
@@ -74,6 +88,11 @@ fn timeline(number: u32) -> TimelineId {
 }
 
 impl Walden {
+    fn time_passes(&self) {
+        let passed = locked(&self.workers.rng).choice(PASSES);
+        self.clock.pass(passed.unwrap_or_default());
+    }
+
     fn opened(&mut self, shelf: &Shelf) -> Arc<Archive> {
         let workers = Arc::clone(&self.workers);
         let archive = self.archive.get_or_insert_with(|| {
@@ -94,11 +113,12 @@ impl Walden {
         name: &WalFileName,
         path: &Path,
     ) -> Result<(), Refusal> {
-        let archive = self.opened(shelf);
+        let (archive, clock) = (self.opened(shelf), self.clock.clone());
         let archiving = self.archiving.get_or_insert_with(|| {
             Arc::new(Archiving::without_workers(
                 archive,
                 SystemIdentifier(SYSTEM),
+                clock,
             ))
         });
         let archiving = Arc::clone(archiving);
@@ -110,7 +130,7 @@ impl Walden {
             jobs: self.settings.jobs,
             memory: u64::MAX,
         };
-        let asked = archiving.ask(name, path, Instant::now(), limits);
+        let asked = archiving.ask(name, path, self.clock.now(), limits);
         let answer = match asked.map_err(|error| refusal(&error))? {
             Some(put) => Ok(put),
             None => loop {
@@ -124,6 +144,7 @@ impl Walden {
         };
         let more = locked(&self.workers.rng).usize(..=self.settings.jobs);
         for _ in 1..more {
+            self.time_passes();
             self.workers.take();
         }
         answer.map(drop).map_err(|error| refusal(&error))
@@ -182,19 +203,20 @@ fn ask(
 
 impl Module for Walden {
     fn begin(&mut self, settings: Settings) {
-        let nothing = Duration::ZERO;
         self.settings = settings;
         self.archiving = None;
         self.archive = None;
         *locked(&self.workers.rng) = Rng::with_seed(settings.seed);
-        self.judge = Judge::with_patience(Patience {
-            settled_after: nothing,
-            look_holds: nothing,
-            presence_holds: nothing,
-        });
+        self.clock = Clock::given();
+        self.judge = Judge::by_clock(self.clock.clone());
     }
 
     fn restore(&mut self, shelf: &Shelf, server: &mut Server, ask_for: &Ask) -> Answer {
+        if server.signal == Signal::Standby {
+            self.clock.pass(FORGOTTEN);
+        } else {
+            self.time_passes();
+        }
         let Ok(name) = ask_for.name.parse::<WalFileName>() else {
             return Answer::Absent;
         };
@@ -223,6 +245,7 @@ impl Module for Walden {
         server: &mut Server,
         offer: &Offer,
     ) -> Result<(), Refusal> {
+        self.time_passes();
         let name = offer.name.as_str();
         let parsed = name
             .parse::<WalFileName>()

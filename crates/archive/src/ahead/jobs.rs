@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use crate::base::clock::Clock;
 use crate::cancel::Cancel;
 
 /// Number of a job, never used twice.
@@ -55,13 +56,15 @@ impl<W, R> Job<W, R> {
 /// The table.
 #[derive(Debug)]
 pub(super) struct Jobs<W, R> {
+    clock: Clock,
     jobs: Vec<Job<W, R>>,
     last: JobId,
 }
 
 impl<W, R> Jobs<W, R> {
-    pub(super) fn new() -> Jobs<W, R> {
+    pub(super) fn new(clock: Clock) -> Jobs<W, R> {
         Jobs {
+            clock,
             jobs: Vec::new(),
             last: 0,
         }
@@ -89,7 +92,7 @@ impl<W, R> Jobs<W, R> {
             work,
             cancel: cancel.clone(),
             state,
-            since: Instant::now(),
+            since: self.clock.now(),
         });
         (self.last, cancel)
     }

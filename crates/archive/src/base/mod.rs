@@ -1,5 +1,6 @@
 //! What everything else may use: values and small helpers that know nothing of archives.
 
+pub(crate) mod clock;
 pub(crate) mod digest;
 pub(crate) mod printable;
 pub(crate) mod regular;

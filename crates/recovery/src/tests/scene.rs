@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use archive::{Answer, Archive, Cancel, Error, MemoryStore, MissingSegment, Options};
+use archive::{Answer, Archive, Cancel, Clock, Error, MemoryStore, MissingSegment, Options};
 use forge::{SEGMENT, SYSTEM, Written};
 use tempfile::TempDir;
 use wal::{Lsn, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
@@ -15,6 +15,7 @@ pub(super) struct Scene {
     pub(super) archive: Archive,
     pub(super) server: Server,
     pub(super) judge: Judge,
+    pub(super) clock: Clock,
     /// Nothing is written there; the data directory is removed with it.
     _folder: TempDir,
 }
@@ -53,7 +54,7 @@ impl Scene {
     pub(super) fn new(phase: Phase) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("pg_wal")).unwrap();
-        let store = MemoryStore::new();
+        let (store, clock) = (MemoryStore::new(), Clock::given());
         Scene {
             archive: Archive::with_store(Box::new(store.clone()), Options::default()),
             store,
@@ -70,7 +71,8 @@ impl Scene {
                 size: Some(SegmentSize::SMALLEST),
                 missing_segment: MissingSegment::Error,
             },
-            judge: Judge::new(),
+            judge: Judge::by_clock(clock.clone()),
+            clock,
             _folder: folder,
         }
     }

@@ -1,5 +1,7 @@
 //! What is told about segments.
 
+use std::time::Duration;
+
 use archive::MissingSegment;
 use forge::{SEGMENT, Written};
 
@@ -325,4 +327,20 @@ fn an_archive_that_is_not_there_answers_nothing() {
     assert!(scene.ask("00000002.history").is_unsure_of("holds no WAL"));
     // But for what is never written.
     assert_eq!(scene.ask("00000001.history"), Verdict::Absent);
+}
+
+#[test]
+fn what_was_seen_against_absence_holds_a_minute_for_a_standby() {
+    let mut scene = Scene::new(Phase::Standby).with_wal();
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
+    // The next file but one, and nothing before it.
+    let (name, bytes) = wal(11).segments(1).pop().unwrap();
+    let later = name.to_string();
+    scene.store.overwrite(&later, &bytes);
+    assert!(scene.ask(TEN).is_unsure_of(&later));
+    scene.remove(&later);
+    scene.clock.pass(Duration::from_secs(59));
+    assert!(scene.ask(TEN).is_unsure_of(&later));
+    scene.clock.pass(Duration::from_secs(1));
+    assert_eq!(scene.ask(TEN), Verdict::Absent);
 }

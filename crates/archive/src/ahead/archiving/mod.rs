@@ -30,13 +30,14 @@ use wal::{SystemIdentifier, WalFileName};
 use crate::ahead::memory;
 use crate::ahead::pool::{IDLE_MAX, Pool};
 use crate::archive::Archive;
+use crate::base::clock::Clock;
 use crate::base::spawn::Spawn;
 use crate::error::{Error, ErrorKind, Mark};
 use crate::format::workspace::Workspace;
 use crate::put::{self, Offered, Put};
-use crate::store::retry::{Backoff, PAUSE_MAX};
+use crate::store::retry::Backoff;
 use queue::{Job, Outcome, Queue, Turn};
-use ready::{READING_SHARE, Reading};
+use ready::Reading;
 
 /// How much may be going on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +140,18 @@ impl Archiving {
         spawn: Spawn,
         notifier: impl Fn() + Send + Sync + 'static,
     ) -> Archiving {
-        let queue = Queue::new(archive.store.stages_ahead(), PAUSE_MAX, READING_SHARE);
+        Archiving::by_clock(archive, system, spawn, Clock::system(), notifier)
+    }
+
+    /// The same by another clock.
+    fn by_clock(
+        archive: Arc<Archive>,
+        system: SystemIdentifier,
+        spawn: Spawn,
+        clock: Clock,
+        notifier: impl Fn() + Send + Sync + 'static,
+    ) -> Archiving {
+        let queue = Queue::new(archive.store.stages_ahead(), clock);
         let tools = Tools {
             archive,
             system,
@@ -150,9 +162,13 @@ impl Archiving {
         }
     }
 
-    /// The same without threads, for simulations, where time does not pass: each turn is taken by [`Archiving::take_turn`].
-    pub fn without_workers(archive: Arc<Archive>, system: SystemIdentifier) -> Archiving {
-        let queue = Queue::new(archive.store.stages_ahead(), Duration::ZERO, 0);
+    /// The same without threads, for simulations: each turn is taken by [`Archiving::take_turn`], and the time is given.
+    pub fn without_workers(
+        archive: Arc<Archive>,
+        system: SystemIdentifier,
+        clock: Clock,
+    ) -> Archiving {
+        let queue = Queue::new(archive.store.stages_ahead(), clock);
         let tools = Tools {
             archive,
             system,
@@ -328,15 +344,15 @@ fn archive(pool: &Pool<Queue>, job: &Job, workspace: &mut Workspace) -> Outcome 
             return Outcome::Unasked(error);
         };
         let pause = backoff.pause();
-        if Instant::now() + pause >= deadline {
+        if queue.clock.now() + pause >= deadline {
             return Outcome::Ended(Err(error));
         }
-        let tell = queue.retrying(&job.name, &error);
+        let (clock, tell) = (queue.clock.clone(), queue.retrying(&job.name, &error));
         drop(queue);
         if tell {
             (pool.tools.notifier)();
         }
-        if job.cancel.wait(pause) {
+        if clock.wait(&job.cancel, pause) {
             return Outcome::Ended(Err(error));
         }
     }

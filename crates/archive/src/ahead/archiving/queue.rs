@@ -18,6 +18,7 @@ use super::ready::{Reading, Ready};
 use super::{ArchivingNote, FlightStage, InFlight, Tools};
 use crate::ahead::jobs::{self, JobId, JobState, Jobs};
 use crate::ahead::pool::{Pool, Work};
+use crate::base::clock::Clock;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::format::workspace::Workspace;
@@ -49,6 +50,7 @@ const REFUSED_MAX: usize = 1024;
 type Archived = Result<(Put, Identity), Error>;
 
 pub(crate) struct Queue {
+    pub(super) clock: Clock,
     /// How many files may be moved at once.
     jobs_max: usize,
     /// Where the files are (`pg_wal`).
@@ -113,20 +115,21 @@ pub(crate) enum Turn {
 }
 
 impl Queue {
-    /// What fails ahead is left alone for `pause_max` at the longest. Reading the server's list may take one part in
-    /// `reading_share` of the time, or all of it if that is 0.
-    pub(super) fn new(stages_ahead: bool, pause_max: Duration, reading_share: u32) -> Queue {
+    /// Nothing is asked for yet. By this clock, what fails ahead is left alone for a while, and so is the server's list when
+    /// it has been read.
+    pub(super) fn new(stages_ahead: bool, clock: Clock) -> Queue {
         Queue {
             jobs_max: 1,
             folder: PathBuf::new(),
             asked: None,
-            jobs: Jobs::new(),
-            ready: Ready::new(reading_share),
+            jobs: Jobs::new(clock.clone()),
+            ready: Ready::new(clock.clone()),
+            clock,
             reading: false,
             refused: HashSet::new(),
             order: Order::new(stages_ahead),
             acknowledged: VecDeque::new(),
-            pauses: Backoff::at_most(pause_max),
+            pauses: Backoff::new(),
             not_before: None,
             trouble_since: None,
             tried: None,
@@ -287,7 +290,7 @@ impl Queue {
         if self.trouble_since.is_some() {
             return false;
         }
-        self.trouble_since = Some(Instant::now());
+        self.trouble_since = Some(self.clock.now());
         self.notes.push_back(ArchivingNote::Retrying {
             name: *name,
             cause: error.to_string(),
@@ -301,7 +304,9 @@ impl Queue {
         let tried = self.tried.take().filter(|tried| tried.name == *name);
         let mut tried = tried.unwrap_or_else(|| Tried {
             name: *name,
-            since: self.job(name).map_or_else(Instant::now, |job| job.since),
+            since: self
+                .job(name)
+                .map_or_else(|| self.clock.now(), |job| job.since),
             attempts: 0,
             error: String::new(),
         });
@@ -348,7 +353,7 @@ impl Queue {
                 self.not_before = None;
                 // A neighbour's success says nothing about the file that is waited for.
                 if asked_for && let Some(since) = self.trouble_since.take() {
-                    let after = since.elapsed();
+                    let after = self.clock.since(since);
                     self.notes
                         .push_back(ArchivingNote::Recovered { name, after });
                 }
@@ -370,7 +375,7 @@ impl Queue {
             Outcome::Ended(Err(error)) | Outcome::Unasked(error) => {
                 self.give_up_behind(&name, &error);
                 if error.kind().may_work_later() {
-                    self.not_before = Some(Instant::now() + self.pauses.pause());
+                    self.not_before = Some(self.clock.now() + self.pauses.pause());
                 } else {
                     self.refuse(name);
                 }
@@ -418,11 +423,11 @@ impl Queue {
     /// Forgets what nobody will ask for: failures that nobody waited for, and files that somebody else has told
     /// the server of. Without that they would take the place of others for good.
     fn prune(&mut self) {
-        let due = |at: Instant| at.elapsed() >= PRUNE_EVERY;
+        let due = |at: Instant| self.clock.since(at) >= PRUNE_EVERY;
         if self.jobs.iter().count() < UNASKED_MAX || !self.pruned.is_none_or(due) {
             return;
         }
-        self.pruned = Some(Instant::now());
+        self.pruned = Some(self.clock.now());
         let archive_status = self.folder.join("archive_status");
         self.jobs.give_up(|job| match job.result() {
             Some(Ok(_)) => !archive_status.join(format!("{}.ready", job.work)).exists(),
@@ -462,7 +467,7 @@ impl Queue {
         let unasked = self.jobs.iter().filter(|job| is_stored(job)).count();
         others + 1 < self.jobs_max
             && others + unasked < UNASKED_MAX
-            && self.not_before.is_none_or(|at| Instant::now() >= at)
+            && self.not_before.is_none_or(|at| self.clock.now() >= at)
     }
 
     /// How many files are on their way that the server does not wait for.

@@ -12,28 +12,29 @@ use std::time::{Duration, Instant};
 
 use wal::WalFileName;
 
+use crate::base::clock::Clock;
 use crate::pg_wal::pending::ReadyName;
 
 /// How many names are kept of one reading, the first ones.
 const NAMES_MAX: usize = 1024;
 
 /// A reading may take one part in so many of the time.
-pub(crate) const READING_SHARE: u32 = 20;
+const READING_SHARE: u32 = 20;
 
 /// Names read and not yet taken.
 pub(crate) struct Ready {
     names: VecDeque<WalFileName>,
     not_before: Option<Instant>,
-    share: u32,
+    clock: Clock,
 }
 
 impl Ready {
-    /// Readings take one part in so many of the time; with 0 there is no pause between them.
-    pub(crate) fn new(share: u32) -> Ready {
+    /// Nothing has been read yet.
+    pub(crate) fn new(clock: Clock) -> Ready {
         Ready {
             names: VecDeque::new(),
             not_before: None,
-            share,
+            clock,
         }
     }
 
@@ -54,13 +55,13 @@ impl Ready {
 
     /// Whether all names have been taken and the directory may be read again.
     pub(crate) fn wants_reading(&self) -> bool {
-        self.names.is_empty() && self.not_before.is_none_or(|at| Instant::now() >= at)
+        self.names.is_empty() && self.not_before.is_none_or(|at| self.clock.now() >= at)
     }
 
     /// Takes over the names of a reading.
     pub(crate) fn fill(&mut self, reading: Reading) {
         self.names = reading.names;
-        self.not_before = Some(Instant::now() + reading.took * self.share);
+        self.not_before = Some(self.clock.now() + reading.took * READING_SHARE);
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
     use std::fs;
 
     fn names_of(reading: Reading) -> Vec<String> {
-        let mut ready = Ready::new(READING_SHARE);
+        let mut ready = Ready::new(Clock::given());
         ready.fill(reading);
         std::iter::from_fn(|| ready.next().map(|name| name.to_string())).collect()
     }
@@ -148,12 +149,17 @@ mod tests {
 
     #[test]
     fn a_reading_is_not_repeated_before_its_share_of_the_time_has_come() {
-        let mut ready = Ready::new(READING_SHARE);
+        let clock = Clock::given();
+        let mut ready = Ready::new(clock.clone());
         assert!(ready.wants_reading());
+        let took = Duration::from_secs(60);
         ready.fill(Reading {
             names: VecDeque::new(),
-            took: Duration::from_secs(60),
+            took,
         });
+        clock.pass(took * READING_SHARE - Duration::from_millis(1));
         assert!(!ready.wants_reading());
+        clock.pass(Duration::from_millis(1));
+        assert!(ready.wants_reading());
     }
 }

@@ -149,7 +149,7 @@ fn behind_a_file_that_is_refused_none_of_the_same_server_appears() {
 #[test]
 fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
     for far in [false, true] {
-        let mut queue = Queue::new(!far, PAUSE_MAX, READING_SHARE);
+        let mut queue = Queue::new(!far, Clock::given());
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &WalFileName| folder.path().join(name.to_string());
         let (first, behind) = (segment(1), segment(2));
@@ -179,7 +179,7 @@ fn between_a_refusal_and_the_next_question_nothing_is_begun_behind_the_file() {
 
 #[test]
 fn behind_a_file_that_is_sent_fewer_are_begun_than_there_are_jobs() {
-    let mut queue = Queue::new(false, Duration::ZERO, 0);
+    let mut queue = Queue::new(false, Clock::given());
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &WalFileName| folder.path().join(name.to_string());
     let status = folder.path().join("archive_status");
@@ -393,14 +393,15 @@ fn a_segment_that_is_recycled_while_it_is_read_is_not_stored_under_its_old_name(
 fn trouble_is_retried_until_the_deadline_and_told_once() {
     let faults = Faults::seeded(1, 1000);
     let around = faults.clone();
-    let scene = Scene::over(4, |store| {
+    let scene = Scene::at(crate::MemoryStore::new(), Clock::given(), 4, |store| {
         Box::new(FaultyStore::new(Box::new(store), around))
     });
     let names = scene.backlog(3);
-    let error = scene
-        .archive(&names[0], Duration::from_millis(700))
-        .unwrap_err();
-    assert!(faults.injected() > 2, "only {} tries", faults.injected());
+    let hour = Duration::from_secs(3600);
+    let error = scene.archive(&names[0], hour).unwrap_err();
+    // Pauses of between half of five seconds and the whole.
+    let tries = 3600 / 5..=3600 * 2 / 5;
+    assert!(tries.contains(&faults.injected()), "{}", faults.injected());
     let note = scene.archiving.note();
     assert!(
         matches!(note, Some(ArchivingNote::Retrying { .. })),

@@ -32,6 +32,7 @@ use wal::{SegmentSize, SystemIdentifier, WalFileName};
 use crate::ahead::jobs::JobId;
 use crate::ahead::pool::{IDLE_MAX, Pool};
 use crate::archive::{Archive, Place};
+use crate::base::clock::Clock;
 use crate::base::spawn::Spawn;
 use crate::error::Error;
 use crate::get::{Answer, Destination, RestoredFile, Rule, Ruled};
@@ -102,7 +103,7 @@ impl Prefetch {
             let (options, meter) = (place.options.clone(), counted.clone());
             Archive::open_counted(&place.location, options, spawn, meter)
         };
-        let mut prefetch = Prefetch::with(spawn, notifier, open, KEPT_UNUSED_MAX);
+        let mut prefetch = Prefetch::with(spawn, notifier, open, Clock::system());
         prefetch.meter = meter;
         prefetch
     }
@@ -116,15 +117,15 @@ impl Prefetch {
         spawn: Spawn,
         notifier: impl Fn() + Send + Sync + 'static,
         open: impl Fn(&Place) -> Result<Archive, Error> + Send + Sync + 'static,
-        kept_unused_max: Duration,
+        clock: Clock,
     ) -> Prefetch {
         let tools = Tools {
             notifier: Box::new(notifier),
             open: Box::new(open),
         };
-        let (state, idle_max) = (State::new(kept_unused_max), IDLE_MAX.min(kept_unused_max));
+        let state = State::new(clock);
         Prefetch {
-            pool: Arc::new(Pool::new(state, tools, Some(spawn), idle_max)),
+            pool: Arc::new(Pool::new(state, tools, Some(spawn), IDLE_MAX)),
             meter: Meter::default(),
         }
     }

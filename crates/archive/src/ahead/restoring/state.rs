@@ -16,6 +16,7 @@ use crate::ahead::memory;
 use crate::ahead::pool::{Pool, Work};
 use crate::archive::continuity::Continuity;
 use crate::archive::{Archive, Place};
+use crate::base::clock::Clock;
 use crate::cancel::Cancel;
 use crate::error::Error;
 use crate::format::workspace::Workspace;
@@ -24,7 +25,7 @@ use crate::get::{Destination, Rule, Ruled};
 use super::line::Line;
 use super::pace::Pace;
 use super::worker::{self, Tools};
-use super::{PREFETCH_MAX, RestoreRequest, SPACE_PART, STUCK_MAX, Tally};
+use super::{KEPT_UNUSED_MAX, PREFETCH_MAX, RestoreRequest, SPACE_PART, STUCK_MAX, Tally};
 
 /// How long what was not there is not looked for ahead again: at the end of what is archived, every step would. When
 /// recovery comes to it, it is asked for whatever was seen.
@@ -134,6 +135,7 @@ pub(super) struct Cost {
 
 /// The state.
 pub(crate) struct State {
+    clock: Clock,
     pub(super) jobs: Jobs<Fetch, Result<Ruled, Error>>,
     pub(super) line: Line,
     pub(super) pace: Pace,
@@ -142,9 +144,8 @@ pub(crate) struct State {
     last: Option<SegmentName>,
     /// What was looked for ahead last and was not there, and when.
     missed: Option<(SegmentName, Instant)>,
-    /// When recovery asked last, and how long a window is kept from then on.
+    /// When recovery asked last.
     used: Instant,
-    kept_unused_max: Duration,
     pub(super) workers_ahead: usize,
     /// Recovery has waited for long: nothing but its file is moved.
     hurried: bool,
@@ -154,16 +155,16 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub(super) fn new(kept_unused_max: Duration) -> State {
+    pub(super) fn new(clock: Clock) -> State {
         State {
-            jobs: Jobs::new(),
+            jobs: Jobs::new(clock.clone()),
             line: Line::default(),
             pace: Pace::default(),
             around: None,
             last: None,
             missed: None,
-            used: Instant::now(),
-            kept_unused_max,
+            used: clock.now(),
+            clock,
             workers_ahead: 0,
             hurried: false,
             bytes_each: memory::restoring_bytes(),
@@ -201,7 +202,7 @@ impl State {
 
     /// Recovery asks for this segment, and for nothing before it; true if that is a step forward, or none.
     pub(super) fn asked_for(&mut self, segment: SegmentName, around: &Around) -> bool {
-        let now = Instant::now();
+        let now = self.clock.now();
         self.used = now;
         if self.last.is_none() {
             self.line.learn_from(&around.parent);
@@ -298,7 +299,9 @@ impl State {
         let jobs = memory::jobs_within(request.memory_limit, each, depth + 1);
         self.workers_ahead = jobs.saturating_sub(1 + self.stuck());
         self.tally.depth = if self.workers_ahead == 0 { 0 } else { depth };
-        let missed = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
+        let missed = self
+            .missed
+            .filter(|(_, at)| self.clock.since(*at) < MISSED_REST);
         let line = self.line.after(behind, request.size).take(most);
         let line = line.take_while(|name| missed.is_none_or(|(missed, _)| missed != *name));
         let line: Vec<SegmentName> = line.collect();
@@ -355,9 +358,11 @@ impl State {
         let WalFileName::Segment(name) = *name else {
             return;
         };
-        let rests = self.missed.filter(|(_, at)| at.elapsed() < MISSED_REST);
+        let rests = self
+            .missed
+            .filter(|(_, at)| self.clock.since(*at) < MISSED_REST);
         if rests.is_none_or(|(missed, _)| name.position() < missed.position()) {
-            self.missed = Some((name, Instant::now()));
+            self.missed = Some((name, self.clock.now()));
         }
     }
 
@@ -429,7 +434,7 @@ impl Work for State {
 
     /// A window that is not used is given up.
     fn rest(&mut self) -> bool {
-        let is_unused = self.used.elapsed() >= self.kept_unused_max;
+        let is_unused = self.clock.since(self.used) >= KEPT_UNUSED_MAX;
         if is_unused {
             self.drop_ahead(|_| true);
             // What is begun after such a pause is at another pace.

@@ -22,6 +22,7 @@ pub(super) struct Scene {
     pub(super) notifier: Arc<(Mutex<u64>, Condvar)>,
     pub(super) archiving: Archiving,
     pub(super) jobs: usize,
+    pub(super) clock: Clock,
 }
 
 impl Scene {
@@ -31,16 +32,17 @@ impl Scene {
 
     /// Over a store where a file is staged and then given its name, as in a directory.
     pub(super) fn over(jobs: usize, wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>) -> Scene {
-        Scene::at(MemoryStore::new(), jobs, wrap)
+        Scene::at(MemoryStore::new(), Clock::system(), jobs, wrap)
     }
 
     /// Over one where files are sent, as to an object store.
     pub(super) fn far(jobs: usize, wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>) -> Scene {
-        Scene::at(MemoryStore::remote(), jobs, wrap)
+        Scene::at(MemoryStore::remote(), Clock::system(), jobs, wrap)
     }
 
     pub(super) fn at(
         store: MemoryStore,
+        clock: Clock,
         jobs: usize,
         wrap: impl FnOnce(MemoryStore) -> Box<dyn Store>,
     ) -> Scene {
@@ -53,16 +55,18 @@ impl Scene {
         let archive = Arc::new(Archive::with_store(wrap(store.clone()), options));
         let notifier = Arc::new((Mutex::new(0), Condvar::new()));
         let notified = Arc::clone(&notifier);
-        let archiving = Archiving::new(archive, SYSTEM, spawn_plainly, move || {
+        let notify = move || {
             *notified.0.lock().unwrap() += 1;
             notified.1.notify_all();
-        });
+        };
+        let archiving = Archiving::by_clock(archive, SYSTEM, spawn_plainly, clock.clone(), notify);
         Scene {
             wal,
             store,
             notifier,
             archiving,
             jobs,
+            clock,
         }
     }
 
@@ -108,7 +112,7 @@ impl Scene {
 
     /// What the archiver does with one file: asks, waits, and on success tells the server.
     pub(super) fn archive(&self, name: &WalFileName, wait_max: Duration) -> Result<Put, Error> {
-        let deadline = Instant::now() + wait_max;
+        let deadline = self.clock.now() + wait_max;
         if let Some(put) = self.ask(name, deadline) {
             fs::remove_file(self.ready(name)).unwrap();
             return Ok(put);

@@ -13,6 +13,7 @@ mod window;
 use super::state::FetchJob;
 use super::*;
 use crate::ahead::memory;
+use crate::base::clock::Clock;
 use crate::base::spawn::spawn_plainly;
 use crate::cancel::Cancel;
 use crate::options::Options;
@@ -203,6 +204,7 @@ impl Read for Poison {
 struct Recovery {
     store: Watched,
     memory: MemoryStore,
+    clock: Clock,
     prefetch: Prefetch,
     notified: mpsc::Receiver<()>,
     folder: TempDir,
@@ -214,20 +216,11 @@ struct Recovery {
 impl Recovery {
     fn new(prefetch_max: usize) -> Recovery {
         let memory = MemoryStore::new();
-        Recovery::over(
-            memory.clone(),
-            Watched::new(memory),
-            prefetch_max,
-            KEPT_UNUSED_MAX,
-        )
+        Recovery::over(memory.clone(), Watched::new(memory), prefetch_max)
     }
 
-    fn over(
-        memory: MemoryStore,
-        store: Watched,
-        prefetch_max: usize,
-        kept_unused_max: Duration,
-    ) -> Recovery {
+    fn over(memory: MemoryStore, store: Watched, prefetch_max: usize) -> Recovery {
+        let clock = Clock::given();
         let folder = tempfile::tempdir().unwrap();
         let (notify, notified) = mpsc::channel();
         let theirs = store.clone();
@@ -242,7 +235,7 @@ impl Recovery {
                     place.options.clone(),
                 ))
             },
-            kept_unused_max,
+            clock.clone(),
         );
         let request = RestoreRequest {
             name: WalFileName::Segment(segment(1)),
@@ -259,6 +252,7 @@ impl Recovery {
             memory_limit: 128 << 20,
         };
         Recovery {
+            clock,
             store,
             memory,
             prefetch,

@@ -16,7 +16,7 @@ struct Played {
 /// A window over these segments, of which the first `begun` are under way.
 fn window(numbers: impl IntoIterator<Item = u64>, begun: usize) -> (Played, Vec<Job>) {
     let recovery = Recovery::new(8).holding(1..=9);
-    let mut state = State::new(KEPT_UNUSED_MAX);
+    let mut state = State::new(Clock::given());
     state.workers_ahead = usize::MAX;
     let around = state.arrive(&recovery.request, true).unwrap();
     state.slide_to(&segments(numbers), usize::MAX);

@@ -27,15 +27,16 @@ fn a_segment_under_way_is_waited_for_and_not_fetched_twice() {
 fn a_segment_that_recovery_waits_for_is_kept_however_long_it_takes() {
     let memory = MemoryStore::new();
     let store = Watched::new(memory.clone());
-    let kept = Duration::from_millis(500);
-    let mut recovery = Recovery::over(memory, store, 8, kept).holding(1..=3);
+    let mut recovery = Recovery::over(memory, store, 8).holding(1..=3);
     recovery.store.hold(&segment(2));
     recovery.restore(segment(1));
     let store = recovery.store.clone();
     recovery.until("the next segment is under way", |_| store.waiting() == 1);
     let request = recovery.requesting(segment(2));
+    let pool = Arc::clone(&recovery.prefetch.pool);
     let mut pending = recovery.prefetch.ask(request).unwrap();
-    Cancel::new().wait(kept * 3);
+    recovery.clock.pass(KEPT_UNUSED_MAX * 3);
+    pool.state().rest();
     assert!(pending.answer().is_none());
     store.release();
     let answer = answered(&mut pending, &recovery.notified).unwrap();
@@ -114,8 +115,7 @@ fn recovery_never_gets_less_than_there_is_however_often_the_archive_fails() {
             let faults = Faults::seeded(seed, per_mille);
             let faulty = FaultyStore::new(Box::new(memory.clone()), faults.clone());
             let watched = Watched::new(faulty);
-            let mut recovery =
-                Recovery::over(memory, watched, prefetch_max, KEPT_UNUSED_MAX).holding(1..=30);
+            let mut recovery = Recovery::over(memory, watched, prefetch_max).holding(1..=30);
             for number in 1..=30 {
                 let mut tries = 0;
                 loop {

@@ -1,6 +1,7 @@
 //! What is fetched ahead, for whom, and what is asked of the archive for it.
 
 use super::*;
+use crate::ahead::pool::Work;
 use crate::store::dir::durable::{Disk, Staging};
 
 #[test]
@@ -172,12 +173,16 @@ fn another_archive_shares_nothing_with_the_one_before() {
 fn a_window_that_nobody_uses_is_given_up() {
     let memory = MemoryStore::new();
     let store = Watched::new(memory.clone());
-    let kept = Duration::from_millis(50);
-    let mut recovery = Recovery::over(memory, store, 8, kept).holding(1..=9);
+    let mut recovery = Recovery::over(memory, store, 8).holding(1..=9);
     recovery.restore(segment(1));
-    recovery.until("the window to be given up", |state| {
-        state.window().next().is_none() && state.under_way() == 0
-    });
+    recovery.settle();
+    let pool = Arc::clone(&recovery.prefetch.pool);
+    recovery
+        .clock
+        .pass(KEPT_UNUSED_MAX - Duration::from_millis(1));
+    assert!(!pool.state().rest(), "it is kept for a while");
+    recovery.clock.pass(Duration::from_millis(1));
+    assert!(pool.state().rest());
     assert!(
         !recovery.restore(segment(2)),
         "nothing was left of the window"
@@ -202,7 +207,7 @@ fn nothing_is_fetched_while_nobody_asks_and_nothing_kept_when_recovery_has_ended
 #[test]
 fn where_files_need_names_they_go_with_the_window() {
     let (memory, store) = (MemoryStore::new(), MemoryStore::new());
-    let mut recovery = Recovery::over(memory, Watched::new(store), 8, KEPT_UNUSED_MAX);
+    let mut recovery = Recovery::over(memory, Watched::new(store), 8);
     let named = recovery.memory.clone();
     recovery.prefetch = Prefetch::with(
         spawn_plainly,
@@ -212,7 +217,7 @@ fn where_files_need_names_they_go_with_the_window() {
             archive.disk = Disk::with_staging(Staging::Named);
             Ok(archive)
         },
-        KEPT_UNUSED_MAX,
+        Clock::given(),
     );
     let mut recovery = recovery.holding(1..=9);
     let request = recovery.requesting(segment(1));
