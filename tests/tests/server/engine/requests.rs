@@ -1,6 +1,8 @@
 //! What archiving and restoring cost in requests, as a proxy counts them.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use archive::{
     RestoreRequest, spawn_plainly,
 };
 use lab::stores::{Make, Proxy, Store};
-use lab::{DEADLINE, scenario, wait_for};
+use lab::{DEADLINE, Lab, Outcome, run, scenario, wait_for};
 use recovery::{Asker, Judge, Phase, Server, TargetTimeline};
 use wal::WalFileName;
 
@@ -156,7 +158,7 @@ fn an_idle_standby_makes_four_requests(make: Make) -> Result<()> {
         let proxy = Proxy::to(&store)?;
         let folder = lab.directory("files")?;
         let data = lab.directory("data")?;
-        std::fs::create_dir(data.join("pg_wal"))?;
+        fs::create_dir(data.join("pg_wal"))?;
         let location = with_credentials(&store, &store.url_through(&proxy, "wal"))?.parse()?;
         let archive = open(&location, Compression::Zstd(1))?;
         for number in 1..=5 {
@@ -228,10 +230,10 @@ fn replayed(prefetch: &mut Prefetch, place: &Place, folder: &Path, number: u64) 
         anyhow::bail!("{name}: {answer:?}");
     };
     ensure!(
-        std::fs::read(&dest)? == contents(&name, 1)?,
+        fs::read(&dest)? == contents(&name, 1)?,
         "{name} has other bytes"
     );
-    std::fs::remove_file(&dest)?;
+    fs::remove_file(&dest)?;
     Ok(ahead)
 }
 
@@ -274,6 +276,54 @@ fn a_prefetched_run_of_a_hundred_segments_makes_hardly_more_than_a_hundred_reque
         ensure!((100..=102).contains(&run), "{requests:?}");
         ensure!(behind <= PREFETCH_DEFAULT, "{requests:?}");
         ensure!(ahead > 50, "only {ahead} segments were fetched ahead");
+        Ok(())
+    })
+}
+
+/// The names below a directory that a command of ours opens or looks for and that begin like this, as strace(1) sees it.
+fn opened(lab: &Lab, below: &Path, beginning: &str, arguments: &[&OsStr]) -> Result<Vec<String>> {
+    let seen = lab.dir().join("seen");
+    let mut command = lab.command("strace");
+    command
+        .args(["-f", "-y", "-e", "trace=%file", "-o"])
+        .arg(&seen)
+        .arg("walden")
+        .args(arguments);
+    run(&mut command).and_then(Outcome::success)?;
+    let seen = fs::read_to_string(&seen)?;
+    let here = |line: &&str| line.contains(&*below.to_string_lossy());
+    let names = seen.lines().filter(here).filter_map(|line| {
+        let name = line.rsplit('"').nth(1)?.rsplit('/').next()?;
+        let asks = line.contains("open") || line.contains("stat") || line.contains("access");
+        (asks && name.starts_with(beginning)).then(|| name.to_owned())
+    });
+    Ok(names.collect())
+}
+
+#[test]
+fn in_a_directory_a_segment_is_looked_for_under_its_one_name_each_way() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.directory("archive")?;
+        let folder = lab.directory("files")?;
+        let (bound, name) = (segment(1)?, segment(2)?);
+        let key = name.to_string();
+        let walden = |verb: &str, rest: &[&Path]| {
+            let place = [OsStr::new(verb), OsStr::new("-A"), archive.as_os_str()];
+            let all: Vec<_> = place
+                .into_iter()
+                .chain(rest.iter().map(|path| path.as_os_str()))
+                .collect();
+            opened(lab, &archive, &key, &all)
+        };
+        for name in [&bound, &name] {
+            fs::write(folder.join(name.to_string()), contents(name, 1)?)?;
+        }
+        walden("archive", &[&folder.join(bound.to_string())])?;
+        // It is opened and looked at, which shows that it is not there, and created under this name.
+        let stored = walden("archive", &[&folder.join(&key)])?;
+        ensure!(stored == [key.clone(), key.clone()], "{stored:?}");
+        let restored = walden("restore", &[Path::new(&key), &folder.join("RECOVERYXLOG")])?;
+        ensure!(restored == [key.clone()], "{restored:?}");
         Ok(())
     })
 }
