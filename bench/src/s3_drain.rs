@@ -2,13 +2,16 @@
 //!
 //! Measured as in `drain.rs`: from the reload that tells the archiver where to archive to, until the server has marked
 //! every segment as archived. What a contender does before its first file is in it, and shown by itself as well: the
-//! time until the first segment was marked. The bucket is empty before each run. Processor time and memory (looked at
+//! time until the first segment was marked. The bucket is empty before each run, but for what is made once in an archive's
+//! life: pgBackRest's stanza, and Walden's binding. Processor time and memory (looked at
 //! every 100 ms) are those of the archiver, of whatever it starts, and of a peer's daemon; the store and the relay are
 //! not in them, but take their time from the same processors. Requests are those that the store has counted.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use lab::run;
 
 use crate::backlog::Backlog;
 use crate::bucket::Bucket;
@@ -120,6 +123,10 @@ fn one(
 ) -> Result<f64> {
     bucket.empty()?;
     let first = backlog.segments().first().cloned().unwrap_or_default();
+    let mut settings = served.active.iter();
+    if let Some((_, place)) = settings.find(|(name, _)| name == "walden.archive") {
+        bind(session, backlog, place, &first)?;
+    }
     let mark = backlog
         .cluster
         .data()
@@ -160,4 +167,15 @@ fn one(
     row.add("busy_percent", busy / all * 100.0);
     row.add("stored_bytes", number(bucket.stored(backlog.segments())?));
     Ok(drained.seconds)
+}
+
+/// Binds an archive to the server by the first file that is put into it, which is no segment.
+fn bind(session: &Session, backlog: &Backlog<'_>, place: &str, first: &str) -> Result<()> {
+    let file = session.lab.dir().join(format!("{first}.00000028.backup"));
+    fs::write(&file, format!("START WAL LOCATION: 0/28 (file {first})\n"))?;
+    let mut walden = session.lab.command("walden");
+    walden.args(["archive", "-A", place, "-D"]);
+    walden.arg(backlog.cluster.data()).arg(&file);
+    run(&mut walden)?.success()?;
+    Ok(())
 }
