@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use forge::Written;
+use fixtures::Written;
 use libfuzzer_sys::fuzz_target;
 use wal::SegmentReader;
 
@@ -15,7 +15,7 @@ fuzz_target!(|records: Vec<(u8, u8, &[u8])>| {
     let mut wal = Written::new();
     let mut written = Vec::new();
     for (manager, info, rest) in records {
-        if !is_switch(manager, info) && wal.end + rest.len() + 20_000 < forge::SEGMENT {
+        if !is_switch(manager, info) && wal.end + rest.len() + 20_000 < fixtures::SEGMENT {
             written.push(wal.record(manager, info, rest));
         }
     }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use common::{ONE, OURS, Place, THEIRS, TWO, segment, segment_of};
 use wal::{SegmentSize, TimelineId};
-use walden_archive::suite::forge;
+use walden_archive::suite::fixtures;
 use walden_archive::{
     Archive, Cancel, Compression, Error, ErrorKind, Form, Location, Options, Put, SoughtSegment,
     Verify, spawn_plainly,
@@ -41,7 +41,7 @@ fn a_segment_is_stored_under_its_own_name_in_any_form() {
             }
         );
         assert_eq!(archive.form_of(ONE).unwrap(), Some(form));
-        let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
+        let history = fixtures::timeline_history(TimelineId::FIRST, "0/100000", "test");
         place.put(&archive, "00000002.history", &history).unwrap();
         assert_eq!(fs::read(place.stored("00000002.history")).unwrap(), history);
         let mut names: Vec<_> = fs::read_dir(place.dir.path())
@@ -116,7 +116,7 @@ fn segments_of_another_size_are_refused_with_both_sizes() {
     // A timeline history file says nothing of it.
     let place = Place::new();
     let archive = place.archive(Compression::None);
-    let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
+    let history = fixtures::timeline_history(TimelineId::FIRST, "0/100000", "test");
     place.put(&archive, "00000002.history", &history).unwrap();
     assert_eq!(archive.binding().unwrap().unwrap().segment_size, None);
     place.put(&archive, ONE, &segment(ONE)).unwrap();
@@ -479,7 +479,7 @@ fn without_checks_anything_is_archived_and_restored_for_a_known_system() {
 fn wal_that_follows_nothing_is_a_warning_only_where_something_older_is_stored() {
     let place = Place::new();
     for (first, warnings) in [(1, 0), (4, 1)] {
-        let mut wal = ::forge::Written::behind(first, 0);
+        let mut wal = ::fixtures::Written::behind(first, 0);
         wal.system = OURS.0;
         wal.fill((1 << 20) + 500);
         let (name, bytes) = wal.segments(1).remove(0);

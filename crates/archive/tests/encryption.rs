@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 
 use common::{ONE, OURS, Place, TWO, segment};
 use wal::{SegmentSize, TimelineId, WalFileName};
-use walden_archive::suite::forge;
+use walden_archive::suite::fixtures;
 use walden_archive::{
     Archive, CLUSTER_SECRET_BYTES, ClusterSecret, Compression, DirStore, ErrorKind, Evidence, Form,
     Options, Put, SoughtSegment, Verify,
@@ -125,7 +125,7 @@ fn stock_age_and_zstd_read_what_was_archived() {
     let compressed = keys.decrypted(ONE, &file);
     assert!(stock("zstd", &["-d", "-c"], &compressed, keys.dir()) == contents);
     // Timeline and backup history files are encrypted as they are.
-    let history = forge::timeline_history(TimelineId::FIRST, "0/100000", "test");
+    let history = fixtures::timeline_history(TimelineId::FIRST, "0/100000", "test");
     keys.place
         .put(&archive, "00000002.history", &history)
         .unwrap();
@@ -347,7 +347,7 @@ fn whether_a_segment_is_missing_is_not_guessed_from_history_that_cannot_be_read(
     let blind = keys.archive(&[&public], None);
     keys.place.put(&blind, ONE, &marked(ONE)).unwrap();
     // The second timeline left the first in its segment 4, so there were segments 2 and 3.
-    let history = forge::timeline_history(TimelineId::FIRST, "0/400000", "test");
+    let history = fixtures::timeline_history(TimelineId::FIRST, "0/400000", "test");
     keys.place
         .put(&blind, "00000002.history", &history)
         .unwrap();
@@ -371,7 +371,7 @@ fn whether_a_segment_is_missing_is_not_guessed_from_history_that_cannot_be_read(
 #[test]
 fn partial_segments_with_the_same_records_are_the_same_to_who_cannot_open_them() {
     let written = |fill: usize| {
-        let mut wal = ::forge::Written::new();
+        let mut wal = ::fixtures::Written::new();
         wal.system = OURS.0;
         wal.fill(fill);
         wal.segments(1).remove(0)
@@ -398,7 +398,7 @@ fn partial_segments_with_the_same_records_are_the_same_to_who_cannot_open_them()
 
 #[test]
 fn a_stored_segment_that_cannot_be_opened_is_not_in_the_way_of_a_partial_one() {
-    let mut wal = ::forge::Written::new();
+    let mut wal = ::fixtures::Written::new();
     wal.system = OURS.0;
     wal.fill(400_000);
     let (name, cut) = wal.segments(1).remove(0);
@@ -411,7 +411,7 @@ fn a_stored_segment_that_cannot_be_opened_is_not_in_the_way_of_a_partial_one() {
     keys.place.put(&archive, &name.to_string(), &whole).unwrap();
     let put = || keys.place.put(&archive, &name.to_string(), &cut);
     assert_eq!(put().unwrap_err().kind(), ErrorKind::Unusable);
-    let history = forge::timeline_history(TimelineId::FIRST, &left.to_string(), "test");
+    let history = fixtures::timeline_history(TimelineId::FIRST, &left.to_string(), "test");
     fs::write(keys.dir().join("00000002.history"), history).unwrap();
     assert_eq!(put().unwrap(), Put::AsPartial);
     assert!(keys.place.stored(&format!("{name}.partial")).exists());

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 use common::{OURS, Place, THEIRS, TWO, segment};
 use wal::{KeepFrom, SegmentName, TimelineId, WalFileName};
-use walden_archive::suite::forge;
+use walden_archive::suite::fixtures;
 use walden_archive::{
     Archive, Cancel, Compression, Detail, DirStore, Entry, Error, ErrorKind, Evidence, Got,
     MemoryStore, Object, Options, SoughtSegment, Staged, Store,
@@ -215,7 +215,7 @@ fn holes_are_told_on_later_timelines_with_and_without_their_history_file() {
     assert_eq!(hole("000000010000000000000006"), None);
     assert_eq!(hole("000000030000000000000001"), None);
     // It began in segment 3, so 3 and 4 are missing.
-    let history = forge::timeline_history(TimelineId::FIRST, "0/380000", "test");
+    let history = fixtures::timeline_history(TimelineId::FIRST, "0/380000", "test");
     place.put(&archive, "00000002.history", &history).unwrap();
     assert!(hole("000000020000000000000003").is_some());
     assert_eq!(hole("000000020000000000000002"), None);

@@ -18,7 +18,7 @@ use audit::index::{Index, Subject};
 use audit::survey::Survey;
 use audit::targets::report;
 use audit::{Inventory, Report, Request};
-use forge::{SEGMENT, Written};
+use fixtures::{SEGMENT, Written};
 
 const OBJECTS: u64 = 100_000;
 

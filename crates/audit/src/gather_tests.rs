@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use archive::{MemoryStore, Options, Store};
-use forge::{SEGMENT, Written};
+use fixtures::{SEGMENT, Written};
 
 use super::*;
 use crate::facts::{Follower, Noted};

@@ -7,7 +7,7 @@
     clippy::panic
 )]
 
-use forge::{FIRST, SEGMENT, Written};
+use fixtures::{FIRST, SEGMENT, Written};
 use proptest::prelude::*;
 use wal::{Lsn, Meaning, ReadError, SegmentEnd, SegmentName, SegmentReader, SegmentSummary};
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use forge::pen::{Pen, Written};
+use fixtures::pen::{Pen, Written};
 
 use crate::files::{Files, Status};
 use crate::startup::Ended;

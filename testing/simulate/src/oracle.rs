@@ -4,7 +4,7 @@
 //! oracle takes [`Proof::Maybe`], and nobody is wrong. Left to `world`: what became of a whole recovery. The file and one
 //! function of it are long because the rules stand together.
 
-use forge::pen::{OVERWRITES, Written};
+use fixtures::pen::{OVERWRITES, Written};
 
 use crate::life::{Server, Signal};
 use crate::reader::{Ask as PageAsk, Pages, Reader, Record, Seen, Trouble};

@@ -4,7 +4,7 @@
 //! the checksum. Where pages come from is left to `startup`. One function
 //! is long because the server's is.
 
-use forge::pen::{OVERWRITES, Written};
+use fixtures::pen::{OVERWRITES, Written};
 
 use crate::startup::Halt;
 use crate::tree::Kind;
@@ -290,7 +290,7 @@ impl Reader {
                 chain_checked = true;
             }
         }
-        if !forge::pen::is_sound(&record) {
+        if !fixtures::pen::is_sound(&record) {
             return Err(wrong(
                 "incorrect resource manager data checksum in record",
                 at,

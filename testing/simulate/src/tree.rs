@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use forge::pen::Written;
+use fixtures::pen::Written;
 
 /// A record that was written.
 pub type NodeId = usize;

@@ -137,7 +137,7 @@ pub(crate) fn ends_early(shown: &str, lsn: Lsn, there: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use forge::Written;
+    use fixtures::Written;
     use wal::{Record, SegmentReader};
 
     use super::*;

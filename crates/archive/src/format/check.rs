@@ -286,7 +286,7 @@ impl<'a> Check<'a> {
 
 #[cfg(test)]
 mod tests {
-    use forge::Written;
+    use fixtures::Written;
 
     use super::*;
     use crate::error::ErrorKind;

@@ -97,14 +97,14 @@ mod tests {
     use wal::{SegmentSize, SystemIdentifier};
 
     use super::*;
-    use crate::suite::forge;
+    use crate::suite::fixtures;
     use crate::{Cancel, ErrorKind, Got, MemoryStore, Options};
 
     fn scene(history: &str, segments: &[u64]) -> (Archive, MemoryStore) {
         let store = MemoryStore::new();
         for number in segments {
             let name: SegmentName = format!("0000000200000000{number:08X}").parse().unwrap();
-            let bytes = forge::segment(&name, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
+            let bytes = fixtures::segment(&name, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
             store.overwrite(&name.to_string(), &bytes);
         }
         if !history.is_empty() {
@@ -126,7 +126,7 @@ mod tests {
         let name = |text: &str| text.parse::<SegmentName>().unwrap();
         let parents = name("000000010000000000000005");
         let size = SegmentSize::SMALLEST;
-        let bytes = forge::segment(&parents, size, SystemIdentifier(7), 1);
+        let bytes = fixtures::segment(&parents, size, SystemIdentifier(7), 1);
         let fifth = name("000000020000000000000005");
         store.overwrite(&fifth.to_string(), &bytes);
         let get = |segment| {

@@ -248,14 +248,14 @@ mod tests {
     use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
     use super::*;
-    use crate::{MemoryStore, Options, suite::forge};
+    use crate::{MemoryStore, Options, suite::fixtures};
 
     #[test]
     fn a_file_is_read_as_it_was_archived_and_anything_else_is_shown_as_such() {
         let archive = Archive::with_store(Box::new(MemoryStore::new()), Options::default());
         let name: WalFileName = "000000010000000000000007".parse().unwrap();
         let segment = *name.segment().unwrap();
-        let bytes = forge::segment(&segment, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
+        let bytes = fixtures::segment(&segment, SegmentSize::SMALLEST, SystemIdentifier(7), 1);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name.to_string());
         std::fs::write(&path, &bytes).unwrap();

@@ -97,7 +97,7 @@ pub(crate) fn header_in(folder: &Path, name: SegmentName) -> Option<LongPageHead
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forge::Written;
+    use fixtures::Written;
 
     #[test]
     fn a_segment_is_there_only_if_its_records_are_right() {

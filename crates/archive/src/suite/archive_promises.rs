@@ -7,7 +7,7 @@ use std::fs;
 use wal::{KeepFrom, SegmentName, WalFileName};
 
 use super::bench::{Bench, Broken, Promise, SEALED, SIZE, STRANGER, WAYS, must, name, segment_of};
-use super::forge;
+use super::fixtures;
 use crate::{
     Archive, Cancel, Compression, Error, ErrorKind, Evidence, Got, Put, SoughtSegment, Store,
 };
@@ -319,7 +319,7 @@ fn encrypted_stays_encrypted(bench: &mut Bench<'_>) -> Result<String, Broken> {
 fn strangers_are_refused(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let (first, second) = (name(FIRST)?, name("000000010000000000000002")?);
     let ours = bench.contents(&first, 1);
-    let theirs = forge::segment(&segment_of(&second)?, SIZE, STRANGER, 1);
+    let theirs = fixtures::segment(&segment_of(&second)?, SIZE, STRANGER, 1);
     let source = bench.source(&theirs)?;
     // Once with the binding in place, once with nothing but WAL that somebody copied there.
     for bound in [true, false] {
@@ -494,7 +494,7 @@ fn holes_are_told(bench: &mut Bench<'_>) -> Result<String, Broken> {
     )?;
     // Timeline 2 left timeline 1 at 0/A00000, in segment 10 of 1 MB: 7 must have been there.
     let history = name("00000002.history")?;
-    let contents = forge::timeline_history(wal::TimelineId::FIRST, "0/A00000", "test");
+    let contents = fixtures::timeline_history(wal::TimelineId::FIRST, "0/A00000", "test");
     let _ = put(bench, &archive, &history, &contents)?;
     must(
         against(seven)?.is_some(),

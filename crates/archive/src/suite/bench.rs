@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use wal::{SegmentName, SegmentSize, SystemIdentifier, WalFileName};
 
-use super::forge;
+use super::fixtures;
 use crate::{
     Archive, ClusterSecret, Compression, Error, Faults, FaultyStore, IdentityFile, Options,
     Recipients, Store, Verify,
@@ -115,11 +115,13 @@ impl Bench<'_> {
     pub(super) fn contents(&self, name: &WalFileName, variant: u64) -> Vec<u8> {
         match name {
             WalFileName::Segment(segment) | WalFileName::Partial(segment) => {
-                forge::segment(segment, SIZE, self.system, variant)
+                fixtures::segment(segment, SIZE, self.system, variant)
             }
-            WalFileName::TimelineHistory(_) => {
-                forge::timeline_history(wal::TimelineId::FIRST, "0/700000", &format!("v{variant}"))
-            }
+            WalFileName::TimelineHistory(_) => fixtures::timeline_history(
+                wal::TimelineId::FIRST,
+                "0/700000",
+                &format!("v{variant}"),
+            ),
             WalFileName::BackupHistory { .. } => format!("LABEL: {variant}\n").into_bytes(),
         }
     }

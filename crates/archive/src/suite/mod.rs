@@ -14,7 +14,7 @@
 
 mod archive_promises;
 mod bench;
-pub mod forge;
+pub mod fixtures;
 mod race_promises;
 mod random;
 mod store_promises;

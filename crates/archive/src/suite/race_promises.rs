@@ -11,7 +11,7 @@ use wal::WalFileName;
 use super::bench::{
     Bench, Broken, COMPRESSIONS, Promise, SIZE, STRANGER, WAYS, must, name, segment_of,
 };
-use super::forge;
+use super::fixtures;
 use crate::{Archive, Cancel, Compression, Error, ErrorKind, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -169,7 +169,7 @@ fn equal_bytes(bench: &mut Bench<'_>) -> Result<String, Broken> {
 fn two_systems(bench: &mut Bench<'_>) -> Result<String, Broken> {
     let name = name("000000010000000000000001")?;
     let ours = bench.contents(&name, 1);
-    let theirs = forge::segment(&segment_of(&name)?, SIZE, STRANGER, 1);
+    let theirs = fixtures::segment(&segment_of(&name)?, SIZE, STRANGER, 1);
     let sources = [bench.source(&ours)?, bench.source(&theirs)?];
     for round in 0..ROUNDS {
         bench.subject.reset()?;

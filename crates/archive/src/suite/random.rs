@@ -10,7 +10,7 @@ use std::fs;
 use wal::{KeepFrom, WalFileName};
 
 use super::bench::{Bench, Broken, Promise, SIZE, STRANGER, WAYS, must, name, segment_of};
-use super::forge;
+use super::fixtures;
 use crate::{Archive, Cancel, Cleaned, Compression, Error, ErrorKind, Faults, Got, Put};
 
 pub(super) const ALL: &[Promise] = &[
@@ -278,7 +278,7 @@ impl Trial<'_, '_> {
 
     fn stranger(&mut self) -> Result<(), Broken> {
         let name = name("000000010000000000000008")?;
-        let contents = forge::segment(&segment_of(&name)?, SIZE, STRANGER, 0);
+        let contents = fixtures::segment(&segment_of(&name)?, SIZE, STRANGER, 0);
         let source = self.bench.source(&contents)?;
         match self.archive().put_new(&name, &source, None, &Cancel::new()) {
             Ok(_) => Err(Broken("a stranger's file was archived".to_owned())),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::{TempDir, tempdir};
 use wal::{SegmentSize, SystemIdentifier, WalFileName};
-use walden_archive::suite::forge;
+use walden_archive::suite::fixtures;
 use walden_archive::{
     Archive, Cancel, Compression, Error, Got, Location, Options, Put, Verify, spawn_plainly,
 };
@@ -79,7 +79,7 @@ pub(crate) fn segment_of(
     variant: u64,
 ) -> Vec<u8> {
     let name: WalFileName = name.parse().unwrap();
-    forge::segment(name.segment().unwrap(), size, system, variant)
+    fixtures::segment(name.segment().unwrap(), size, system, variant)
 }
 
 pub(crate) fn segment(name: &str) -> Vec<u8> {

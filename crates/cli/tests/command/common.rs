@@ -126,7 +126,7 @@ pub fn segment(number: u32, system: u64) -> Vec<u8> {
     let name: wal::SegmentName = name(number).parse().unwrap();
     let system = wal::SystemIdentifier(system);
     let size = wal::SegmentSize::SMALLEST;
-    archive::suite::forge::segment(&name, size, system, u64::from(number))
+    archive::suite::fixtures::segment(&name, size, system, u64::from(number))
 }
 
 pub fn same(left: &Path, right: &Path) -> bool {

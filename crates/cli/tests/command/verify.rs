@@ -1,7 +1,7 @@
 //! `walden verify` and `walden list --wal`, as people and programs read them.
 
 use crate::common::Place;
-use forge::{SEGMENT, Written};
+use fixtures::{SEGMENT, Written};
 use std::fs;
 
 /// Three segments with records, which end at a switch.

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use archive::{Answer, Archive, Cancel, Clock, Error, MemoryStore, MissingSegment, Options};
-use forge::{SEGMENT, SYSTEM, Written};
+use fixtures::{SEGMENT, SYSTEM, Written};
 use tempfile::TempDir;
 use wal::{Lsn, SegmentSize, SystemIdentifier, TimelineId, WalFileName};
 
@@ -158,7 +158,7 @@ fn shown(answer: Result<Answer, Error>) -> Verdict {
 /// WAL of timeline 1 from segment 5 to the end of segment `last`.
 pub(super) fn wal(last: u64) -> Written {
     let mut wal = Written::new();
-    let segments = usize::try_from(last + 1 - forge::FIRST).unwrap();
+    let segments = usize::try_from(last + 1 - fixtures::FIRST).unwrap();
     wal.fill(segments * SEGMENT - 30_000);
     wal.switch();
     wal

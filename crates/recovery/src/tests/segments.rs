@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use archive::MissingSegment;
-use forge::{SEGMENT, Written};
+use fixtures::{SEGMENT, Written};
 
 use super::scene::{Scene, Verdict, timeline, wal, within};
 use crate::{Asker, Phase, TargetTimeline};

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
-use archive::suite::forge;
+use archive::suite::fixtures;
 use archive::{
     Archive, Cancel, CloudStore, Compression, Got, Location, Options, Published, Put, Store as _,
     spawn_plainly,
@@ -60,7 +60,7 @@ pub(crate) fn contents(name: &WalFileName, variant: u64) -> Result<Vec<u8>> {
     let segment = name
         .segment()
         .ok_or_else(|| anyhow::anyhow!("\"{name}\" is no segment"))?;
-    Ok(forge::segment(segment, SIZE, SYSTEM, variant))
+    Ok(fixtures::segment(segment, SIZE, SYSTEM, variant))
 }
 
 /// Puts a segment there as other programs would: plain, and past the archive.

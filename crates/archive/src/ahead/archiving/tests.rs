@@ -118,7 +118,7 @@ fn others(scene: &Scene, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         let name = segment(number);
         let own = name.segment().unwrap();
-        let bytes = crate::suite::forge::segment(own, scene::megabyte(), SYSTEM, 1000 + number);
+        let bytes = crate::suite::fixtures::segment(own, scene::megabyte(), SYSTEM, 1000 + number);
         scene.store.overwrite(&name.to_string(), &bytes);
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use forge::Written;
+use fixtures::Written;
 use tempfile::TempDir;
 use wal::{SegmentName, SystemIdentifier};
 
@@ -36,7 +36,7 @@ fn cut(until: usize) -> Vec<u8> {
 /// The same with what an older segment left behind its end.
 fn recycled(until: usize) -> Vec<u8> {
     let mut bytes = cut(until);
-    let mut older = Written::behind(forge::FIRST - 1, 100);
+    let mut older = Written::behind(fixtures::FIRST - 1, 100);
     older.fill(SEGMENT);
     let end = written(until).0.end;
     let older = older.segments(1).remove(0).1;
@@ -80,7 +80,7 @@ impl Scene {
 
     /// Timeline 2 leaves timeline 1 behind so many bytes of the segment.
     fn leave(&self, at: usize) {
-        let at = forge::FIRST * SEGMENT as u64 + at as u64;
+        let at = fixtures::FIRST * SEGMENT as u64 + at as u64;
         let text = format!(
             "1\t{:X}/{:X}\tno recovery target specified\n",
             at >> 32,
@@ -102,7 +102,7 @@ impl Scene {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<Put, Error> {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
-        let system = Some(SystemIdentifier(forge::SYSTEM));
+        let system = Some(SystemIdentifier(fixtures::SYSTEM));
         let name = name.parse().unwrap();
         self.archive.put_new(&name, &path, system, &Cancel::new())
     }
@@ -289,7 +289,7 @@ fn a_recycled_file_of_the_next_timeline_says_nothing() {
     let scene = Scene::over(Box::new(MemoryStore::remote()), Verify::Records);
     scene.leave(0);
     let name = scene.name.replacen("00000001", "00000002", 1);
-    let mut older = Written::behind(forge::FIRST - 1, 100);
+    let mut older = Written::behind(fixtures::FIRST - 1, 100);
     older.fill(SEGMENT);
     fs::write(scene.path(&name), older.segments(1).remove(0).1).unwrap();
     assert!(scene.put(&scene.name, &cut(ENDS)).is_err());
@@ -299,7 +299,7 @@ fn a_recycled_file_of_the_next_timeline_says_nothing() {
 fn the_rest_of_a_record_from_before_is_nobodys_either() {
     everywhere(|scene| {
         // A record over the beginning of the segment, of which a part was flushed; the fork lies before it.
-        let mut wal = Written::behind(forge::FIRST - 1, 100);
+        let mut wal = Written::behind(fixtures::FIRST - 1, 100);
         wal.fill(SEGMENT - 9000);
         wal.data(100_000);
         let mut bytes = wal.segments(1).remove(1).1;

@@ -1,6 +1,6 @@
 //! Each kind of damage is named, at its place, and nothing else is.
 
-use forge::{SEGMENT, Written};
+use fixtures::{SEGMENT, Written};
 
 use super::scene::{Scene, found, history, name, one};
 use crate::finding::{Kind, Severity};
@@ -168,8 +168,8 @@ fn an_old_primary_that_went_on_before_the_new_one_archived_is_told() {
         "the partial segment is all there is"
     );
     // It is enough that it lies there: a recovery along timeline 2 does not take it.
-    let mut old = forge::Written::new();
-    old.fill(3 * forge::SEGMENT - 30_000);
+    let mut old = fixtures::Written::new();
+    old.fill(3 * fixtures::SEGMENT - 30_000);
     old.switch();
     let seven = old.segments(1).remove(2).1;
     scene.store.overwrite(&name(1, 7), &seven);

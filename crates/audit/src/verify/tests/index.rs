@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use archive::{Archive, Cancel, DirStore, MemoryStore, Options, Store};
-use forge::{SEGMENT, SYSTEM, Written};
+use fixtures::{SEGMENT, SYSTEM, Written};
 use serde_json::Value;
 use wal::{Lsn, SegmentName};
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use archive::{
     Archive, Cancel, DirStore, ErrorKind, Faults, FaultyStore, MemoryStore, Options, Store,
 };
-use forge::SEGMENT;
+use fixtures::SEGMENT;
 
 use super::*;
 use crate::finding::Severity;

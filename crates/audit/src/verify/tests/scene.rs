@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::ControlFlow;
 
 use archive::{Archive, Cancel, MemoryStore, Options, Store};
-use forge::{SEGMENT, SYSTEM, Written};
+use fixtures::{SEGMENT, SYSTEM, Written};
 use wal::SegmentName;
 
 use super::super::{Report, Request, verify};

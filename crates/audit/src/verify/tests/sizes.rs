@@ -1,7 +1,7 @@
 //! What `pg_resetwal --wal-segsize` leaves behind: each segment is read by its own size.
 
 use archive::{Archive, Cancel, MemoryStore, Options};
-use forge::{SEGMENT, SYSTEM, Written};
+use fixtures::{SEGMENT, SYSTEM, Written};
 use wal::{Lsn, SegmentSize, TimelineId};
 
 use super::super::{Edge, Report, Request, Scope, verify};

@@ -2,7 +2,7 @@
 
 use super::super::*;
 use crate::base::spawn::spawn_plainly;
-use crate::suite::forge;
+use crate::suite::fixtures;
 use crate::{Compression, Detail, Entry, Glance, MemoryStore, Object, Options, Staged, Store};
 use std::fs;
 use std::ops::ControlFlow;
@@ -85,7 +85,7 @@ impl Scene {
         let segment = name.segment().unwrap();
         fs::write(
             self.path(name),
-            forge::segment(segment, megabyte(), SYSTEM, variant),
+            fixtures::segment(segment, megabyte(), SYSTEM, variant),
         )
         .unwrap();
     }

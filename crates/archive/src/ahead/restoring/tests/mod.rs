@@ -17,7 +17,7 @@ use crate::base::clock::Clock;
 use crate::base::spawn::spawn_plainly;
 use crate::cancel::Cancel;
 use crate::options::Options;
-use crate::suite::forge;
+use crate::suite::fixtures;
 use crate::{
     AsStored, Compression, Detail, Entry, ErrorKind, Faults, FaultyStore, Glance, MemoryStore,
     Object, Staged, Store,
@@ -42,7 +42,7 @@ fn on_timeline(timeline: u32, number: u64) -> SegmentName {
 }
 
 fn contents(name: &SegmentName) -> Vec<u8> {
-    forge::segment(
+    fixtures::segment(
         name,
         SegmentSize::SMALLEST,
         OURS,

@@ -254,9 +254,9 @@ fn a_frame_with_a_large_window_counts_as_what_it_takes() {
 fn a_segment_that_does_not_follow_is_refused_however_often_it_is_asked_for() {
     let mut recovery = Recovery::new(0).holding(1..=1);
     recovery.restore(segment(1));
-    let mut other = ::forge::Written::behind(2, 0x12_3456);
+    let mut other = ::fixtures::Written::behind(2, 0x12_3456);
     other.system = OURS.0;
-    other.fill(::forge::SEGMENT - 100);
+    other.fill(::fixtures::SEGMENT - 100);
     let (name, bytes) = other.segments(1).remove(0);
     recovery.memory.overwrite(&name.to_string(), &bytes);
     for _ in 0..3 {

@@ -131,7 +131,7 @@ fn a_segment_missing_on_the_new_timeline_is_found_on_the_old_one_and_nothing_is_
     for number in 4..=9 {
         recovery.put(&on_timeline(2, number));
     }
-    let history = forge::timeline_history(TimelineId::FIRST, "0/480000", "x");
+    let history = fixtures::timeline_history(TimelineId::FIRST, "0/480000", "x");
     recovery.memory.overwrite("00000002.history", &history);
     let answer = recovery.try_ask(RestoreRequest {
         name: "00000002.history".parse().unwrap(),

@@ -13,7 +13,7 @@ use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
 use super::*;
 use crate::store::dir::forks;
-use crate::suite::forge;
+use crate::suite::fixtures;
 use crate::{Archive, Cancel, Compression, DirStore, ErrorKind, Got, Options, Put, Store, Verify};
 
 const EVERY_STAGING: [Staging; 4] = [
@@ -31,7 +31,7 @@ fn segment(number: u64) -> (WalFileName, Vec<u8>) {
     let size = SegmentSize::SMALLEST;
     (
         name,
-        forge::segment(name.segment().unwrap(), size, SYSTEM, number),
+        fixtures::segment(name.segment().unwrap(), size, SYSTEM, number),
     )
 }
 
