@@ -14,7 +14,8 @@ use wal::{Lsn, TimelineId};
 ///
 /// The kit serves interrupts between the calls, so that a backup holds up neither a fast shutdown nor `DROP DATABASE` nor a
 /// promotion. What takes long within a call, a second or more, waits through [`Process::wait`] or a [`crate::Task`], or
-/// looks in between with [`Process::check_interrupts`].
+/// looks in between with [`Process::check_interrupts`]. Nothing is served while a sink is dropped: a `Drop` that takes long
+/// holds all of these up.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a base backup target: it does not implement `module::BackupTarget`"
 )]
@@ -34,7 +35,7 @@ pub trait BackupTarget: 'static {
     /// Why there will be no backup.
     fn check_detail(
         process: Process,
-        requester: Requester,
+        requester: Requester<'_>,
         detail: Option<&str>,
     ) -> Result<Self::Detail, Failure>;
 
@@ -89,8 +90,12 @@ pub trait BackupSink {
     /// The server has found nothing wrong: makes a backup of what was stored. The client is told of success only after
     /// this, and of a failure here as of any other.
     ///
+    /// A [`crate::Task`] whose [`crate::Task::join`] gives up goes on, and may publish the backup after that. So once
+    /// publishing may have begun, `Drop` has to leave alone what was stored, and a failure means that it is not known
+    /// whether there is a backup.
+    ///
     /// # Errors
-    /// Why there is no backup.
+    /// Why there is no backup, or why that is not known.
     fn commit(self: Box<Self>, process: Process) -> Result<(), Failure>;
 }
 
@@ -146,9 +151,9 @@ impl BackupFile {
     /// An archive, by the server's name for it: `base.tar`, or an OID and `.tar` (basebackup.c, 15 to 19).
     ///
     /// # Errors
-    /// When it is another name, as archives have that the server has compressed (`base.tar.zst`): its own compression does not
-    /// pass on the end of a backup (basebackup_lz4.c, basebackup_zstd.c, 15 to 19; basebackup_gzip.c, 19), so that no target
-    /// could tell success from failure.
+    /// When it is another name, as archives have that the server has compressed (`base.tar.zst`): its own compression need not
+    /// pass on the end of a backup (lz4 and zstd do not, 15 to 19, nor does gzip of 19rc1), so that no target could tell
+    /// success from failure.
     pub fn archive(name: &str) -> Result<Self, Failure> {
         let content = match name.split_once('.') {
             Some(("base", "tar")) => Some(BackupContent::DataDirectory),
@@ -159,7 +164,7 @@ impl BackupFile {
                 return Err(Failure::new(format!(
                     "archive {name:?} has been compressed by the server, which this target does not take"
                 ))
-                .detail("Behind its own compression the server tells no target whether a base backup has succeeded.")
+                .detail("Behind its own compression the server need not tell a target whether a base backup has succeeded.")
                 .hint("Leave out --compress of pg_basebackup."));
             }
             _ => None,

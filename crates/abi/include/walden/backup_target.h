@@ -28,8 +28,8 @@
  *	- cleanup is not called when the process ends (FATAL): nothing may depend
  *	  on it. It may be called before begin_backup; bbs_state is then null.
  *	- Behind compression by the server (archives called "base.tar.zst") it is
- *	  never called: lz4 and zstd do not forward it, nor does gzip in 19. Such
- *	  archives are best refused in begin_archive.
+ *	  not called by lz4 and zstd (15 to 19), nor by gzip of 19rc1; gzip of 15
+ *	  to 18 forwards it. Such archives are best refused in begin_archive.
  *	- The server looks for interrupts once for each file only. A target does
  *	  it in archive_contents (CHECK_FOR_INTERRUPTS), and while it waits.
  *	- Do not register before_shmem_exit callbacks between begin_backup and

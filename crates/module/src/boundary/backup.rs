@@ -8,8 +8,9 @@
 //! callback, and then calls `cleanup`, as it does after success. The two differ: an ERROR on its way leaves `ErrorContext`
 //! as the current memory context (elog.c, `errfinish`; basebackup.c, `SendBaseBackup`, whose `PG_FINALLY` calls `cleanup`;
 //! 15 to 19). So a sink is committed in `cleanup`, and an ERROR there still reaches the client, which is told of success
-//! only when the command ends. The server's own compression in front of a target does not forward `cleanup`, so what it has
-//! compressed is refused ([`BackupFile::archive`]).
+//! only when the command ends. It is not called when the process ends (FATAL), nor behind the server's own compression by lz4 and
+//! zstd (15 to 19) or, in 19rc1, gzip: these do not forward it. So whatever the server has compressed is refused
+//! ([`BackupFile::archive`]).
 
 use super::guard::guard;
 use super::load::Loading;
@@ -193,7 +194,7 @@ unsafe extern "C-unwind" fn check_detail<T: BackupTarget>(
     let work = move |process: Process, held: &mut Held| {
         // SAFETY: null, or NUL-terminated and alive for the command (basebackup.c, parse_basebackup_options).
         let detail = unsafe { alleged::optional_text(detail, "target detail") }?;
-        let detail = T::check_detail(process, Requester::of(process), detail.as_deref())?;
+        let detail = T::check_detail(process, Requester::of(&process), detail.as_deref())?;
         held.chosen = Some(Box::new(move |process, start| {
             T::begin(process, detail, start)
         }));

@@ -5,14 +5,17 @@ use super::process::Process;
 use crate::Failure;
 use std::ffi::CString;
 
-/// The role that has asked a walsender for something.
+/// The role that has asked a walsender for something: known for as long as the target's detail is looked at.
+///
+/// It cannot be kept for later, since looking at a role ends a transaction, which closes the files that the server has open
+/// for a backup (fd.c, `AtEOXact_Files`, 15 to 19).
 #[derive(Clone, Copy, Debug)]
-pub struct Requester {
-    process: Process,
+pub struct Requester<'call> {
+    process: &'call Process,
 }
 
-impl Requester {
-    pub(super) fn of(process: Process) -> Self {
+impl<'call> Requester<'call> {
+    pub(super) fn of(process: &'call Process) -> Self {
         Self { process }
     }
 
@@ -40,7 +43,7 @@ impl Requester {
     fn in_a_transaction<T: Copy>(self, body: impl FnOnce() -> T + Copy) -> Result<T, ServerError> {
         // SAFETY: a plain variable of the server.
         let memory = unsafe { abi::process::CurrentMemoryContext };
-        let answer = guard(self.process, move || {
+        let answer = guard(*self.process, move || {
             // SAFETY: a replication command runs outside any transaction (walsender.c, exec_replication_command).
             unsafe { abi::process::StartTransactionCommand() };
             let answer = body();
@@ -51,7 +54,7 @@ impl Requester {
         if answer.is_err() {
             // SAFETY: ends what was begun above; where nothing was, it does nothing. A failure to do so is met by the server
             // when it aborts the command.
-            let _ = guard(self.process, || unsafe {
+            let _ = guard(*self.process, || unsafe {
                 abi::process::AbortCurrentTransaction()
             });
         }

@@ -92,7 +92,7 @@ impl BackupTarget for Faulty {
 
     fn check_detail(
         process: Process,
-        requester: Requester,
+        requester: Requester<'_>,
         detail: Option<&str>,
     ) -> Result<Fault, Failure> {
         let (begun, dropped) = (BEGUN.load(Relaxed), DROPPED.load(Relaxed));
