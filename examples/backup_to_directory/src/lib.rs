@@ -23,34 +23,63 @@ impl BackupTarget for Directory {
 
     fn check_detail(
         process: Process,
-        _: Requester,
+        _: Requester<'_>,
         detail: Option<&str>,
     ) -> Result<PathBuf, Failure> {
-        let directory = DIRECTORY.get(process);
+        let directory = usable(&DIRECTORY.get(process))?;
         let name = detail.unwrap_or_default();
         let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-        if directory.is_empty() {
-            return Err(Failure::new("\"backup_to_directory.directory\" is not set"));
-        }
         if name.is_empty() || !name.chars().all(plain) {
             return Err(
                 Failure::new(format!("{name:?} cannot be the name of a backup"))
                     .hint("Give one after the colon: letters, digits, \"-\" and \"_\"."),
             );
         }
-        fs::read_dir(&directory).or_fail(format_args!("could not look into \"{directory}\""))?;
-        Ok(Path::new(&directory).join(name))
+        let kept = directory.join(name);
+        if kept.symlink_metadata().is_ok() {
+            let failure = format!("\"{}\" is there already", kept.display());
+            return Err(Failure::new(failure).hint("Give another name after the colon."));
+        }
+        Ok(kept)
     }
 
-    fn begin(_: Process, kept: PathBuf, _: &BackupStart) -> Result<Box<dyn BackupSink>, Failure> {
-        // Of this process alone: another one may take a backup at the same time, even under the same name.
-        let staged = kept.with_extension(format!("{}.partial", process::id()));
+    fn begin(
+        _: Process,
+        kept: PathBuf,
+        start: &BackupStart,
+    ) -> Result<Box<dyn BackupSink>, Failure> {
+        // Of this process and backup alone: another may be under way, even under the same name, and a killed one leaves its own.
+        let unfinished = format!("{:016X}.{}.partial", start.lsn.0, process::id());
+        let staged = kept.with_extension(unfinished);
         fs::create_dir(&staged)
             .or_fail(format_args!("could not create \"{}\"", staged.display()))?;
         let file =
             File::open(&staged).or_fail(format_args!("could not open \"{}\"", staged.display()))?;
         Ok(Box::new(Backup { staged, kept, file }))
     }
+}
+
+/// Where backups are kept, if they can be: a base backup takes along whatever lies in the data directory.
+fn usable(directory: &str) -> Result<PathBuf, Failure> {
+    const NAME: &str = "\"backup_to_directory.directory\"";
+    if directory.is_empty() {
+        return Err(Failure::new(format!("{NAME} is not set")));
+    }
+    let path = Path::new(directory);
+    if !path.is_absolute() {
+        return Err(Failure::new(format!("{NAME} is not absolute"))
+            .hint(format!("Set {NAME} to an absolute path.")));
+    }
+    fs::read_dir(path).or_fail(format_args!("could not look into \"{directory}\""))?;
+    let whole = |path: &Path| {
+        fs::canonicalize(path).or_fail(format_args!("could not resolve \"{}\"", path.display()))
+    };
+    // A server process works in its data directory (miscinit.c, ChangeToDataDir, 15 to 19).
+    if whole(path)?.starts_with(whole(Path::new("."))?) {
+        return Err(Failure::new(format!("{NAME} lies in the data directory"))
+            .hint(format!("Set {NAME} to a directory elsewhere.")));
+    }
+    Ok(path.to_owned())
 }
 
 struct Backup {

@@ -1,6 +1,7 @@
 //! The base backup target: what the stock `pg_basebackup` makes with it, and what is left of what it does not finish.
 
 use std::path::Path;
+use std::thread;
 
 use anyhow::{Context, Result};
 use lab::{ArchiveDir, Cluster, Lab, Mark, Settings, Shutdown, run, scenario};
@@ -102,7 +103,7 @@ fn a_name_that_is_taken_or_is_none_is_refused_and_what_is_there_stays() -> Resul
         server.back_up_to("directory:a")?.success()?;
         let before = std::fs::read(kept.path().join("a/backup_manifest"))?;
         for (target, said) in [
-            ("directory:a", "could not name the backup"),
+            ("directory:a", "/a\" is there already"),
             ("directory", "cannot be the name of a backup"),
             ("directory:../a", "cannot be the name of a backup"),
         ] {
@@ -113,21 +114,59 @@ fn a_name_that_is_taken_or_is_none_is_refused_and_what_is_there_stays() -> Resul
                 refused.stderr
             );
         }
-        server.reload(|settings| settings.set(PARAMETER, "/nowhere"))?;
-        server.wait_for_sql(&format!("show {PARAMETER}"), "/nowhere")?;
-        let refused = server.back_up_to("directory:b")?;
-        assert!(
-            refused
-                .stderr
-                .contains("could not look into \"/nowhere\": No such file"),
-            "{}",
-            refused.stderr
-        );
+        let inside = server.data().join("base");
+        for (directory, said) in [
+            ("/nowhere", "could not look into \"/nowhere\": No such file"),
+            ("pg_wal", "is not absolute"),
+            (&inside.display().to_string(), "lies in the data directory"),
+        ] {
+            server.reload(|settings| settings.set(PARAMETER, directory))?;
+            server.wait_for_sql(&format!("show {PARAMETER}"), directory)?;
+            let refused = server.back_up_to("directory:b")?;
+            assert!(
+                !refused.status.success() && refused.stderr.contains(said),
+                "{directory}: {}",
+                refused.stderr
+            );
+            assert!(!inside.join("b").exists(), "{directory}");
+        }
         assert_eq!(kept.keys()?, ["a"], "something is left behind");
         assert_eq!(
             std::fs::read(kept.path().join("a/backup_manifest"))?,
             before
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn of_two_under_one_name_the_first_to_end_has_it_and_the_other_fails() -> Result<()> {
+    scenario(|lab| {
+        let kept = lab.archive("kept")?;
+        // The checkpoint of the second one must not recycle what the first one fetches.
+        let settings = settings(lab, &kept)?.with("wal_keep_size", "64MB");
+        let server = lab.primary("primary", 1, settings)?;
+        let mut slow = server.backup_command("directory:a");
+        slow.args(["-X", "fetch", "--max-rate=1M"]);
+        let (slow, quick) = thread::scope(|scope| {
+            let slow = scope.spawn(move || run(&mut slow));
+            // It has looked whether the name is taken by then.
+            server.wait_for_sql(
+                "select count(*) from pg_stat_progress_basebackup where backup_streamed > 0",
+                "1",
+            )?;
+            let quick = server.back_up_to("directory:a")?;
+            anyhow::Ok((slow.join().ok().context("a thread panicked")??, quick))
+        })?;
+        quick.success()?;
+        assert!(!slow.status.success(), "both have the name");
+        assert!(
+            slow.stderr.contains("could not name the backup"),
+            "{}",
+            slow.stderr
+        );
+        assert_eq!(kept.keys()?, ["a"], "something is left behind");
+        lab.unpacked("unpacked", &kept.path().join("a"))?;
         Ok(())
     })
 }
