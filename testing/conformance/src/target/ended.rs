@@ -1,6 +1,8 @@
 //! Promises about backups that do not come to their end: whoever ends them, and whenever.
 
-use anyhow::Result;
+use std::process::Child;
+
+use anyhow::{Result, ensure};
 use lab::Lab;
 use rustix::process::Signal;
 
@@ -41,14 +43,7 @@ fn ended_session(subject: &Subject, lab: &Lab) -> Result<Evidence> {
             "SIGKILL of the client",
         ] {
             let mut client = scene.begin_slowly(random.u64(0..MIDDLE_BYTES_MAX))?;
-            in_time(&mut client)?;
-            match how {
-                "SIGKILL of the client" => client.kill()?,
-                function => {
-                    let ask = format!("select {function}(pid) from pg_stat_progress_basebackup");
-                    scene.server.sql(&ask)?;
-                }
-            }
+            end(&scene, &mut client, how)?;
             let when = format!("after {how}");
             scene.must_have_failed(client, &when)?;
             scene.wait_until_over()?;
@@ -66,14 +61,41 @@ fn ended_session(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     )))
 }
 
+/// Ends a backup that is surely in the middle.
+fn end(scene: &Scene, client: &mut Child, how: &str) -> Result<()> {
+    in_time(client)?;
+    // Stopped, it cannot come to its end before it is ended.
+    let walsender = scene.walsender()?;
+    walsender.pause()?;
+    let ask = match how {
+        "SIGKILL of the client" => {
+            client.kill()?;
+            "pid is not null".to_owned()
+        }
+        function => format!("{function}(pid)"),
+    };
+    let answer = scene
+        .server
+        .sql(&format!("select {ask} from pg_stat_progress_basebackup"))?;
+    walsender.signal(Signal::CONT)?;
+    ensure!(
+        answer == "t",
+        "the base backup was over before {how}: nothing was shown"
+    );
+    Ok(())
+}
+
 fn killed_server(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let scene = Scene::begin(subject, lab, "primary")?;
     let mut random = fastrand::Rng::with_seed(subject.plan.seed);
     for _ in 0..ROUNDS {
         let mut client = scene.begin_slowly(random.u64(0..MIDDLE_BYTES_MAX))?;
         in_time(&mut client)?;
+        let walsender = scene.walsender()?;
+        // Stopped, it answers the walsender's death with no new process, which would outlive it and hold up the next start.
+        scene.postmaster()?.pause()?;
         // One that is only left alone tidies up when it ends.
-        scene.walsender()?.signal(Signal::KILL)?;
+        walsender.signal(Signal::KILL)?;
         scene.server.kill()?;
         scene.must_have_failed(client, "with the server killed")?;
         scene.must_have_none("with the server killed")?;

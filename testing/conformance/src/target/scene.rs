@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use lab::{ArchiveDir, Cluster, Contents, Lab, Mark, Outcome, Process, Shutdown, run, wait_for};
 
-use crate::promise::{broken, hold};
+use crate::promise::{broken, hold, must};
 use crate::subject::Subject;
 
 /// The smallest segment size: little WAL in each backup.
@@ -21,11 +21,12 @@ const SEGMENT_MB: u32 = 1;
 /// How long something may take that a working target does in a moment, on a loaded machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The rate at which a backup goes on that is to be met in the middle, for pg_basebackup.
-const RATE: &str = "--max-rate=8M";
+/// The rate at which a backup goes on that is to be met in the middle, for pg_basebackup. One of the scene, 30 MB and more, takes
+/// half a minute: the server notices within two seconds that its client is gone, and on a loaded machine later.
+const RATE: &str = "--max-rate=1M";
 
-/// Bytes of a backup of the scene that are surely still to come when something happens to it.
-pub(super) const MIDDLE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How many bytes of a backup of the scene have gone at most when something happens to it: few of all.
+pub(super) const MIDDLE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// What folders end in that are not backups yet, where the target has no command.
 const UNFINISHED: &str = ".partial";
@@ -139,6 +140,13 @@ impl<'lab> Scene<'lab> {
         })
     }
 
+    pub(super) fn postmaster(&self) -> Result<Process> {
+        Ok(Process {
+            pid: self.server.pid()?,
+            title: "postmaster".to_owned(),
+        })
+    }
+
     /// Waits until no backup is running in the server.
     pub(super) fn wait_until_over(&self) -> Result<()> {
         self.server
@@ -241,7 +249,12 @@ impl<'lab> Scene<'lab> {
 
     /// The end of a client that must have failed.
     pub(super) fn must_have_failed(&self, mut client: Child, when: &str) -> Result<()> {
-        let status = client.wait()?;
+        let ended = wait_for("the client's end", PATIENCE, || Ok(client.try_wait()?));
+        if ended.is_err() {
+            client.kill()?;
+            client.wait()?;
+        }
+        let status = must(ended, &format!("{when}, the client was told nothing"))?;
         hold(!status.success(), || {
             format!("{when}, the client was told that the base backup succeeded")
         })

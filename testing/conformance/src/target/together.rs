@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{Lab, Outcome, run};
 
 use super::scene::Scene;
@@ -70,14 +70,14 @@ fn two_backups_in_a_session(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         "-d",
         "dbname=postgres replication=true",
     ]);
-    // The one in the middle is none: its manifest is to have checksums that do not exist.
-    let failing = scene.replication_command().replace(
-        "MANIFEST 'yes'",
-        "MANIFEST 'yes', MANIFEST_CHECKSUMS 'none of these'",
-    );
+    // The one in the middle fails after it has begun: the server takes along what lies in its data directory.
+    let file = scene.server.data().join("unreadable");
+    let file = file.display();
     for command in [
         scene.replication_command(),
-        failing,
+        format!("\\! touch '{file}' && chmod 000 '{file}'"),
+        scene.replication_command(),
+        format!("\\! rm -f '{file}'"),
         scene.replication_command(),
     ] {
         psql.arg("-c").arg(command);
@@ -88,6 +88,10 @@ fn two_backups_in_a_session(subject: &Subject, lab: &Lab) -> Result<Evidence> {
         .lines()
         .filter(|line| line.contains("ERROR:"))
         .collect();
+    ensure!(
+        !errors.is_empty(),
+        "the base backup in the middle did not fail: nothing was shown"
+    );
     hold(
         errors.len() == 1 && !outcome.stderr.contains("connection"),
         || {
@@ -100,7 +104,7 @@ fn two_backups_in_a_session(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     scene.must_have(&contents, "after two in one session")?;
     scene.must_not_have_crashed()?;
     Ok(Evidence::Seen(format!(
-        "one session: a base backup, one that the server refused ({}), and another, which is whole",
+        "one session: a base backup, one that the server gave up in the middle ({}), and another, which is whole",
         errors.first().copied().unwrap_or_default().trim()
     )))
 }

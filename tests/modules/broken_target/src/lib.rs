@@ -10,6 +10,7 @@
 //! | `shares` | has one folder for what is not finished, and empties it when a backup begins |
 //! | `deaf` | holds megabytes in memory, and writes them in small pieces without looking up |
 //! | `once` | takes one backup for each session |
+//! | `busy` | takes no more backups in a session once one has failed there after it began |
 //! | `open` | asks nobody for a role |
 //! | `aborts` | ends the process when its storage is not there |
 //!
@@ -25,7 +26,7 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
@@ -37,6 +38,7 @@ enum How {
     Shares,
     Deaf,
     Once,
+    Busy,
     Open,
     Aborts,
 }
@@ -52,6 +54,7 @@ static HOW: EnumSetting<How> = EnumSetting::new(
         (c"shares", How::Shares),
         (c"deaf", How::Deaf),
         (c"once", How::Once),
+        (c"busy", How::Busy),
         (c"open", How::Open),
         (c"aborts", How::Aborts),
     ],
@@ -73,6 +76,9 @@ const SMALL: usize = 4096;
 /// How many backups this process has begun.
 static BEGUN: AtomicU32 = AtomicU32::new(0);
 
+/// Whether one that this process has begun was not committed since.
+static RUNNING: AtomicBool = AtomicBool::new(false);
+
 struct Broken;
 
 impl BackupTarget for Broken {
@@ -81,7 +87,7 @@ impl BackupTarget for Broken {
 
     fn check_detail(
         process: Process,
-        requester: Requester,
+        requester: Requester<'_>,
         detail: Option<&str>,
     ) -> Result<PathBuf, Failure> {
         let how = HOW.get(process);
@@ -107,6 +113,9 @@ impl BackupTarget for Broken {
         let how = HOW.get(process);
         if BEGUN.fetch_add(1, Ordering::Relaxed) > 0 && how == How::Once {
             return Err(Failure::new("this session has had its base backup"));
+        }
+        if RUNNING.swap(true, Ordering::Relaxed) && how == How::Busy {
+            return Err(Failure::new("this session is taking a base backup"));
         }
         let staged = match how {
             How::InPlace => kept.clone(),
@@ -207,6 +216,7 @@ impl BackupSink for Backup {
     }
 
     fn commit(mut self: Box<Self>, _: Process) -> Result<(), Failure> {
+        RUNNING.store(false, Ordering::Relaxed);
         if self.is_named { Ok(()) } else { self.name() }
     }
 }

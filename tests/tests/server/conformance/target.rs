@@ -185,6 +185,15 @@ fn a_target_that_serves_a_session_once_is_found_out() -> Result<()> {
 }
 
 #[test]
+fn a_target_that_stays_busy_after_a_failure_is_found_out() -> Result<()> {
+    breaks(
+        "busy",
+        &["two-backups-in-a-session"],
+        &["failed-backup-is-none"],
+    )
+}
+
+#[test]
 fn a_target_that_asks_nobody_for_a_role_is_found_out() -> Result<()> {
     breaks("open", &["refused-role"], &["backup-is-whole"])
 }
