@@ -17,7 +17,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The units that may be written, and how many of this one each has (`time_unit_conversion_table` and
+    /// The units that may be written, the smallest first, and how many of this one each has (`time_unit_conversion_table` and
     /// `memory_unit_conversion_table`, guc.c, 15 to 19).
     fn written(self) -> &'static [(&'static str, f64)] {
         const KILO: f64 = 1024.0;
@@ -85,9 +85,15 @@ impl Number {
         match rest.trim_ascii() {
             "" => Some(value),
             unit => {
-                let mut units = self.unit.written().iter();
-                let (_, of_ours) = units.find(|(name, _)| *name == unit)?;
-                Some(value * of_ours)
+                let units = self.unit.written();
+                let at = units.iter().position(|(name, _)| *name == unit)?;
+                let (_, of_ours) = units.get(at)?;
+                let value = value * of_ours;
+                // A fraction counts in whole ones of the next smaller unit, if there is one (`convert_to_base_unit`, guc.c).
+                let smaller = at.checked_sub(1).and_then(|at| units.get(at));
+                Some(smaller.map_or(value, |(_, smaller)| {
+                    (value / smaller).round_ties_even() * smaller
+                }))
             }
         }
     }
@@ -168,6 +174,10 @@ mod tests {
             ("1e2", 100),
             ("+7", 7),
             ("59.6", 60),
+            ("0.51h", 1860),
+            ("1.005h", 3600),
+            ("1.51min", 91),
+            ("1.5004 s", 2),
         ] {
             assert_eq!(TIME.parse(text).unwrap(), seconds, "{text}");
         }
@@ -177,7 +187,13 @@ mod tests {
             max: 65_536,
             unit: Unit::Megabytes,
         };
-        for (text, megabytes) in [("1GB", 1024), ("65536kB", 64), ("128", 128)] {
+        for (text, megabytes) in [
+            ("1GB", 1024),
+            ("65536kB", 64),
+            ("128", 128),
+            ("0.1GB", 102),
+            ("0.0625TB", 65_536),
+        ] {
             assert_eq!(memory.parse(text).unwrap(), megabytes, "{text}");
         }
     }
