@@ -25,7 +25,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wal::{SegmentSize, SystemIdentifier, WalFileName};
 
@@ -239,7 +239,7 @@ impl PendingRequest<'_> {
             state.line.learn(history);
         }
         if self.forward {
-            state.pace.gave(Instant::now());
+            state.gave();
         }
         drop(state);
         if !ahead {

@@ -221,6 +221,11 @@ impl State {
         forward
     }
 
+    /// Recovery was given the segment that it asked for.
+    pub(super) fn gave(&mut self) {
+        self.pace.gave(self.clock.now());
+    }
+
     /// The window's job for this file, which leaves the window; `None` if no worker has taken it.
     pub(super) fn take(&mut self, name: &WalFileName) -> Option<JobId> {
         // Asked for now, so it is no longer its turn only.

@@ -24,6 +24,7 @@ use crate::{
 };
 use std::io::{self, Read};
 use std::sync::{Condvar, Mutex, mpsc};
+use std::time::Instant;
 use tempfile::TempDir;
 use wal::{SegmentName, TimelineId};
 

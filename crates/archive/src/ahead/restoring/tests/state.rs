@@ -1,5 +1,6 @@
 //! The state alone: what is begun, what of it is given, and what becomes of the rest.
 
+use super::super::pace::Pace;
 use super::super::state::{Around, Cost, Job};
 use super::*;
 use crate::ahead::pool::Work;
@@ -179,4 +180,24 @@ fn another_line_takes_the_place_of_the_old_one() {
     assert_eq!(played.next(), Some(on_timeline(2, 3)));
     let second = played.take(2).unwrap();
     assert_eq!(played.is_given(second, 2), Some(true));
+}
+
+#[test]
+fn how_far_to_look_ahead_goes_by_the_clock_that_is_given() {
+    let recovery = Recovery::new(8).holding(1..=9);
+    let clock = Clock::given();
+    let mut state = State::new(clock.clone());
+    let around = state.arrive(&recovery.request, true).unwrap();
+    let (mut pace, second) = (Pace::default(), Duration::from_secs(1));
+    for number in 1..=9 {
+        state.asked_for(segment(number), &around);
+        pace.asked_for_next(clock.now());
+        for pace in [&mut state.pace, &mut pace] {
+            pace.fetched(second * 4);
+        }
+        state.gave();
+        pace.gave(clock.now());
+        clock.pass(second);
+    }
+    assert_eq!(state.pace.depth(), pace.depth());
 }
