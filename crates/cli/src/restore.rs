@@ -96,7 +96,7 @@ fn asker(flags: &Restore, chosen: Option<&Chosen>) -> Asker {
 
 /// Asks the archive, trying again as long as the server can wait.
 fn ask(flags: &Restore, chosen: &Chosen, question: &Arc<Question>) -> Result<Answer, Error> {
-    let given = flags.timeout.unwrap_or(chosen.restore_timeout);
+    let given = flags.timeout.map_or_else(|| chosen.restore_timeout(), Ok)?;
     // A standby tries again by itself, and streams meanwhile; waiting here would delay both. And what the server has itself
     // it need not wait for.
     let waits = caller::may_stop(&flags.dest) && !question.has_own();

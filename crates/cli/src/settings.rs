@@ -33,8 +33,6 @@ pub(crate) struct Chosen {
     pub(crate) settings: Settings,
     /// Who said where the archive is, for `check`.
     pub(crate) said_by: String,
-    /// How long a restore is retried.
-    pub(crate) restore_timeout: Duration,
     /// The cluster's data directory, if there is one at hand.
     pub(crate) data_dir: Option<PathBuf>,
     /// The configuration that was read, if one was.
@@ -77,7 +75,6 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
         "walden.identity_file" => identity_file.as_deref().or_else(|| from_conf(name)),
         _ => from_conf(name),
     })?;
-    let restore_timeout = restore_timeout(from_conf(RESTORE_TIMEOUT))?;
     let data_dir = match &global.pgdata {
         Some(dir) => Some(named_data_dir(dir, conf.as_ref())),
         None => near_dir,
@@ -86,7 +83,6 @@ pub(crate) fn choose(global: &Global, near_dir: Option<PathBuf>) -> Result<Chose
     Ok(Chosen {
         settings,
         said_by,
-        restore_timeout,
         data_dir,
         conf,
     })
@@ -182,6 +178,25 @@ impl Chosen {
         self.settings.open(archive::spawn_plainly)
     }
 
+    /// How long a restore is retried: `walden.restore_timeout` of the configuration, else its default.
+    ///
+    /// # Errors
+    /// When what is written there cannot be used, which keeps nobody from anything but restoring.
+    pub(crate) fn restore_timeout(&self) -> Result<Duration, Error> {
+        let number = parameter::RESTORE_TIMEOUT;
+        let text = self
+            .conf
+            .as_ref()
+            .and_then(|conf| conf.get(RESTORE_TIMEOUT));
+        let seconds = text.map_or(Ok(number.default), |text| {
+            number.parse(text).map_err(|error| {
+                let message = format!("invalid value for parameter \"{RESTORE_TIMEOUT}\": {error}");
+                Error::new(ErrorKind::Unusable, message)
+            })
+        })?;
+        Ok(Duration::from_secs(seconds.unsigned_abs().into()))
+    }
+
     /// What a hole means: the flag, else the configuration, else an error.
     pub(crate) fn missing_segment(&self, flag: Option<MissingSegment>) -> MissingSegment {
         flag.unwrap_or(self.settings.missing_segment)
@@ -232,18 +247,6 @@ fn major_of(dir: &Path) -> Option<u32> {
     let mut text = String::new();
     file.ok()?.take(16).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
-}
-
-/// What is written of `walden.restore_timeout`, if anything is.
-fn restore_timeout(text: Option<&str>) -> Result<Duration, Error> {
-    let number = parameter::RESTORE_TIMEOUT;
-    let seconds = text.map_or(Ok(number.default), |text| {
-        number.parse(text).map_err(|error| {
-            let message = format!("invalid value for parameter \"{RESTORE_TIMEOUT}\": {error}");
-            Error::new(ErrorKind::Unusable, message)
-        })
-    })?;
-    Ok(Duration::from_secs(seconds.unsigned_abs().into()))
 }
 
 #[cfg(test)]

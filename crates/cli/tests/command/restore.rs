@@ -314,3 +314,21 @@ fn cleanup_keeps_what_recovery_needs_and_recovery_end_says_nothing() {
         .exits(0);
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
 }
+
+#[test]
+fn a_time_limit_that_cannot_be_used_stops_those_alone_who_need_it() {
+    let place = Place::new();
+    place.archive_raw(&[1]);
+    place.configure("walden.archive = 'ARCHIVE'\nwalden.restore_timeout = 'soon'");
+    let data = place.text("data");
+    place.walden(&["-D", &data, "list"]).exits(0);
+    let restore = ["-D", &data, "restore", &name(1), "dest"];
+    place
+        .walden(&restore)
+        .exits(200)
+        .says("invalid value for parameter \"walden.restore_timeout\"");
+    let [d, data, restore, file, dest] = restore;
+    place
+        .walden(&[d, data, restore, "--timeout=0", file, dest])
+        .exits(0);
+}
