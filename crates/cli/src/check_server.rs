@@ -64,10 +64,15 @@ pub(crate) fn check(conf: &ServerConf, data_dir: Option<&Path>, lines: &mut Vec<
     let checked = known.into_iter().filter(|name| *name != JUDGED);
     let checked = checked.filter_map(|name| Some(of_name(name)?.check(conf.get(name)?)));
     let wrong: Vec<Error> = checked.filter_map(Result::err).collect();
+    let judged = of_name(JUDGED).zip(conf.get(JUDGED));
+    let other = match judged.map(|(it, value)| it.check(value)) {
+        Some(Err(_)) => "other ",
+        Some(Ok(())) | None => "",
+    };
     if wrong.is_empty() {
-        lines.push(Line::passed(
-            "every value of a walden parameter can be used",
-        ));
+        lines.push(Line::passed(format!(
+            "every {other}value of a walden parameter can be used"
+        )));
     }
     for error in wrong {
         lines.push(Line::error(&error, "Correct it and reload."));

@@ -199,3 +199,14 @@ fn plain_segments_behind_compressed_ones_are_a_warning() {
     place.configure(&format!("{GOOD}walden.compression = none\n"));
     check(&place).exits(0).prints(" 0 with a warning");
 }
+
+#[test]
+fn a_refused_archive_is_not_among_the_values_that_can_be_used() {
+    let place = cluster(&[]);
+    place.configure("walden.archive = 'nowhere'\nwalden.archive_jobs = 4");
+    check(&place)
+        .exits(1)
+        .prints("every other value of a walden parameter can be used");
+    place.configure("walden.archive = 'ARCHIVE'\nwalden.archive_jobs = 4");
+    check(&place).prints("every value of a walden parameter can be used");
+}
