@@ -18,13 +18,17 @@ use archive::{Archive, Error, Location};
 use audit::size;
 use recovery::Control;
 use rustix::fs::statvfs;
-use status::Status;
+use status::{Status, Task};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use wal::{Lsn, SegmentName, SegmentSize, WalFileName};
 
 /// For how long a file may wait to be archived before that is worth a warning, in seconds.
 const WAITS_S_MAX: f64 = 300.0;
+
+/// What else is to be known of a module that hangs: the server waits for the process that is in it.
+const HANGS_ON: &str = "A module that heeds no interrupts keeps a fast stop waiting without limit, too; only an immediate stop \
+                        ends it, after which the next start recovers from the crash.";
 
 /// How old the last base backup may be before that is worth a warning, in seconds.
 const BACKUP_AGE_S_MAX: f64 = 8.0 * 86_400.0;
@@ -62,6 +66,7 @@ pub(crate) fn check(
             if switch {
                 lines.push(switched(&mut session));
             }
+            return;
         }
         Ok(None) => lines.push(Line::failed("no server runs there", "Start the server.")),
         Err(error) => match target.closed() {
@@ -76,9 +81,15 @@ pub(crate) fn check(
             None => lines.push(unknown(target, &error)),
         },
     }
+    if switch {
+        lines.push(Line::unknown(
+            "whether a switched segment is archived: no session asked the server to switch",
+            "Ask again once the server lets sessions in.",
+        ));
+    }
 }
 
-/// A server that lets no session in, by its recovery worker.
+/// A server that lets no session in, by what its recovery worker is shown.
 fn closed_lines(closed: &Closed, target: &Target, lines: &mut Vec<Line>) {
     let role = if closed.is_standby {
         "a standby"
@@ -89,6 +100,11 @@ fn closed_lines(closed: &Closed, target: &Target, lines: &mut Vec<Line>) {
         format!("server runs, is {role}, and lets no session in"),
         "Wait until it is consistent: \"walden status --watch\" shows what it restores. With hot_standby = off none is let in.",
     ));
+    // After a crash there is what the last archiver left, and on a primary no other before recovery has ended.
+    let shown = closed.document.archiver.as_ref();
+    if let Some(shown) = shown.filter(|shown| shown.live || closed.is_standby) {
+        archiver(&closed.document, shown, lines);
+    }
     lines.extend(recovery(&closed.document, true));
     if let Target::Directory(directory) = target {
         let size = Control::read(directory).and_then(|it| it.segment_size);
@@ -122,7 +138,7 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
         observed.version
     )));
     if observed.archives_through_walden() {
-        archiver(observed, lines);
+        through_walden(observed.status.as_ref(), lines);
         if let Some(archive) = archive {
             lines.push(follows(observed, archive));
         }
@@ -141,9 +157,25 @@ fn observed_lines(observed: &Observed, archive: Option<&Archive>, lines: &mut Ve
     }
 }
 
-/// What the recovery worker says of itself, if there is one and a recovery goes on.
+/// What the recovery worker says of itself, if there is one and a recovery goes on; a module that hangs does so behind that, too.
 fn recovery(document: &Status, in_recovery: bool) -> Option<Line> {
-    let worker = document.recovery.as_ref().filter(|_| in_recovery)?;
+    let worker = document.recovery.as_ref()?;
+    if let Some(call) = worker.hangs().filter(|_| worker.live) {
+        let look = match call.task {
+            Task::Load | Task::Restore => {
+                "If it is only slow, raise walden.restore_timeout. If not, look"
+            }
+            _ => "Look",
+        };
+        let cure = format!(
+            "{look} at what process {} waits for. {HANGS_ON}",
+            worker.pid
+        );
+        return Some(Line::failed(hanging(call), cure));
+    }
+    if !in_recovery {
+        return None;
+    }
     if !worker.live {
         return Some(Line::failed(
             "the recovery worker has said nothing for ten seconds, or is dead",
@@ -186,8 +218,9 @@ fn not_through_walden(observed: &Observed) -> Option<Line> {
     }
 }
 
-fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
-    let Some(document) = &observed.status else {
+/// What is said of a server that is to archive through Walden.
+fn through_walden(document: Option<&Status>, lines: &mut Vec<Line>) {
+    let Some(document) = document else {
         lines.push(Line::unknown(
             "what the archiver does: the server has not preloaded Walden",
             "Add walden to shared_preload_libraries and restart the server.",
@@ -201,6 +234,11 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
         ));
         return;
     };
+    archiver(document, shown, lines);
+}
+
+/// What an archiver says of itself.
+fn archiver(document: &Status, shown: &status::Archiver, lines: &mut Vec<Line>) {
     if !shown.live {
         lines.push(Line::failed(
             "the archiver has said nothing for ten seconds, or is dead",
@@ -208,15 +246,15 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
         ));
         return;
     }
-    lines.push(fails(shown, observed.now));
-    let Some(pending) = observed.pending() else {
+    lines.push(fails(shown, document.at));
+    let Some(pending) = document.pending() else {
         lines.push(Line::unknown(
             "what is to be archived has not been counted for ten seconds",
             "Look whether the disk of \"pg_wal\" answers.",
         ));
         return;
     };
-    let waits = pending.oldest_since.map(|since| observed.now - since);
+    let waits = pending.oldest_since.map(|since| document.at - since);
     let found = match (&pending.oldest, waits) {
         (Some(oldest), Some(waits)) => format!(
             "{} to be archived, {}; \"{oldest}\" for {}",
@@ -240,8 +278,7 @@ fn archiver(observed: &Observed, lines: &mut Vec<Line>) {
 fn fails(shown: &status::Archiver, now: f64) -> Line {
     if let Some(call) = shown.hangs() {
         let cure = format!(
-            "If it is only slow, raise walden.archive_timeout. If not, look at what process {} waits for; a module that heeds no \
-             interrupts ends with the server alone.",
+            "If it is only slow, raise walden.archive_timeout. If not, look at what process {} waits for. {HANGS_ON}",
             shown.pid
         );
         return Line::failed(hanging(call), cure);
@@ -453,3 +490,6 @@ fn switched(session: &mut Psql) -> Line {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests;

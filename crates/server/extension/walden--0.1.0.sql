@@ -71,7 +71,7 @@ select case
        archived_through,
        greatest(flushed - archived_through, 0) as lag_bytes,
        a ->> 'archive' as archive,
-       a ->> 'compression' as compression,
+       nullif(a ->> 'compression', '') as compression,
        (a ->> 'recipients')::int as recipients,
        (a ->> 'jobs')::int as jobs,
        nullif(a ->> 'libraries', '') as libraries,
@@ -89,6 +89,7 @@ select case
            when not preloaded then 'not preloaded'
            when r is null then 'no recovery module'
            when not (r ->> 'live')::bool then 'stale'
+           when (r -> 'call' ->> 'lasts')::float8 > (r -> 'call' ->> 'may_last')::float8 then 'hanging'
            when pg_is_in_recovery() and r ->> 'failing_since' is not null
                and clock_timestamp() - to_timestamp((r -> 'last_failure' ->> 'at')::float8) < interval '2 min' then 'failing'
            when r -> 'asked' ->> 'file' is not null then 'restoring'
@@ -104,6 +105,10 @@ select case
        (r ->> 'prefetch_depth')::int as prefetch_depth,
        r -> 'asked' ->> 'file' as asked_file,
        to_timestamp((r -> 'asked' ->> 'at')::float8) as asked_at,
+       r -> 'call' ->> 'module' as called_module,
+       r -> 'call' ->> 'task' as called_for,
+       r -> 'call' ->> 'file' as called_file,
+       make_interval(secs => (r -> 'call' ->> 'lasts')::float8) as call_age,
        r -> 'last_restored' ->> 'file' as last_restored_file,
        to_timestamp((r -> 'last_restored' ->> 'at')::float8) as last_restored_at,
        r -> 'last_failure' ->> 'file' as last_failed_file,
@@ -131,7 +136,7 @@ select w.file, 'waiting', 0, null, null
 from status,
      jsonb_array_elements_text(coalesce(nullif(document #> '{archiver,pending,first}', 'null'), '[]')) as w(file)
 where (document -> 'archiver' ->> 'live')::bool and w.file not in (select file from in_flight);
-comment on view files is 'files on their way into the archive, and those that wait; the first ones if there are many';
+comment on view files is 'files on their way into the archive, and of the first ten that are ready those that are not';
 
 create view requests as
 select process,

@@ -12,5 +12,5 @@ pub mod region;
 
 pub use model::{
     Archiver, Bytes, Call, Cause, Counts, FRESH_FOR_S, Failure, Histogram, InFlight, Named,
-    Pending, Recent, Recovery, Requests, Restored, Stage, Status, Unarchived, now, unix,
+    Pending, Recent, Recovery, Requests, Restored, Stage, Status, Task, Unarchived, now, unix,
 };

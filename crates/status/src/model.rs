@@ -33,6 +33,16 @@ pub struct Status {
     pub recovery: Option<Recovery>,
 }
 
+impl Status {
+    /// What the archiver has to archive, if it is live and counted it a moment ago.
+    #[must_use]
+    pub fn pending(&self) -> Option<&Pending> {
+        let archiver = self.archiver.as_ref().filter(|it| it.live)?;
+        let pending = archiver.pending.as_ref()?;
+        (self.at - pending.counted_at < FRESH_FOR_S).then_some(pending)
+    }
+}
+
 /// What the archiver says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,10 +57,10 @@ pub struct Archiver {
     pub live: bool,
     /// `walden.archive`.
     pub archive: String,
-    /// `walden.compression`.
+    /// `walden.compression`; empty while the settings cannot be used.
     pub compression: String,
-    /// How many keys files are encrypted for; 0: they are not encrypted.
-    pub recipients: usize,
+    /// How many keys files are encrypted for; 0: they are not encrypted. Absent while the settings cannot be used.
+    pub recipients: Option<usize>,
     /// `walden.archive_jobs`.
     pub jobs: usize,
     /// `walden.archive_libraries`; empty for Walden alone.
@@ -81,13 +91,15 @@ pub struct Archiver {
     pub backups: Vec<Named>,
 }
 
-/// A call of an archive module that has not come back. While it lasts nothing else is archived.
+/// A call of a module that has not come back. While it lasts that process archives, or restores, nothing else.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Call {
     /// Name of the module.
     pub module: String,
-    /// The file that it is to archive; absent while it is loaded, or asked whether it is configured.
+    /// What it is called for.
+    pub task: Task,
+    /// The file that it is to archive or to restore; absent where it is called for something else.
     pub file: Option<String>,
     /// How long it has lasted, in seconds.
     pub lasts: f64,
@@ -95,11 +107,36 @@ pub struct Call {
     pub may_last: f64,
 }
 
+impl Call {
+    fn hangs(&self) -> bool {
+        self.lasts > self.may_last
+    }
+}
+
+/// What a module is called for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// An archive module is loaded, or asked whether it is configured.
+    #[default]
+    Configure,
+    /// To archive a file.
+    Archive,
+    /// A recovery module is loaded.
+    Load,
+    /// To restore a file.
+    Restore,
+    /// To clean the archive up.
+    Cleanup,
+    /// To do what is to be done at the end of recovery.
+    End,
+}
+
 impl Archiver {
     /// The call that has lasted longer than it may, if there is one: the module hangs, or is far too slow.
     #[must_use]
     pub fn hangs(&self) -> Option<&Call> {
-        self.call.as_ref().filter(|call| call.lasts > call.may_last)
+        self.call.as_ref().filter(|call| call.hangs())
     }
 }
 
@@ -310,6 +347,8 @@ pub struct Recovery {
     pub waited: f64,
     /// The file that is asked for at present.
     pub asked: Option<Named>,
+    /// The call of a recovery module that goes on; absent between two calls.
+    pub call: Option<Call>,
     /// The file that was restored last.
     pub last_restored: Option<Named>,
     /// What could not be told last.
@@ -326,6 +365,12 @@ pub struct Recovery {
 const RECOVERY_FAILS_FOR_S: f64 = 120.0;
 
 impl Recovery {
+    /// The call that has lasted longer than it may, if there is one: the module hangs, or is far too slow.
+    #[must_use]
+    pub fn hangs(&self) -> Option<&Call> {
+        self.call.as_ref().filter(|call| call.hangs())
+    }
+
     /// Since when files cannot be restored, and why; `None` if they can, or none has been asked for lately: a standby that
     /// streams asks for none, and a server out of recovery asks no more.
     #[must_use]

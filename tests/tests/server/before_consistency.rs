@@ -56,3 +56,30 @@ fn before_consistency_the_recovery_worker_says_what_recovery_waits_for() -> Resu
         })
     })
 }
+
+#[test]
+fn a_standby_that_lets_nobody_in_says_what_its_archiver_does() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        let primary = primary(lab, &archive, SMALL_MB)?;
+        let backup = primary.base_backup("backup")?;
+        primary.write_segments(1..=3)?;
+        primary.archive_everything()?;
+        let settings = recovery_settings(lab, &archive)?
+            .with("archive_mode", "always")
+            .with("hot_standby", "off");
+        let standby = lab.restored("standby", &backup, settings)?;
+        standby.touch("standby.signal")?;
+        standby.launch()?;
+        let words = [
+            "warning  server runs, is a standby, and lets no session in",
+            "passed   archiving does not fail",
+            "to be archived",
+            "unknown  whether a switched segment is archived",
+        ];
+        wait_until("the check to say what the archiver does", || {
+            let (_, text) = check(lab, &standby, &["--switch"])?;
+            Ok(words.iter().all(|words| text.contains(words)))
+        })
+    })
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lab::{Cluster, Lab, Lost, Mark, Settings, Shutdown, scenario, wait_until};
 use rustix::process::Signal;
 
@@ -11,6 +11,7 @@ use crate::common::{
     SMALL_MB, must_recover, primary_with, recovery_to, standby, start_could_not_restore,
     wait_for_entries, write,
 };
+use crate::monitoring::{check, walden};
 
 /// `walden.restore_timeout` of these tests.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -129,11 +130,28 @@ fn a_module_that_is_interrupted_by_the_end_of_the_server_is_told_of_it_and_so_ar
     })
 }
 
+/// The view, the screen, the metrics and the check say that the module has not come back.
+fn must_be_shown_to_hang(lab: &Lab, standby: &Cluster) -> Result<()> {
+    let row =
+        "select state, called_module, called_for, called_file is not null from walden.recovery";
+    standby.wait_for_sql(row, "hanging|plain|restore|t")?;
+    let said = "recovery module \"plain\" has not come back for ";
+    let text = walden(lab, standby, &["status"])?;
+    ensure!(text.contains(&format!("HANGING: {said}")), "{text}");
+    let page = walden(lab, standby, &["metrics"])?;
+    ensure!(page.contains("walden_restore_hanging 1\n"), "{page}");
+    let (code, text) = check(lab, standby, &[])?;
+    assert_eq!(code, Some(1), "{text}");
+    ensure!(text.contains(&format!("FAILED   {said}")), "{text}");
+    Ok(())
+}
+
 #[test]
 fn a_standby_goes_on_once_its_hanging_module_does() -> Result<()> {
     scenario(|lab| {
         let module = CModule::build(lab, "plain")?;
         let primary = archiving(lab, &module)?;
+        primary.create_walden_views(lab)?;
         let backup = primary.base_backup("backup")?;
         let standby = standby(lab, "standby", &backup, recovering(lab, &module)?)?;
         let mark = standby.mark()?;
@@ -141,8 +159,11 @@ fn a_standby_goes_on_once_its_hanging_module_does() -> Result<()> {
         write(&primary, 1)?;
         primary.archive_everything()?;
         standby.wait_for_log(mark, &["has not answered within"])?;
+        must_be_shown_to_hang(lab, &standby)?;
         module.behave()?;
         wait_for_entries(&standby, 1)?;
+        let row = "select state <> 'hanging' and called_module is null from walden.recovery";
+        standby.wait_for_sql(row, "t")?;
         let leftovers = std::fs::read_dir(standby.data().join("pg_wal"))?
             .flatten()
             .filter(|entry| entry.file_name().to_string_lossy().starts_with("pgsql_tmp"))

@@ -133,9 +133,7 @@ impl Observed {
 
     /// What is pending, if it was counted a moment ago.
     pub(crate) fn pending(&self) -> Option<&status::Pending> {
-        let pending = self.archiver()?.pending.as_ref()?;
-        let made_at = self.status.as_ref()?.at;
-        (made_at - pending.counted_at < status::FRESH_FOR_S).then_some(pending)
+        self.status.as_ref()?.pending()
     }
 
     /// What is not archived, if that was looked at a moment ago.

@@ -320,6 +320,12 @@ fn recovery(page: &mut Page, observed: &Observed) {
         "Whether the last request for a file could not be answered.",
         Some(u8::from(observed.recovery_fails().is_some())),
     );
+    page.one(
+        "walden_restore_hanging",
+        Kind::Gauge,
+        "Whether a call of a recovery module has lasted longer than it may.",
+        Some(u8::from(shown.hangs().is_some())),
+    );
 }
 
 fn requests(page: &mut Page, observed: &Observed) {

@@ -5,6 +5,7 @@ use crate::archive_facts::Facts;
 use crate::say;
 use audit::size;
 use audit::timestamp::readable;
+use status::Task;
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 use wal::Timestamp;
@@ -122,17 +123,7 @@ impl Screen {
 
     fn archive_text(&self, text: &mut String) {
         if let Some(shown) = self.status.as_ref().and_then(|it| it.archiver.as_ref()) {
-            let encrypted = match shown.recipients {
-                0 => "not encrypted".to_owned(),
-                keys => format!("encrypted for {}", say::counted(keys as u64, "recipient")),
-            };
-            let settings = format!(
-                "\"{}\", {}, {encrypted}, {}",
-                shown.archive,
-                shown.compression,
-                say::counted(shown.jobs as u64, "job")
-            );
-            row(text, "archive", &settings);
+            row(text, "archive", &settings_text(shown));
         } else if let Some(facts) = &self.archive {
             row(text, "archive", &format!("\"{}\"", facts.archive));
         }
@@ -173,7 +164,12 @@ impl Screen {
     fn recovery_text(&self, text: &mut String) {
         let server = &self.server;
         let shown = self.status.as_ref().and_then(|it| it.recovery.as_ref());
+        let live = shown.filter(|shown| shown.live);
+        let hangs = live.and_then(status::Recovery::hangs).map(hanging);
         if matches!(server.role, None | Some("primary")) {
+            if let Some(hangs) = hangs {
+                row(text, "recovery", &format!("HANGING: {hangs}"));
+            }
             return;
         }
         let mut said = match (&server.replayed, server.state) {
@@ -202,6 +198,9 @@ impl Screen {
                 text,
                 "STALE: the recovery worker has said nothing for ten seconds, or is dead",
             );
+        }
+        if let Some(hangs) = hangs {
+            more(text, &format!("HANGING: {hangs}"));
         }
         if let Some(last) = &shown.last_restored {
             let ago = lasting(self.at - last.at);
@@ -234,6 +233,24 @@ impl Screen {
     }
 }
 
+/// The settings that files are archived by: what of them is known.
+fn settings_text(shown: &status::Archiver) -> String {
+    let mut text = format!("\"{}\"", shown.archive);
+    if !shown.compression.is_empty() {
+        let _ = write!(text, ", {}", shown.compression);
+    }
+    let _ = match shown.recipients {
+        None => Ok(()),
+        Some(0) => write!(text, ", not encrypted"),
+        Some(keys) => {
+            let keys = say::counted(keys as u64, "recipient");
+            write!(text, ", encrypted for {keys}")
+        }
+    };
+    let _ = write!(text, ", {}", say::counted(shown.jobs as u64, "job"));
+    text
+}
+
 fn backup_text(facts: &Facts, now: f64) -> String {
     match &facts.last_backup {
         None => "no base backup has left a backup history file in the archive".to_owned(),
@@ -255,14 +272,20 @@ fn backup_text(facts: &Facts, now: f64) -> String {
 
 /// `archive module "x" has not come back for 75 s from being asked to archive "000000010000000000000007"`
 pub(crate) fn hanging(call: &status::Call) -> String {
-    let asked = call.file.as_ref().map_or_else(
-        || "whether it is configured".to_owned(),
-        |file| format!("to archive \"{file}\""),
-    );
+    let (kind, asked) = match call.task {
+        Task::Configure => ("archive", "being asked whether it is configured"),
+        Task::Archive => ("archive", "being asked to archive"),
+        Task::Load => ("recovery", "being loaded"),
+        Task::Restore => ("recovery", "being asked to restore"),
+        Task::Cleanup => ("recovery", "being asked to clean the archive up"),
+        Task::End => ("recovery", "being told that recovery has ended"),
+    };
+    let lasts = lasting(call.lasts);
+    let file = call.file.as_ref().map(|file| format!(" \"{file}\""));
     format!(
-        "archive module \"{}\" has not come back for {} from being asked {asked}",
+        "{kind} module \"{}\" has not come back for {lasts} from {asked}{}",
         call.module,
-        lasting(call.lasts)
+        file.unwrap_or_default()
     )
 }
 
@@ -331,5 +354,52 @@ mod tests {
         let text = screen.text();
         assert!(text.contains("archiving  unknown"), "{text}");
         assert!(text.contains("unknown    the server: gone"), "{text}");
+    }
+
+    #[test]
+    fn a_form_that_is_not_known_is_not_told() {
+        let mut shown = status::Archiver {
+            archive: "/wal".to_owned(),
+            jobs: 4,
+            ..status::Archiver::default()
+        };
+        assert_eq!(settings_text(&shown), "\"/wal\", 4 jobs");
+        shown.compression = "zstd".to_owned();
+        shown.recipients = Some(0);
+        assert_eq!(
+            settings_text(&shown),
+            "\"/wal\", zstd, not encrypted, 4 jobs"
+        );
+        shown.recipients = Some(2);
+        assert!(settings_text(&shown).contains("encrypted for 2 recipients"));
+    }
+
+    #[test]
+    fn a_recovery_module_that_hangs_is_told_in_recovery_and_behind_it() {
+        let call = status::Call {
+            module: "plain".to_owned(),
+            task: Task::Load,
+            lasts: 75.0,
+            may_last: 65.0,
+            ..status::Call::default()
+        };
+        let worker = status::Recovery {
+            live: true,
+            call: Some(call),
+            ..status::Recovery::default()
+        };
+        let mut screen = Screen {
+            status: Some(status::Status {
+                recovery: Some(worker),
+                ..status::Status::default()
+            }),
+            ..Screen::default()
+        };
+        for role in ["primary", "standby"] {
+            screen.server.role = Some(role);
+            let text = screen.text();
+            let words = "recovery module \"plain\" has not come back for 75 s from being loaded";
+            assert!(text.contains("HANGING") && text.contains(words), "{text}");
+        }
     }
 }

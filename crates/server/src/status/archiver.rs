@@ -1,11 +1,11 @@
 //! The archiver's board.
 
-use super::{Board, Finding, cause, lock, note, note_if, put_up, requests, short};
+use super::{Board, Finding, Going, InCall, cause, lock, note, note_if, put_up, requests, short};
 use crate::settings;
 use archive::{ArchivingView, FlightStage, Meter, OldestCommit, Pending, Place, Put};
 use module::{Failure, Process, SegmentSize, WalFileName};
 use status::region::Writer;
-use status::{Archiver, Call, Cause, InFlight, Named, Recent, Stage, Unarchived, now};
+use status::{Archiver, Cause, InFlight, Named, Recent, Stage, Task, Unarchived, now};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Mutex;
@@ -22,10 +22,6 @@ const COUNTING_SHARE: u32 = 20;
 /// But this long a pause at the most, so that what was counted stays fresh.
 const COUNTING_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What a call of an archive module may take beyond `walden.archive_timeout`, by which Walden's own comes back: what it says of
-/// the file then, and a machine that is busy.
-const CALL_GRACE: Duration = Duration::from_secs(5);
-
 /// How far back "recent" looks, in steps of ten seconds.
 const RECENT_STEPS: usize = 30;
 const RECENT_STEP: Duration = Duration::from_secs(10);
@@ -37,7 +33,7 @@ static PLACE: Mutex<Option<ArchiverBoard>> = Mutex::new(None);
 
 struct ArchiverBoard {
     shown: Archiver,
-    call: Option<(Call, Instant)>,
+    call: Option<Going>,
     begun: Instant,
     segment_size: SegmentSize,
     meter: Option<Meter>,
@@ -123,10 +119,7 @@ impl Board for ArchiverBoard {
         if let Some(view) = self.view.as_ref().filter(|_| !self.is_short) {
             self.shown.in_flight = view.in_flight().into_iter().map(as_shown).collect();
         }
-        self.shown.call = self.call.as_ref().map(|(call, begun)| Call {
-            lasts: begun.elapsed().as_secs_f64(),
-            ..call.clone()
-        });
+        self.shown.call = self.call.as_ref().map(Going::shown);
         self.shown.written_at = now();
         &self.shown
     }
@@ -213,7 +206,7 @@ pub(crate) fn loaded(process: Process) {
             compression: options
                 .map(|options| options.compression.to_string())
                 .unwrap_or_default(),
-            recipients: options.map_or(0, |options| options.recipients.len()),
+            recipients: options.map(|options| options.recipients.len()),
             jobs: settings::archiving_limits(process).jobs,
             libraries: settings::archive_libraries(process),
             ..Archiver::default()
@@ -232,32 +225,21 @@ pub(crate) fn loaded(process: Process) {
     });
 }
 
-/// Ends the call that is shown when dropped, however the call ends.
-pub(crate) struct InCall(());
-
 /// A module is called: to archive the file, or `None` to be loaded and asked whether it is configured. It is written by the
 /// board's thread, within a second: most calls are over by then.
 pub(crate) fn calling(process: Process, module: &str, file: Option<&WalFileName>) -> InCall {
-    note_if(|board: &mut ArchiverBoard| {
-        let call = Call {
-            module: module.to_owned(),
-            file: file.map(ToString::to_string),
-            lasts: 0.0,
-            may_last: (settings::archive_timeout(process) + CALL_GRACE).as_secs_f64(),
-        };
-        board.call = Some((call, Instant::now()));
-        false
-    });
-    InCall(())
+    let task = file.map_or(Task::Configure, |_| Task::Archive);
+    let time_limit = settings::archive_timeout(process);
+    let going = Going::begun(module, task, file.map(ToString::to_string), time_limit);
+    show(Some(going));
+    InCall(|| show(None))
 }
 
-impl Drop for InCall {
-    fn drop(&mut self) {
-        note_if(|board: &mut ArchiverBoard| {
-            board.call = None;
-            false
-        });
-    }
+fn show(call: Option<Going>) {
+    note_if(|board: &mut ArchiverBoard| {
+        board.call = call;
+        false
+    });
 }
 
 /// The settings that files are archived by from now on.
@@ -267,7 +249,7 @@ pub(crate) fn configured(process: Process, place: &Place) {
         settings::archiving_limits(process).jobs,
     );
     let compression = place.options.compression.to_string();
-    let recipients = place.options.recipients.len();
+    let recipients = Some(place.options.recipients.len());
     note_if(|board: &mut ArchiverBoard| {
         let shown = &mut board.shown;
         // Asked before each file, and hardly ever news.

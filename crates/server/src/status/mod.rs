@@ -16,13 +16,17 @@ use rustix::process::{Pid, test_kill_process};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use status::region::{Section, WORDS, Writer};
-use status::{FRESH_FOR_S, Histogram, Requests, Status, now};
+use status::{Call, FRESH_FOR_S, Histogram, Requests, Status, Task, now};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::park_timeout;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often a board is written though nothing has changed.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a call of a module may take beyond its time limit, by which Walden's own comes back: what it says of the file then, and a
+/// machine that is busy.
+const CALL_GRACE: Duration = Duration::from_secs(5);
 
 /// The longest message that is shown, in characters.
 const MESSAGE_CHARS_MAX: usize = 1000;
@@ -182,6 +186,46 @@ fn note_if<B: Board>(change: impl FnOnce(&mut B) -> bool) {
     if !fits(board) {
         board.shorten();
         fits(board);
+    }
+}
+
+/// A call of a module that goes on.
+struct Going {
+    call: Call,
+    begun: Instant,
+}
+
+impl Going {
+    /// One that begins now. `time_limit`: by when Walden's own module comes back.
+    fn begun(module: &str, task: Task, file: Option<String>, time_limit: Duration) -> Going {
+        let call = Call {
+            module: module.to_owned(),
+            task,
+            file,
+            lasts: 0.0,
+            may_last: time_limit.saturating_add(CALL_GRACE).as_secs_f64(),
+        };
+        Going {
+            call,
+            begun: Instant::now(),
+        }
+    }
+
+    fn shown(&self) -> Call {
+        Call {
+            lasts: self.begun.elapsed().as_secs_f64(),
+            ..self.call.clone()
+        }
+    }
+}
+
+/// Ends the call that is shown when dropped, however the call ends.
+#[must_use]
+pub(crate) struct InCall(fn());
+
+impl Drop for InCall {
+    fn drop(&mut self) {
+        self.0();
     }
 }
 

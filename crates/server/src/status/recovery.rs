@@ -1,13 +1,13 @@
 //! The recovery worker's board.
 
-use super::{Board, note, put_up, requests, short};
+use super::{Board, Going, InCall, note, note_if, put_up, requests, short};
 use crate::settings::{self, Job};
 use archive::Meter;
 use module::{Failure, Process, WalFileName};
 use status::region::Writer;
-use status::{Cause, Named, Recovery, now};
+use status::{Cause, Named, Recovery, Task, now};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use wire::Answer;
 
 static PLACE: Mutex<Option<RecoveryBoard>> = Mutex::new(None);
@@ -15,6 +15,7 @@ static PLACE: Mutex<Option<RecoveryBoard>> = Mutex::new(None);
 struct RecoveryBoard {
     shown: Recovery,
     asked_at: Option<Instant>,
+    call: Option<Going>,
     meter: Option<Meter>,
     /// Lists are left out, because the document did not fit with them.
     is_short: bool,
@@ -36,6 +37,7 @@ impl Board for RecoveryBoard {
         if let Some(meter) = self.meter.as_ref().filter(|_| !self.is_short) {
             self.shown.requests = requests(meter);
         }
+        self.shown.call = self.call.as_ref().map(Going::shown);
         self.shown.written_at = now();
         &self.shown
     }
@@ -58,6 +60,7 @@ pub(crate) fn started(process: Process) {
             ..Recovery::default()
         },
         asked_at: None,
+        call: None,
         meter: None,
         is_short: false,
         was_ahead: false,
@@ -74,6 +77,25 @@ pub(crate) fn reloaded(process: Process) {
 /// Walden's own module has begun; its requests to the archive are counted there.
 pub(crate) fn begun(meter: Meter) {
     note(|board: &mut RecoveryBoard| board.meter = Some(meter));
+}
+
+/// A module is called, for at most so long if it is Walden's own. It is written by the board's thread, as for the archiver.
+pub(crate) fn calling(
+    module: &str,
+    task: Task,
+    file: Option<&WalFileName>,
+    time_limit: Duration,
+) -> InCall {
+    let file = file.map(ToString::to_string);
+    show(Some(Going::begun(module, task, file, time_limit)));
+    InCall(|| show(None))
+}
+
+fn show(call: Option<Going>) {
+    note_if(|board: &mut RecoveryBoard| {
+        board.call = call;
+        false
+    });
 }
 
 /// A file is asked for.

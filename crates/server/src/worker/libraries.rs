@@ -5,7 +5,9 @@
 //! words. Loading is tried again at each of them, so that a repair needs no restart.
 
 use crate::loader::recovery::Library;
-use crate::settings::Job;
+use crate::settings::{self, Job};
+use crate::status::recovery as status;
+use ::status::Task;
 use module::{Failure, Level, Process, Report};
 
 /// The configured ones, and which job is whose.
@@ -90,6 +92,8 @@ impl Configured {
         if let Some(library) = self.loaded {
             return Ok(library);
         }
+        let time_limit = settings::restore_timeout(process);
+        let in_call = status::calling(&self.name, Task::Load, None, time_limit);
         let library = Library::load(process, &self.name).map_err(|failure| {
             let message = format!(
                 "could not load library \"{}\" of {}: {}",
@@ -101,6 +105,7 @@ impl Configured {
                 "Install a recovery module of that name for this server, or name another one and restart.",
             )
         })?;
+        drop(in_call);
         self.loaded = Some(library);
         Ok(library)
     }

@@ -18,8 +18,9 @@ use crate::loader::c_text;
 use crate::loader::recovery::Library;
 use crate::once::Once;
 use crate::settings::{self, Job};
-use crate::status::recovery as status;
+use crate::status::{InCall, recovery as status};
 use crate::wiring;
+use ::status::Task;
 use archive::Backoff;
 use handover::Handover;
 use left_behind::LeftBehind;
@@ -231,9 +232,12 @@ impl Worker {
         let private = c_text(&handover.private().to_string_lossy())?;
         let library = self.libraries.for_job(self.process, Job::Restore)?;
         let library = library.ok_or_else(|| not_configured(Job::Restore))?;
+        let time_limit = settings::restore_timeout(self.process);
+        let in_call = self.calling(Job::Restore, Some(name), time_limit);
         if !library.restore(self.process, &file, &private, &last)? {
             return Ok(false);
         }
+        drop(in_call);
         if !wanted() {
             return Err(Failure::new(format!(
                 "the client no longer waits for file \"{name}\""
@@ -279,7 +283,9 @@ impl Worker {
                 .map_err(|error| Failure::new(error.to_string()))?;
             let library = self.libraries.for_job(self.process, job)?;
             let library = library.ok_or_else(|| not_configured(job))?;
-            call(library, self.process, &c_text(last)?)
+            let last = c_text(last)?;
+            let _in_call = self.calling(job, None, TIDYING_WAIT_MAX);
+            call(library, self.process, &last)
         })();
         match outcome {
             Ok(()) => Answer::Done,
@@ -288,6 +294,17 @@ impl Worker {
                 Answer::Reported
             }
         }
+    }
+
+    /// Shows that the module for this job is called, until that is dropped.
+    fn calling(&self, job: Job, file: Option<&WalFileName>, time_limit: Duration) -> InCall {
+        let module = job.library(self.process).unwrap_or_default();
+        let task = match job {
+            Job::Restore => Task::Restore,
+            Job::ArchiveCleanup => Task::Cleanup,
+            Job::RecoveryEnd => Task::End,
+        };
+        status::calling(&module, task, file, time_limit)
     }
 
     /// Reports trouble, but the same trouble only once in a while, and that of libraries at the start only.
