@@ -169,7 +169,7 @@ fn alerts_fire_while_archiving_fails_or_stands_still_and_not_on_an_idle_server()
         let primary = primary(lab, &archive, SMALL_MB)?;
         primary.base_backup("backup")?;
         primary.archive_everything()?;
-        let (scraped, _served) = served(lab, &primary)?;
+        let (scraped, serving) = served(lab, &primary)?;
         let prometheus = Prometheus::start(lab, scraped)?;
         prometheus.wait_for_evaluations(EVALUATIONS)?;
         for state in ["pending", "firing"] {
@@ -197,7 +197,9 @@ fn alerts_fire_while_archiving_fails_or_stands_still_and_not_on_an_idle_server()
         prometheus.wait_for_silence()?;
 
         primary.kill()?;
-        prometheus.wait_for_alert("WaldenDown")
+        prometheus.wait_for_alert("WaldenDown")?;
+        drop(serving);
+        prometheus.wait_for_alert("WaldenMetricsGone")
     })
 }
 
@@ -236,6 +238,69 @@ fn promtool_is_content_with_the_metrics_and_the_rules() -> Result<()> {
         ensure!(!is_right, "promtool takes everything");
         Ok(())
     })
+}
+
+/// What a scrape of the server `a` brings each minute, and the one alert that fires after ten of them.
+const TEN_MINUTES: [(&str, &[(&str, &str)]); 4] = [
+    (
+        "WaldenArchivingFails",
+        &[
+            ("walden_build_info", "1x10"),
+            (
+                "walden_archive_failing{cause=\"store\"}",
+                "1 0 1 0 1 0 1 0 1 0 1",
+            ),
+            (
+                "walden_archive_failing{cause=\"module\"}",
+                "0 1 0 1 0 1 0 1 0 1 0",
+            ),
+        ],
+    ),
+    (
+        "WaldenRestoreFails",
+        &[
+            ("walden_build_info", "1x10"),
+            ("walden_restore_failing", "0x10"),
+            ("walden_restore_hanging", "1x10"),
+        ],
+    ),
+    (
+        "WaldenMetricsGone",
+        &[
+            ("walden_build_info", "1x10"),
+            ("up{job=\"walden\"}", "0x10"),
+        ],
+    ),
+    ("WaldenMetricsGone", &[("walden_up", "1 1 _x9")]),
+];
+
+/// A test of the shipped rules as promtool takes it: with these series exactly this alert fires.
+fn rule_test(alert: &str, series: &[(&str, &str)]) -> String {
+    let rules = Path::new(ROOT).join(RULES);
+    let mut test = format!(
+        "rule_files: ['{}']\nevaluation_interval: 1m\ntests:\n- interval: 1m\n  input_series:\n",
+        rules.display()
+    );
+    for (series, values) in series {
+        test += &format!("  - {{series: '{series}', values: '{values}'}}\n");
+    }
+    test + &format!(
+        "  promql_expr_test:\n  - expr: count by (alertname) (ALERTS{{alertstate=\"firing\"}})\n    \
+         eval_time: 10m\n    exp_samples: [{{labels: '{{alertname=\"{alert}\"}}', value: 1}}]\n"
+    )
+}
+
+#[test]
+fn alerts_fire_when_causes_alternate_when_a_module_hangs_and_when_nothing_is_served() -> Result<()>
+{
+    for (alert, series) in TEN_MINUTES {
+        let test = |alert| promtool(&["test", "rules", "/dev/stdin"], &rule_test(alert, series));
+        let (is_right, said) = test(alert)?;
+        ensure!(is_right, "{alert}: {said}");
+        let (is_right, _) = test("WaldenDown")?;
+        ensure!(!is_right, "promtool takes everything");
+    }
+    Ok(())
 }
 
 /// The names of metrics in a text, without what a histogram appends to its own.
