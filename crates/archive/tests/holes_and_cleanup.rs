@@ -268,3 +268,34 @@ fn only_of_a_directory_it_is_asked_whether_its_file_system_is_mounted() {
         assert_eq!(error.hint().unwrap().contains("mounted"), is_directory);
     }
 }
+
+#[test]
+fn what_the_dead_have_left_goes_from_our_folders_and_from_no_others() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = DirStore::open(dir.path()).unwrap();
+    fs::create_dir_all(elsewhere.path().join("below")).unwrap();
+    fs::create_dir(dir.path().join("base")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("tail")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("base/link")).unwrap();
+    let all = [
+        ("base", true),
+        ("base/one", true),
+        ("base/one/two", false),
+        ("other", false),
+        ("tail/below", false),
+        ("base/link", false),
+    ];
+    let left = |folder: &str| {
+        dir.path()
+            .join(folder)
+            .join("walden.staged.x.4711.0123456789abcdef")
+    };
+    for (folder, _) in all {
+        fs::create_dir_all(dir.path().join(folder)).unwrap();
+        fs::write(left(folder), b"half").unwrap();
+    }
+    assert_eq!(store.remove_leftovers().unwrap(), 2);
+    for (folder, goes) in all {
+        assert_eq!(left(folder).exists(), !goes, "{folder}");
+    }
+}

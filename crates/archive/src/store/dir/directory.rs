@@ -42,7 +42,16 @@ impl Directory {
 
     /// Opens a directory in it; `None` if there is none.
     pub(crate) fn folder(&self, name: &str) -> Result<Option<Directory>, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.opened(name, OFlags::empty())
+    }
+
+    /// The same, but not through a symbolic link: what that leads to is somebody else's.
+    pub(crate) fn own_folder(&self, name: &str) -> Result<Option<Directory>, Error> {
+        self.opened(name, OFlags::NOFOLLOW)
+    }
+
+    fn opened(&self, name: &str, more: OFlags) -> Result<Option<Directory>, Error> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match sys::openat(&self.fd, name, flags, Mode::empty()) {
             Ok(fd) => Ok(Some(Directory {
                 fd,

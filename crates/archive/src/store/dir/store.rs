@@ -27,8 +27,9 @@ use crate::store::dir::early_writes::EarlyWrites;
 use crate::store::key::{beside, parse_key};
 use crate::store::waist::{self, Detail, Entry, Glance, Object, Published, Staged, Store};
 
-/// How deep folders lie in one another.
-const FOLDERS_MAX: usize = 2;
+/// The folders that writers of keys with folders use: base backups, and WAL that is not whole yet. Nothing is removed from any
+/// other, which is somebody else's.
+const OWN_FOLDERS: [&str; 2] = ["base", "tail"];
 
 /// What the names of staged files begin with.
 const STAGED_PREFIX: &str = "walden.staged.";
@@ -156,21 +157,6 @@ impl DirStore {
             }
         }
         Ok(Walk::GoesOn)
-    }
-
-    /// Removes what dead writers have left in a directory, and in the folders in it.
-    fn remove_dead_below(&self, dir: &Directory, depth: usize) -> Result<u64, Error> {
-        let mut removed = self.disk.remove_dead(dir, STAGED_PREFIX)?;
-        if depth == 0 {
-            return Ok(removed);
-        }
-        for name in folders_in(dir)? {
-            // One that is gone, or that we may not look into, is not ours.
-            if let Ok(Some(folder)) = dir.folder(&name) {
-                removed += self.remove_dead_below(&folder, depth - 1)?;
-            }
-        }
-        Ok(removed)
     }
 
     fn shown(&self, key: &str) -> String {
@@ -323,7 +309,21 @@ impl Store for DirStore {
     }
 
     fn remove_leftovers(&self) -> Result<u64, Error> {
-        self.remove_dead_below(&self.directory()?, FOLDERS_MAX)
+        let root = self.directory()?;
+        let mut removed = self.disk.remove_dead(&root, STAGED_PREFIX)?;
+        for folder in OWN_FOLDERS {
+            // One that is gone, or that we may not look into, is not ours.
+            let Ok(Some(folder)) = root.own_folder(folder) else {
+                continue;
+            };
+            removed += self.disk.remove_dead(&folder, STAGED_PREFIX)?;
+            for name in folders_in(&folder)? {
+                if let Ok(Some(below)) = folder.own_folder(&name) {
+                    removed += self.disk.remove_dead(&below, STAGED_PREFIX)?;
+                }
+            }
+        }
+        Ok(removed)
     }
 
     fn may_be_unmounted(&self) -> bool {
@@ -408,7 +408,8 @@ enum Walk {
     Ended,
 }
 
-/// The folders in a directory, as far as keys may have them; few, unlike files.
+/// The names in a directory, as far as keys may have them, that may be those of folders: where a file system does not tell,
+/// opening them does.
 fn folders_in(dir: &Directory) -> Result<Vec<String>, Error> {
     let could_not = |errno: Errno| {
         Error::io(
@@ -422,13 +423,7 @@ fn folders_in(dir: &Directory) -> Result<Vec<String>, Error> {
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };
-        let may_be = match entry.file_type() {
-            FileType::Directory => true,
-            // Some file systems do not say.
-            FileType::Unknown | FileType::Symlink => sys::statat(&dir.fd, name, AtFlags::empty())
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir()),
-            _ => false,
-        };
+        let may_be = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
         if may_be && waist::check_key(name).is_ok() {
             names.push(name.to_owned());
         }
