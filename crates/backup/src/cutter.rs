@@ -62,7 +62,7 @@ impl Cutter<'_> {
             return Ok(());
         };
         part.add(&TRAILER)?;
-        let packed = part.finish()?;
+        let packed = self.archive.finish_packed(part)?;
         self.cut.parts.push(Part {
             name: self.tar.part(self.cut.number),
             bytes: packed.bytes,

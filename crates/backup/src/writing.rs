@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use archive::{Archive, Error, ErrorKind, PackedObject, Published};
+use archive::{Archive, Error, ErrorKind, PackedObject};
 use wal::{Lsn, SegmentSize, SystemIdentifier, TimelineHistory, TimelineId};
 
 use crate::catalogue;
@@ -152,8 +152,7 @@ impl Writing {
         self.beats = self.beats.saturating_add(1).min(BEATS_MAX);
         let name = format!("{ALIVE_PREFIX}{:06}", self.beats);
         let key = self.id().key(&name);
-        // Whether it is there by an earlier try does not matter.
-        self.archive.create_plain(&key, b"alive\n").map(drop)
+        self.archive.create_plain(&key, b"alive\n")
     }
 
     /// A tar file begins: `base.tar`, or the number of a tablespace and `.tar`.
@@ -238,7 +237,7 @@ impl Writing {
         let Some(manifest) = self.manifest.take() else {
             return Err(self.out_of_order("the manifest ends"));
         };
-        let packed = manifest.finish()?;
+        let packed = self.archive.finish_packed(manifest)?;
         self.manifest_part = Some(Part {
             name: MANIFEST.to_owned(),
             bytes: packed.bytes,
@@ -344,24 +343,9 @@ impl Writing {
         Ok(found)
     }
 
+    /// Creates an object, which may be there with these bytes by an earlier try whose answer was lost.
     fn create(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let key = self.id().key(name);
-        match self.archive.create_plain(&key, bytes)? {
-            Published::Created => Ok(()),
-            // By an earlier try whose answer was lost, or by another that drew the same four digits.
-            Published::Exists => {
-                let there = self.archive.read_plain(&key, bytes.len() as u64);
-                if there.is_ok_and(|it| it.is_some_and(|it| it.bytes == bytes)) && name == COMMITTED
-                {
-                    return Ok(());
-                }
-                let what = format!(
-                    "backup {} cannot be written: \"{name}\" is there already",
-                    self.id()
-                );
-                Err(Error::new(ErrorKind::Conflict, what))
-            }
-        }
+        self.archive.create_plain(&self.id().key(name), bytes)
     }
 
     fn out_of_order(&self, what: &str) -> Error {
@@ -388,7 +372,7 @@ impl std::fmt::Debug for Writing {
 /// Fails as the store does.
 pub fn confirm(archive: &Archive, id: &Id) -> Result<(), Error> {
     let bytes = bytes_of(&Confirmed::of(id))?;
-    archive.create_plain(&id.key(CONFIRMED), &bytes).map(drop)
+    archive.create_plain(&id.key(CONFIRMED), &bytes)
 }
 
 /// What is looked at while it passes by.

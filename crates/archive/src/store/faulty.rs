@@ -12,6 +12,9 @@
 //! * remove: fails before, or after the work;
 //! * remove_leftovers: fails.
 //!
+//! One that repeats has none of these: what it creates it creates twice, as a store does whose first answer was lost, and tells
+//! what came of the second time.
+//!
 //! Guarantees: it never invents an answer. It does not corrupt bytes, lose objects or answer "absent" for an
 //! object that is there: a store that does these breaks its promises, and no archive could hold over it.
 
@@ -94,12 +97,27 @@ impl Faults {
 pub struct FaultyStore {
     inner: Box<dyn Store>,
     faults: Faults,
+    /// Whether each creation is told as the repetition of one whose answer was lost.
+    repeats: bool,
 }
 
 impl FaultyStore {
     /// Wraps a store.
     pub fn new(inner: Box<dyn Store>, faults: Faults) -> FaultyStore {
-        FaultyStore { inner, faults }
+        FaultyStore {
+            inner,
+            faults,
+            repeats: false,
+        }
+    }
+
+    /// Wraps a store so that every creation is told as [`Published::Exists`], though by nobody else.
+    pub fn repeating(inner: Box<dyn Store>) -> FaultyStore {
+        FaultyStore {
+            inner,
+            faults: Faults::seeded(0, 0),
+            repeats: true,
+        }
     }
 
     fn with_faults(&self, object: Object) -> Object {
@@ -132,6 +150,7 @@ impl Store for FaultyStore {
         Ok(Box::new(FaultyStaged {
             inner,
             faults: self.faults.clone(),
+            repeats: self.repeats,
         }))
     }
 
@@ -230,6 +249,7 @@ impl Store for FaultyStore {
 struct FaultyStaged {
     inner: Box<dyn Staged>,
     faults: Faults,
+    repeats: bool,
 }
 
 impl Write for FaultyStaged {
@@ -262,7 +282,11 @@ impl Staged for FaultyStaged {
         self.faults.fail("could not publish")?;
         let published = self.inner.publish()?;
         self.faults.fail("published, but the answer was lost")?;
-        Ok(published)
+        Ok(if self.repeats {
+            Published::Exists
+        } else {
+            published
+        })
     }
 }
 
