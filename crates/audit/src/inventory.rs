@@ -338,6 +338,12 @@ impl Inventory {
         is_possible(name) && self.listing.place(&WalFileName::Segment(*name)).is_some()
     }
 
+    /// Whether a segment is there, and has any bytes, of which an empty file or a name that is no file has none.
+    pub fn has_bytes_of(&self, name: &SegmentName) -> bool {
+        let stamp = self.listing.get(&WalFileName::Segment(*name));
+        is_possible(name) && stamp.is_some_and(|stamp| stamp.bytes > 0)
+    }
+
     /// Whether a segment or timeline history file is there under its own name.
     pub(crate) fn has_file(&self, name: &WalFileName) -> bool {
         match name {
@@ -453,5 +459,23 @@ mod tests {
         assert_eq!(inventory.segments(TimelineId::FIRST).count(), 4);
         // One that no size allows.
         assert!(!inventory.has_segment(&"000000010000000200001000".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_segment_without_bytes_is_there_and_has_none() {
+        let store = MemoryStore::new();
+        store.overwrite("000000010000000000000001", b"four");
+        store.overwrite("000000010000000000000002", b"");
+        let archive = Archive::with_store(Box::new(store), Options::default());
+        let inventory = Inventory::take(&archive, &mut |_| ()).unwrap();
+        let told = [1, 2, 3].map(|number| {
+            let name = SegmentName::new(
+                TimelineId::FIRST,
+                SegmentNumber(number),
+                SegmentSize::DEFAULT,
+            );
+            (inventory.has_segment(&name), inventory.has_bytes_of(&name))
+        });
+        assert_eq!(told, [(true, true), (true, false), (false, false)]);
     }
 }

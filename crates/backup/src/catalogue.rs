@@ -1,8 +1,9 @@
 //! The backups of an archive, and what state each is in.
 //!
 //! Guarantees one listing of their folder, and one request more for each backup. A backup of which something is missing, or
-//! that cannot be understood, is shown as that and keeps none of the others from being shown. Only one that is committed, whose
-//! pages are not corrupt, of which all parts are there, and whose WAL is in this very archive is complete.
+//! that cannot be understood or read, is shown as that and keeps none of the others from being shown. Only one that is
+//! committed, whose pages are not corrupt, of which all parts are there, whose WAL is in this very archive, and that is based on
+//! none but such backups is complete.
 //!
 //! Left to others: what is in the parts (`verify.rs`), and which WAL is stored: the caller knows.
 
@@ -13,7 +14,9 @@ use std::time::{Duration, SystemTime};
 use archive::{Archive, Error, ErrorKind};
 use wal::{Lsn, SegmentName, SystemIdentifier, TimelineId};
 
-use crate::document::{COMMITTED_BYTES_MAX, Committed, PageState, RUNNING_BYTES_MAX, Running};
+use crate::document::{
+    COMMITTED_BYTES_MAX, Committed, PageState, Parent, RUNNING_BYTES_MAX, Running,
+};
 use crate::id::Id;
 use crate::layout::{COMMITTED, CONFIRMED, RUNNING};
 
@@ -54,8 +57,10 @@ pub enum What {
     Committed(Box<Committed>),
     /// It is not.
     Running(Box<Running>),
-    /// It cannot be told, or something of it is missing: why.
+    /// What says so is damaged, or something of it is missing: why.
     Damaged(String, Option<Box<Committed>>),
+    /// It could not be read, or a later version has written it: why.
+    Unknown(String),
 }
 
 /// What state a backup is in.
@@ -71,8 +76,12 @@ pub enum State {
     Complete,
     /// It is committed, and some of its pages are corrupt.
     CorruptPages,
-    /// Something of it is missing or cannot be understood: what, in words.
+    /// It is whole, and what it is based on is not here, or not complete: why, in words.
+    ParentMissing(String),
+    /// Something of it is missing or damaged: what, in words.
     Damaged(String),
+    /// It cannot be told: why, in words.
+    Unknown(String),
 }
 
 impl State {
@@ -85,7 +94,9 @@ impl State {
             State::Waiting(_) => "waiting",
             State::Complete => "complete",
             State::CorruptPages => "corrupt_pages",
+            State::ParentMissing(_) => "parent_missing",
             State::Damaged(_) => "damaged",
+            State::Unknown(_) => "unknown",
         }
     }
 }
@@ -96,16 +107,15 @@ impl Found {
     pub fn committed(&self) -> Option<&Committed> {
         match &self.what {
             What::Committed(committed) | What::Damaged(_, Some(committed)) => Some(committed),
-            What::Running(_) | What::Damaged(_, None) => None,
+            What::Running(_) | What::Damaged(_, None) | What::Unknown(_) => None,
         }
     }
 
-    /// What state it is in. `now` is a time by the store's clock, as nearly as the caller knows it; `is_stored` tells whether
-    /// a segment is in the archive.
-    #[must_use]
-    pub fn state(&self, now: SystemTime, is_stored: &dyn Fn(&SegmentName) -> bool) -> State {
+    /// What state it is in, whatever it is based on.
+    fn state(&self, now: SystemTime, is_stored: &dyn Fn(&SegmentName) -> bool) -> State {
         match &self.what {
             What::Damaged(why, _) => State::Damaged(why.clone()),
+            What::Unknown(why) => State::Unknown(why.clone()),
             What::Running(_) => {
                 let silent = now.duration_since(self.last_sign).unwrap_or_default();
                 if silent > ABANDONED_AFTER {
@@ -120,6 +130,80 @@ impl Found {
             What::Committed(backup) => backup
                 .first_missing(is_stored)
                 .map_or(State::Complete, State::Waiting),
+        }
+    }
+}
+
+impl Catalogue {
+    /// What state each backup is in, in their order. `now` is a time by the store's clock, as nearly as the caller knows it;
+    /// `is_stored` tells whether a segment is in the archive.
+    #[must_use]
+    pub fn states(&self, now: SystemTime, is_stored: &dyn Fn(&SegmentName) -> bool) -> Vec<State> {
+        let own = self.backups.iter().map(|found| found.state(now, is_stored));
+        let mut states: BTreeMap<&Id, State> =
+            self.backups.iter().map(|it| &it.id).zip(own).collect();
+        let committed = self.backups.iter().filter_map(Found::committed);
+        let mut children: Vec<_> = committed
+            .filter_map(|backup| Some((backup, backup.parent.as_ref()?)))
+            .collect();
+        // What a backup is based on began before it, and so is judged before it.
+        children.sort_by_key(|(backup, _)| backup.start_lsn);
+        for (backup, parent) in children {
+            if states.get(&backup.id) == Some(&State::Complete)
+                && let Some(state) = self.without_parent(backup, parent, &states)
+            {
+                states.insert(&backup.id, state);
+            }
+        }
+        self.backups
+            .iter()
+            .filter_map(|found| states.remove(&found.id))
+            .collect()
+    }
+
+    /// What an incremental backup is instead of complete; `None` if what it is based on is.
+    fn without_parent(
+        &self,
+        backup: &Committed,
+        parent: &Parent,
+        states: &BTreeMap<&Id, State>,
+    ) -> Option<State> {
+        let missing = |why: String| Some(State::ParentMissing(why));
+        let Some(id) = &parent.id else {
+            return missing(format!(
+                "it is based on a backup that began at {}, and it is not known which one that is",
+                parent.start_lsn
+            ));
+        };
+        let based = format!("it is based on backup {id}");
+        let found = self.backups.binary_search_by_key(&id, |found| &found.id);
+        let found = found.ok().and_then(|at| self.backups.get(at));
+        let Some((found, state)) = found.zip(states.get(id)) else {
+            return missing(format!("{based}, which is not in this archive"));
+        };
+        if let Some(other) = found.committed()
+            && ((other.start_lsn, other.timeline) != (parent.start_lsn, parent.timeline)
+                || other.start_lsn >= backup.start_lsn)
+        {
+            return missing(format!(
+                "{based}, which did not begin at {}",
+                parent.start_lsn
+            ));
+        }
+        match state {
+            State::Complete => None,
+            State::Unknown(_) => Some(State::Unknown(format!("{based}, which is not known"))),
+            State::Waiting(segment) => {
+                missing(format!("{based}, which waits for segment \"{segment}\""))
+            }
+            State::CorruptPages => missing(format!("{based}, which has corrupt pages")),
+            State::ParentMissing(_) => {
+                missing(format!("{based}, which lacks what it is based on itself"))
+            }
+            State::Damaged(_) => missing(format!("{based}, which is damaged")),
+            State::Running | State::Abandoned => {
+                missing(format!("{based}, which is not committed"))
+            }
         }
     }
 }
@@ -144,25 +228,24 @@ pub fn catalogue(archive: &Archive, system: Option<SystemIdentifier>) -> Result<
     Ok(catalogue)
 }
 
-/// Which backup began at that place; `None` if none is known to, or several are.
+/// Which backup began at that place; `None` if none is known to, or several are, or one cannot be told.
 pub(crate) fn beginning_at(
     archive: &Archive,
     system: SystemIdentifier,
     start_lsn: Lsn,
     timeline: TimelineId,
-) -> Result<Option<Id>, Error> {
-    let catalogue = catalogue(archive, Some(system))?;
-    let mut there = catalogue
-        .backups
-        .into_iter()
-        .filter(|found| match &found.what {
-            What::Committed(backup) => backup.start_lsn == start_lsn && backup.timeline == timeline,
-            _ => false,
-        });
-    let first = there.next();
-    Ok(first
-        .filter(|_| there.next().is_none())
-        .map(|found| found.id))
+) -> Option<Id> {
+    // What keeps this from being found out is no fault of the backup that asks.
+    let backups = catalogue(archive, Some(system)).ok()?.backups;
+    let mut there = backups.into_iter().filter(|found| match &found.what {
+        What::Unknown(_) => true,
+        _ => found
+            .committed()
+            .is_some_and(|backup| (backup.start_lsn, backup.timeline) == (start_lsn, timeline)),
+    });
+    let first = there.next()?;
+    let is_the_one = there.next().is_none() && !matches!(first.what, What::Unknown(_));
+    is_the_one.then_some(first.id)
 }
 
 fn listed(archive: &Archive, foreign: &mut u64) -> Result<BTreeMap<Id, Objects>, Error> {
@@ -212,7 +295,9 @@ fn found(
         Ok(Some(what)) => what,
         Ok(None) => return Ok(None),
         Err(error) if error.kind() == ErrorKind::Damaged => What::Damaged(error.to_string(), None),
-        Err(error) => return Err(error),
+        // A store that does not answer says nothing of this one backup.
+        Err(error) if error.kind().may_work_later() && !is_of_object(&error) => return Err(error),
+        Err(error) => What::Unknown(error.to_string()),
     };
     Ok(Some(Found {
         what,
@@ -224,6 +309,11 @@ fn found(
         last_sign: objects.newest,
         id,
     }))
+}
+
+/// Whether it is for the object that it could not be read, and others may be fine.
+fn is_of_object(error: &Error) -> bool {
+    error.is_no_file() || error.is_denied()
 }
 
 fn what(

@@ -251,11 +251,12 @@ impl Running {
         }
     }
 
-    /// What the bytes of an object of this backup say. Fails with [`ErrorKind::Damaged`].
+    /// What the bytes of an object of this backup say. Fails with [`ErrorKind::Damaged`], and with [`ErrorKind::Unusable`] for
+    /// what a later version has written.
     pub(crate) fn parse(bytes: &[u8], id: &Id, shown: &str) -> Result<Running, Error> {
         let running: Running = parse(bytes, shown)?;
         let label = (running.label.len() > LABEL_BYTES_MAX).then_some("its label is too long");
-        must_be_of(running.format, &running.id, id, shown)?;
+        must_be_of(&running.id, id, shown)?;
         match label.or((!is_time(&running.started)).then_some("its time is none")) {
             Some(why) => Err(invalid(shown, why)),
             None => Ok(running),
@@ -307,10 +308,11 @@ impl Committed {
         }
     }
 
-    /// What the bytes of an object of this backup say. Fails with [`ErrorKind::Damaged`].
+    /// What the bytes of an object of this backup say. Fails with [`ErrorKind::Damaged`], and with [`ErrorKind::Unusable`] for
+    /// what a later version has written.
     pub(crate) fn parse(bytes: &[u8], id: &Id, shown: &str) -> Result<Committed, Error> {
         let committed: Committed = parse(bytes, shown)?;
-        must_be_of(committed.format, &committed.id, id, shown)?;
+        must_be_of(&committed.id, id, shown)?;
         match committed.fault() {
             Some(why) => Err(invalid(shown, why)),
             None => Ok(committed),
@@ -427,16 +429,32 @@ impl Committed {
     }
 }
 
-fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8], shown: &str) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|cause| invalid(shown, &cause.to_string()))
+/// What every document says, whatever its format.
+#[derive(Deserialize)]
+struct Formatted {
+    format: u32,
 }
 
-fn must_be_of(format: u32, said: &Id, id: &Id, shown: &str) -> Result<(), Error> {
-    if format != FORMAT {
+/// Fails with [`ErrorKind::Unusable`] for what a later version has written, [`ErrorKind::Damaged`] for what is no document.
+fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8], shown: &str) -> Result<T, Error> {
+    let damaged = |cause: serde_json::Error| invalid(shown, &cause.to_string());
+    let Formatted { format } = serde_json::from_slice(bytes).map_err(damaged)?;
+    if format > FORMAT {
         let why =
             format!("it is of format {format}, and this version of Walden knows format {FORMAT}");
-        return Err(invalid(shown, &why));
+        let what = format!("archive file \"{shown}\" cannot be understood: {why}");
+        let error = Error::new(ErrorKind::Unusable, what);
+        return Err(
+            error.with_hint("Use the version of Walden that has written it, or a later one.")
+        );
     }
+    if format < FORMAT {
+        return Err(invalid(shown, &format!("there is no format {format}")));
+    }
+    serde_json::from_slice(bytes).map_err(damaged)
+}
+
+fn must_be_of(said: &Id, id: &Id, shown: &str) -> Result<(), Error> {
     if said != id {
         return Err(invalid(shown, &format!("it is of backup {said}")));
     }

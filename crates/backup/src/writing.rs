@@ -83,6 +83,8 @@ pub struct Writing {
     manifest: Option<PackedObject>,
     manifest_part: Option<Part>,
     parts: Vec<Part>,
+    /// Which backup it is based on, once that was looked for: another try to commit has to say the same.
+    parent: Option<Option<Id>>,
     /// The files that were written.
     done: Vec<TarName>,
     watch: Watch,
@@ -133,6 +135,7 @@ impl Writing {
             manifest: None,
             manifest_part: None,
             parts: Vec::new(),
+            parent: None,
             done: Vec::new(),
         };
         writing.create(RUNNING, &bytes_of(&writing.running)?)?;
@@ -279,11 +282,17 @@ impl Writing {
         });
         let parent = match label.incremental_from {
             None => None,
-            Some((start_lsn, timeline)) => Some(Parent {
-                start_lsn,
-                timeline,
-                id: catalogue::beginning_at(&self.archive, self.begin.system, start_lsn, timeline)?,
-            }),
+            Some((start_lsn, timeline)) => {
+                let (archive, system) = (&self.archive, self.begin.system);
+                let id = self.parent.get_or_insert_with(|| {
+                    catalogue::beginning_at(archive, system, start_lsn, timeline)
+                });
+                Some(Parent {
+                    start_lsn,
+                    timeline,
+                    id: id.clone(),
+                })
+            }
         };
         let rest = Rest {
             segment_size: self.begin.segment_size,

@@ -28,10 +28,10 @@ pub(crate) fn run(flags: &Backups, global: &Global) -> Outcome {
             return Outcome::Failed;
         }
     };
-    let now = SystemTime::now();
-    let state = |found: &Found| found.state(now, &|name| looked.is_stored(name));
-    let backups = looked.catalogue.backups.iter();
-    let rows: Vec<Row> = backups.map(|found| Row::of(found, state(found))).collect();
+    let backups = looked.catalogue.backups.iter().zip(looked.states());
+    let rows: Vec<Row> = backups
+        .map(|(found, state)| Row::of(found, state))
+        .collect();
     if flags.json {
         return say::json(&Document {
             archive: &looked.archive.place(),
@@ -49,9 +49,10 @@ pub(crate) struct Looked {
 }
 
 impl Looked {
-    /// Whether a segment is in the archive.
-    pub(crate) fn is_stored(&self, name: &SegmentName) -> bool {
-        self.inventory.has_segment(name)
+    /// What state each backup is in, in their order.
+    pub(crate) fn states(&self) -> Vec<State> {
+        let is_stored = |name: &SegmentName| self.inventory.has_bytes_of(name);
+        self.catalogue.states(SystemTime::now(), &is_stored)
     }
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn look(global: &Global) -> Result<Looked, Error> {
     let binding = archive.binding()?;
     progress.doing("listing");
     // The WAL last: a backup whose WAL is still on its way waits rather than being called complete.
-    let catalogue = backup::catalogue(&archive, binding.map(|binding| binding.system))?;
+    let catalogue = backup::catalogue(&archive, binding.as_ref().map(|it| it.system))?;
     let inventory = Inventory::take(&archive, &mut |files| progress.found(files))?;
     drop(progress);
     if catalogue.foreign > 0 {
@@ -91,12 +92,12 @@ struct Document<'a> {
 #[derive(Default, Serialize)]
 struct Row {
     id: String,
-    /// `running`, `abandoned`, `waiting`, `complete`, `corrupt_pages` or `damaged`.
+    /// `running`, `abandoned`, `waiting`, `complete`, `corrupt_pages`, `parent_missing`, `damaged` or `unknown`.
     state: &'static str,
     /// The first segment that a waiting backup lacks.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing_segment: Option<String>,
-    /// What is wrong with a damaged one.
+    /// What is wrong with one that is damaged or has no parent, or why nothing is known of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -145,7 +146,9 @@ impl Row {
         };
         match state {
             State::Waiting(segment) => row.missing_segment = Some(segment.to_string()),
-            State::Damaged(why) => row.why = Some(why),
+            State::Damaged(why) | State::ParentMissing(why) | State::Unknown(why) => {
+                row.why = Some(why);
+            }
             _ => {}
         }
         if let What::Running(running) = &found.what {

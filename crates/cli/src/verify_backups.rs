@@ -7,7 +7,6 @@
 //! changed. Left to others: the verifying (`backup`); whether the WAL can be replayed (`verify.rs`).
 
 use std::fmt::Write;
-use std::time::SystemTime;
 
 use archive::{Cancel, Error, ErrorKind};
 use backup::{Complaint, Found, Id, Request, State, Told, Verified};
@@ -86,13 +85,13 @@ fn verify(looked: &Looked, choice: &BackupChoice, flags: &Verify) -> Result<Repo
         backups: Vec::new(),
         uncommitted: 0,
     };
-    let wanted = |found: &&Found| match choice {
+    let wanted = |found: &Found| match choice {
         BackupChoice::All => true,
         BackupChoice::One(id) => found.id == *id,
     };
     let progress = Progress::start("verifying", Where::Everywhere);
-    for found in looked.catalogue.backups.iter().filter(wanted) {
-        let state = found.state(SystemTime::now(), &|name| looked.is_stored(name));
+    let all = looked.catalogue.backups.iter().zip(looked.states());
+    for (found, state) in all.filter(|(found, _)| wanted(found)) {
         if matches!(state, State::Running | State::Abandoned) {
             report.uncommitted += 1;
             continue;
@@ -154,17 +153,18 @@ fn one(
         .into_iter()
         .partition(|complaint| complaint.is_unknown);
     let mut errors: Vec<Finding> = wrong.into_iter().map(Finding::of).collect();
-    let more = match state {
-        State::Waiting(segment) => Some(format!(
+    let mut could_not_tell: Vec<Finding> = unknown.into_iter().map(Finding::of).collect();
+    match state {
+        State::Waiting(segment) => errors.push(Finding::new(format!(
             "segment \"{segment}\", which makes the backup consistent, is not in the archive"
-        )),
-        State::Damaged(why) => Some(archive::printable(why)),
-        _ => None,
-    };
-    errors.extend(more.map(|message| Finding {
-        message,
-        hint: None,
-    }));
+        ))),
+        State::CorruptPages => errors.extend(corrupt_pages(found)),
+        State::Damaged(why) | State::ParentMissing(why) => {
+            errors.push(Finding::new(archive::printable(why)));
+        }
+        State::Unknown(why) => could_not_tell.push(Finding::new(archive::printable(why))),
+        State::Complete | State::Running | State::Abandoned => {}
+    }
     OfBackup {
         id: found.id.to_string(),
         state: state.word(),
@@ -174,12 +174,33 @@ fn one(
         pages: verified.pages,
         corrupt_pages: verified.corrupt_pages,
         errors,
-        could_not_tell: unknown.into_iter().map(Finding::of).collect(),
+        could_not_tell,
         more: verified.more,
     }
 }
 
+/// What is said of pages that were corrupt when the backup was stored, and are so still.
+fn corrupt_pages(found: &Found) -> Vec<Finding> {
+    let Some(backup) = found.committed() else {
+        return Vec::new();
+    };
+    let count = say::counted(backup.pages.corrupt, "corrupt page");
+    let mut findings = vec![Finding::new(format!("it was stored with {count}"))];
+    findings.extend(backup.pages.files.iter().map(|file| {
+        let file = archive::printable(file);
+        Finding::new(format!("file \"{file}\" has corrupt pages"))
+    }));
+    findings
+}
+
 impl Finding {
+    fn new(message: String) -> Finding {
+        Finding {
+            message,
+            hint: None,
+        }
+    }
+
     fn of(complaint: Complaint) -> Finding {
         Finding {
             message: complaint.message,

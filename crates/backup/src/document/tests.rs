@@ -50,7 +50,7 @@ fn what_is_written_reads_back_and_says_how_much_it_is() {
 #[test]
 fn each_thing_that_cannot_be_so_is_refused_and_named() {
     let odd = [
-        ("format", json!(2), "format 2"),
+        ("format", json!(0), "no format 0"),
         ("id", json!("20261129T171500Z-0000"), "it is of backup"),
         ("id", json!("../x"), "not the ID of a backup"),
         ("label", json!("x".repeat(2000)), "label is too long"),
@@ -98,6 +98,15 @@ fn each_thing_that_cannot_be_so_is_refused_and_named() {
     let mut short = committed();
     short["parts"][0]["stored_sha256"] = json!("ab");
     assert!(read(&short).is_err());
+}
+
+#[test]
+fn what_a_later_version_has_written_is_not_taken_for_damaged_whatever_else_it_says() {
+    let later = json!({ "format": 2, "parts": "elsewhere" });
+    let error = read(&later).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unusable);
+    assert!(error.to_string().contains("it is of format 2"), "{error}");
+    assert!(error.hint().unwrap().contains("a later one"));
 }
 
 #[test]

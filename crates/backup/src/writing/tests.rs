@@ -151,10 +151,17 @@ fn complaints(archive: &Archive, backup: &Committed) -> Vec<String> {
 fn state(archive: &Archive, later: Duration) -> State {
     let catalogue = catalogue(archive, Some(SYSTEM)).unwrap();
     assert_eq!(catalogue.backups.len(), 1);
-    let found = &catalogue.backups[0];
-    found.state(found.last_sign + later, &|name| {
-        name.to_string() == "000000010000000000000004"
-    })
+    let now = catalogue.backups[0].last_sign + later;
+    let states = catalogue.states(now, &|name| name.to_string() == "000000010000000000000004");
+    states[0].clone()
+}
+
+/// The states of all backups, all of their WAL being there.
+fn states(archive: &Archive) -> Vec<State> {
+    let catalogue = catalogue(archive, Some(SYSTEM)).unwrap();
+    let states = catalogue.states(SystemTime::UNIX_EPOCH, &|_| true);
+    assert_eq!(states.len(), catalogue.backups.len());
+    states
 }
 
 #[test]
@@ -256,9 +263,8 @@ fn a_backup_goes_from_running_to_abandoned_or_to_complete_and_back_to_waiting_wi
         State::Waiting("000000010000000000000005".parse().unwrap())
     );
     let found = catalogue(&archive, None).unwrap();
-    let found = &found.backups[0];
-    assert_eq!(found.state(found.last_sign, &|_| true), State::Complete);
-    assert!(!found.is_confirmed);
+    assert!(!found.backups[0].is_confirmed);
+    assert_eq!(states(&archive), [State::Complete]);
     confirm(&archive, &backup.id).unwrap();
     assert!(catalogue(&archive, None).unwrap().backups[0].is_confirmed);
     let other = catalogue(&archive, Some(SystemIdentifier(8))).unwrap();
@@ -382,20 +388,154 @@ fn hostile_members_are_refused_when_they_are_read() {
     );
 }
 
+/// Stores a backup that begins in this segment and is based on one that began in that one.
+fn store_based(archive: &Arc<Archive>, segment: u64, from: Option<u64>) -> Committed {
+    let start_lsn = Lsn(segment * 0x100_0000 + 0x28);
+    let mut label = LABEL.replace("0/4000028", &start_lsn.to_string());
+    if let Some(from) = from {
+        label += &format!("INCREMENTAL FROM LSN: 0/{from}000028\nINCREMENTAL FROM TLI: 1\n");
+    }
+    let begin = Begin {
+        start_lsn,
+        started: begin().started + Duration::from_secs(segment * 60),
+        ..begin()
+    };
+    let mut writing = Writing::begin(Arc::clone(archive), begin).unwrap();
+    writing.begin_tar("base.tar").unwrap();
+    let tar = whole(&[("backup_label", label.as_bytes())]);
+    writing.contents(&tar).unwrap();
+    writing.end_tar().unwrap();
+    let stop_lsn = Lsn(start_lsn.0 + 0x100);
+    writing.commit(&End { stop_lsn, ..end() }).unwrap()
+}
+
 #[test]
 fn an_incremental_backup_finds_the_one_that_it_is_based_on_and_never_guesses() {
-    let archive = archive_in(MemoryStore::new());
-    let parent = Files::made().store(&archive);
-    let based = |from: &str| {
-        let mut files = Files::made();
-        let more = format!("INCREMENTAL FROM LSN: {from}\nINCREMENTAL FROM TLI: 1\n");
-        files.0[0].1.extend(more.as_bytes());
-        files.store(&archive).parent.unwrap().id
+    let memory = MemoryStore::new();
+    let archive = archive_in(memory.clone());
+    let full = store_based(&archive, 4, None);
+    let based = |segment, from| {
+        store_based(&archive, segment, Some(from))
+            .parent
+            .unwrap()
+            .id
     };
-    assert_eq!(based("0/4000028"), Some(parent.id));
-    assert_eq!(based("0/3000028"), None);
-    // Now three have begun there.
-    assert_eq!(based("0/4000028"), None);
+    assert_eq!(based(5, 4), Some(full.id.clone()));
+    assert_eq!(based(6, 3), None);
+    // One that nobody can read may be the one, and keeps none from being committed.
+    let odd = store_based(&archive, 7, None).id.key(COMMITTED);
+    memory.overwrite(&odd, br#"{"format":2}"#);
+    assert_eq!(based(8, 4), None);
+    memory.overwrite(&odd, b"{");
+    assert_eq!(based(9, 4), Some(full.id));
+    store_based(&archive, 4, None);
+    assert_eq!(based(10, 4), None);
+}
+
+#[test]
+fn a_backup_is_complete_only_if_all_that_it_is_based_on_is() {
+    let memory = MemoryStore::new();
+    let archive = archive_in(memory.clone());
+    let full = store_based(&archive, 4, None);
+    let middle = store_based(&archive, 5, Some(4));
+    store_based(&archive, 6, Some(5));
+    assert_eq!(states(&archive), [const { State::Complete }; 3]);
+    let said = |at: usize| match states(&archive).remove(at) {
+        State::ParentMissing(why) => why,
+        other => panic!("{other:?}"),
+    };
+    let all = catalogue(&archive, None).unwrap();
+    let waiting = all.states(SystemTime::UNIX_EPOCH, &|name| {
+        !name.to_string().ends_with('4')
+    });
+    assert_eq!(waiting[0].word(), "waiting");
+    assert!(matches!(&waiting[1], State::ParentMissing(why) if why.contains("waits for")));
+
+    let key = full.id.key(COMMITTED);
+    let text = archive.read_plain(&key, 1 << 20).unwrap().unwrap().bytes;
+    let as_text = String::from_utf8(text.clone()).unwrap();
+    let replaced = |from: &str, to: &str| {
+        let other = as_text.replace(from, to);
+        assert_ne!(other, as_text);
+        memory.overwrite(&key, other.as_bytes());
+    };
+    replaced("\"state\": \"ok\"", "\"state\": \"corrupt\"");
+    assert!(said(1).contains("has corrupt pages"));
+    replaced("0/4000028", "0/4000030");
+    assert!(said(1).contains("did not begin at 0/4000028"));
+    replaced("\"format\": 1", "\"format\": 2");
+    let words: Vec<_> = states(&archive).iter().map(State::word).collect();
+    assert_eq!(words, ["unknown"; 3]);
+    memory.overwrite(&key, &text);
+    let part = full.id.key("base.00001.tar");
+    memory.remove(&part).unwrap();
+    assert!(said(1).contains("which is damaged"));
+    memory.remove(&key).unwrap();
+    assert!(said(1).contains("which is not committed"));
+    memory.remove(&full.id.key(RUNNING)).unwrap();
+    let missing = format!(
+        "it is based on backup {}, which is not in this archive",
+        full.id
+    );
+    assert_eq!(states(&archive)[0], State::ParentMissing(missing));
+    let itself = format!(
+        "it is based on backup {}, which lacks what it is based on itself",
+        middle.id
+    );
+    assert_eq!(states(&archive)[1], State::ParentMissing(itself));
+}
+
+#[test]
+fn a_store_that_loses_every_answer_ends_no_backup_and_a_second_commit_says_the_same() {
+    let memory = MemoryStore::new();
+    let store_based_on = store_based(&archive_in(memory.clone()), 3, None);
+    let archive = archive_in(FaultyStore::repeating(Box::new(memory.clone())));
+    let mut files = Files::made();
+    files.0[0]
+        .1
+        .extend(b"INCREMENTAL FROM LSN: 0/3000028\nINCREMENTAL FROM TLI: 1\n");
+    let mut writing = files.send(&archive).unwrap();
+    let backup = writing.commit(&end()).unwrap();
+    assert_eq!(
+        backup.parent.as_ref().unwrap().id,
+        Some(store_based_on.id.clone())
+    );
+    confirm(&archive, &backup.id).unwrap();
+    confirm(&archive, &backup.id).unwrap();
+    memory.remove(&store_based_on.id.key(COMMITTED)).unwrap();
+    assert_eq!(writing.commit(&end()).unwrap(), backup);
+    assert_eq!(verified(&archive, &backup).complaints, []);
+    let later = End {
+        stop_lsn: Lsn(0x400_0200),
+        ..end()
+    };
+    assert_eq!(
+        writing.commit(&later).unwrap_err().kind(),
+        ErrorKind::Conflict
+    );
+}
+
+#[test]
+fn an_odd_object_hides_no_other_backup() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = archive_in(DirStore::open(dir.path()).unwrap());
+    store_based(&archive, 4, None);
+    let odd = store_based(&archive, 5, None);
+    let path = dir.path().join(odd.id.key(COMMITTED));
+    let text = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert_eq!(states(&archive), [State::Complete, State::Running]);
+    std::fs::remove_dir(&path).unwrap();
+    for (contents, word) in [
+        (&b"{\"format\":2}"[..], "unknown"),
+        (b"{}", "damaged"),
+        (&text, "complete"),
+    ] {
+        std::fs::write(&path, contents).unwrap();
+        let states = states(&archive);
+        assert_eq!((&states[0], states[1].word()), (&State::Complete, word));
+    }
 }
 
 #[test]
@@ -499,7 +639,7 @@ fn over_a_failing_store_a_backup_is_whole_or_none_whatever_the_writer_was_told()
                     assert_eq!(verified(&sound, backup).complaints, [], "seed {seed}");
                 }
                 What::Running(_) => assert!(told.is_err(), "seed {seed}"),
-                What::Damaged(why, _) => panic!("seed {seed}: {why}"),
+                What::Damaged(why, _) | What::Unknown(why) => panic!("seed {seed}: {why}"),
             }
         }
     }
