@@ -45,7 +45,8 @@ pub struct Target {
     pub tablespaces: BTreeMap<u32, PathBuf>,
 }
 
-/// Unpacks a backup, and checks it while it does.
+/// Unpacks a backup, and checks it while it does. One with corrupt pages is restored with them, as it may be the only one
+/// there is: [`Verified::corrupt_pages`] says how many, and `backup.pages` in which files.
 ///
 /// # Errors
 /// [`ErrorKind::Unusable`] if a directory is not empty, before anything is written; [`ErrorKind::Damaged`] if the backup is not

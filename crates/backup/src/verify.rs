@@ -1,9 +1,12 @@
 //! Whether a backup is what its manifest says: every part decodes and is what was stored, every file is there with its length
-//! and checksum, and the pages are right by the server's rule.
+//! and checksum, and no page is corrupt by the server's rule but those that were when it was stored. Such a backup is what was
+//! stored: that those pages are corrupt is for the caller to say.
 //!
 //! Guarantees that each part is read once, several at a time, in bounded memory but for the manifest; that what could not be
 //! looked at is told apart from what is wrong; and that nothing is written anywhere. Whether its WAL is there is asked of the
 //! caller's listing (`catalogue.rs`); whether that can be replayed is `audit`'s.
+
+mod files;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -15,11 +18,11 @@ use archive::{Archive, Cancel, Error, ErrorKind, Packed};
 
 use crate::document::{Committed, PageState, Part};
 use crate::layout::TarName;
-use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest, Summing};
-use crate::pages::{Checker, PageRule};
+use crate::manifest::{self, MANIFEST_BYTES_MAX, Manifest};
 use crate::path::SafePath;
-use crate::restore::{Output, Tree};
-use crate::tar::{Member, Parser, Visitor, What};
+use crate::restore::Tree;
+use crate::tar::Parser;
+use files::Files;
 
 /// How many complaints about one backup are kept.
 const COMPLAINTS_MAX: usize = 1000;
@@ -54,7 +57,8 @@ pub struct Verified {
     pub bytes: u64,
     /// How many pages were checked.
     pub pages: u64,
-    /// How many of those are corrupt.
+    /// How many of those are corrupt. Those that were so when the backup was stored are no complaint: the backup names the
+    /// files that they are in.
     pub corrupt_pages: u64,
     /// What is wrong, the first thousand of it.
     pub complaints: Vec<Complaint>,
@@ -108,6 +112,7 @@ pub(crate) fn verify_into(
         backup,
         request,
         tree,
+        named: backup.pages.files.iter().map(String::as_str).collect(),
         manifest: None,
         state: Mutex::new(Seen::default()),
     };
@@ -140,6 +145,8 @@ struct Verifying<'a> {
     request: &'a Request<'a>,
     /// Where the files are written, if they are.
     tree: Option<&'a Tree>,
+    /// The files that had corrupt pages when the backup was stored, as far as they were named.
+    named: HashSet<&'a str>,
     /// `None` if there is none, or it cannot be read.
     manifest: Option<Manifest>,
     state: Mutex<Seen>,
@@ -149,6 +156,8 @@ struct Verifying<'a> {
 struct Seen {
     verified: Verified,
     files: HashSet<SafePath>,
+    /// Those files with corrupt pages that were named.
+    corrupt: HashSet<String>,
 }
 
 impl Seen {
@@ -157,6 +166,27 @@ impl Seen {
             self.verified.complaints.push(complaint);
         } else {
             self.verified.more += 1;
+        }
+    }
+
+    /// Complains where pages are corrupt that were not when the backup was stored, or the other way round.
+    fn compare_pages(&mut self, backup: &Committed, named: HashSet<&str>) {
+        if backup.pages.state == PageState::Unchecked {
+            return;
+        }
+        let (was, is) = (backup.pages.corrupt, self.verified.corrupt_pages);
+        if was != is {
+            self.complain(Complaint::wrong(format!(
+                "{is} pages are corrupt, and {was} were when the backup was stored"
+            )));
+        }
+        for file in named {
+            if !self.corrupt.contains(file) {
+                self.complain(Complaint::wrong(format!(
+                    "file \"{}\" has no corrupt pages, and had some when the backup was stored",
+                    archive::printable(file)
+                )));
+            }
         }
     }
 }
@@ -285,6 +315,7 @@ impl Verifying<'_> {
             backup,
             manifest,
             state,
+            named,
             ..
         } = self;
         let mut seen = state.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -301,198 +332,9 @@ impl Verifying<'_> {
                     "file \"{path}\" is in the manifest and in no part"
                 )));
             }
-            let (was, is) = (backup.pages.corrupt, seen.verified.corrupt_pages);
-            if backup.pages.state != PageState::Unchecked && was != is {
-                seen.complain(Complaint::wrong(format!(
-                    "{is} pages are corrupt, and {was} were when the backup was stored"
-                )));
-            }
+            seen.compare_pages(backup, named);
         }
         seen.verified.complaints.sort();
         seen.verified
-    }
-}
-
-/// The files of one part.
-struct Files<'a> {
-    verifying: &'a Verifying<'a>,
-    tar: TarName,
-    pages: Checker,
-    file: Option<File>,
-    /// What was found, which counts only once the part has been read to its end.
-    found: Seen,
-    paths: Vec<SafePath>,
-    output: Option<Output>,
-}
-
-/// The file that is being read.
-struct File {
-    path: SafePath,
-    bytes: u64,
-    sum: Option<Summing>,
-}
-
-impl<'a> Files<'a> {
-    fn new(verifying: &'a Verifying<'a>, tar: TarName) -> Files<'a> {
-        let backup = verifying.backup;
-        let rule = (backup.pages.state != PageState::Unchecked).then_some(PageRule {
-            major: backup.major,
-            start_lsn: backup.start_lsn,
-            page_bytes: backup.pages.page_bytes,
-            segment_pages: backup.pages.segment_pages,
-        });
-        Files {
-            verifying,
-            tar,
-            pages: Checker::new(rule),
-            file: None,
-            found: Seen::default(),
-            paths: Vec::new(),
-            output: None,
-        }
-    }
-
-    fn complain(&mut self, message: String) {
-        self.found.complain(Complaint::wrong(message));
-    }
-
-    /// Adds what was found to what is known of the backup.
-    fn count(mut self) {
-        let pages = self.pages.report();
-        for file in pages.files {
-            self.complain(format!("file \"{file}\" has corrupt pages"));
-        }
-        let Verified {
-            files,
-            bytes,
-            complaints,
-            more,
-            ..
-        } = self.found.verified;
-        let mut seen = self.verifying.seen();
-        seen.verified.parts += 1;
-        seen.verified.files += files;
-        seen.verified.bytes = seen.verified.bytes.saturating_add(bytes);
-        seen.verified.pages += pages.checked;
-        seen.verified.corrupt_pages += pages.corrupt;
-        seen.verified.more += more;
-        for complaint in complaints {
-            seen.complain(complaint);
-        }
-        // Without a manifest nobody asks which files there were.
-        let is_asked = self.verifying.manifest.is_some();
-        for path in self.paths.into_iter().filter(|_| is_asked) {
-            if let Some(path) = seen.files.replace(path) {
-                let what = format!("file \"{path}\" is there twice");
-                seen.complain(Complaint::wrong(what));
-            }
-        }
-    }
-}
-
-/// Whether the manifest does not list such a file: WAL that was fetched is sent behind everything else.
-fn is_not_listed(path: &SafePath) -> bool {
-    path.bytes().starts_with(b"pg_wal/")
-}
-
-impl Visitor for Files<'_> {
-    fn member(&mut self, member: &Member, _: &[u8]) -> Result<(), Error> {
-        let Some(path) = SafePath::new(&member.name) else {
-            let shown = member.shown();
-            return Err(Error::new(
-                ErrorKind::Damaged,
-                format!("path \"{shown}\" leads out of the data directory, or is none"),
-            ));
-        };
-        let inside = path;
-        let path = match self.tar.folder() {
-            Some(folder) => inside.in_folder(&folder),
-            None => inside.clone(),
-        };
-        let tree = self.verifying.tree;
-        self.file = None;
-        match &member.what {
-            What::Directory => {
-                return tree.map_or(Ok(()), |tree| tree.folder(self.tar, &inside));
-            }
-            What::Link(_) => {
-                // The server makes the links of tablespaces itself, from tablespace_map.
-                self.complain(format!(
-                    "\"{path}\" is a symbolic link, which no backup of a target has"
-                ));
-                return Ok(());
-            }
-            What::File => {
-                let output = tree.map(|tree| tree.file(self.tar, &inside, member));
-                self.output = output.transpose()?;
-            }
-        }
-        self.pages.begin(&path);
-        let listed = match &self.verifying.manifest {
-            None => None,
-            Some(manifest) => {
-                let listed = manifest.files.get(&path);
-                if listed.is_none() && !is_not_listed(&path) {
-                    self.complain(format!("file \"{path}\" is not in the manifest"));
-                }
-                listed
-            }
-        };
-        if let Some(listed) = listed
-            && listed.bytes != member.bytes
-        {
-            self.complain(format!(
-                "file \"{path}\" has {} bytes, and {} by the manifest",
-                member.bytes, listed.bytes
-            ));
-        }
-        let found = &mut self.found.verified;
-        found.files += 1;
-        found.bytes = found.bytes.saturating_add(member.bytes);
-        self.paths.push(path.clone());
-        let sum = listed.and_then(|listed| listed.checksum.as_ref());
-        self.file = Some(File {
-            bytes: member.bytes,
-            sum: sum.map(|(algorithm, _)| algorithm.begin()),
-            path,
-        });
-        Ok(())
-    }
-
-    fn contents(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.pages.feed(bytes);
-        if let Some(sum) = self.file.as_mut().and_then(|file| file.sum.as_mut()) {
-            sum.feed(bytes);
-        }
-        self.output
-            .as_mut()
-            .map_or(Ok(()), |output| output.write(bytes))
-    }
-
-    fn padding(&mut self, _: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn member_ends(&mut self) -> Result<(), Error> {
-        self.pages.end();
-        if let (Some(output), Some(tree)) = (self.output.take(), self.verifying.tree) {
-            output.end(tree)?;
-        }
-        let Some(File { path, bytes, sum }) = self.file.take() else {
-            return Ok(());
-        };
-        let manifest = self.verifying.manifest.as_ref();
-        let listed = manifest.and_then(|manifest| manifest.files.get(&path));
-        let expected = listed.and_then(|listed| Some((listed.bytes, listed.checksum.as_ref()?)));
-        if let (Some((expected_bytes, (_, expected))), Some(sum)) = (expected, sum)
-            // Another length has been told already.
-            && bytes == expected_bytes
-            && sum.finish() != *expected
-        {
-            self.complain(format!(
-                "file \"{path}\" has another checksum than by the manifest"
-            ));
-        }
-        Ok(())
     }
 }

@@ -65,6 +65,40 @@ fn a_restored_backup_has_the_files_that_were_sent_and_its_tablespaces_where_they
 }
 
 #[test]
+fn a_backup_with_corrupt_pages_is_restored_with_them_unless_they_are_others_than_it_says() {
+    let archive = archive_in(MemoryStore::new());
+    let mut files = Files::made();
+    files.0[3].1[8192 * 2 + 100] ^= 1;
+    let backup = files.store(&archive);
+    let dir = tempfile::tempdir().unwrap();
+    let good = target(&dir);
+    let verified = restored(&archive, &backup, &good).unwrap();
+    assert_eq!((verified.corrupt_pages, verified.complaints.len()), (1, 0));
+    let (path, contents) = &files.0[3];
+    assert!(fs::read(good.directory.join(path)).unwrap() == *contents);
+    let of = |corrupt, files: &[&str]| {
+        let mut other = backup.clone();
+        other.pages.corrupt = corrupt;
+        other.pages.files = files.iter().map(|file| (*file).to_owned()).collect();
+        other
+    };
+    for (other, why) in [
+        (
+            of(1, &["base/5/16401", "base/5/16402"]),
+            "has no corrupt pages, and had some",
+        ),
+        (of(1, &[]), "has corrupt pages, and had none"),
+        (of(2, &["base/5/16401"]), "1 pages are corrupt, and 2 were"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(&dir);
+        let error = restored(&archive, &other, &target).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(!target.directory.join("global/pg_control").exists());
+    }
+}
+
+#[test]
 fn a_damaged_or_missing_part_leaves_a_directory_that_no_server_starts_in() {
     let (memory, archive, backup) = stored();
     let key = backup.id.key("base.00002.tar");
