@@ -38,4 +38,4 @@ pub use measure::Measure;
 pub use ranges::{Depth, Ranges, Span, TimelineRanges, ranges};
 pub use scan::READERS_MAX;
 pub use text::size;
-pub use verify::{Edge, Report, Request, Scope, Told, verify};
+pub use verify::{Edge, Report, Request, Scope, Told, nothing_there, verify};

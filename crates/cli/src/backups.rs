@@ -56,7 +56,7 @@ impl Looked {
     }
 }
 
-/// Opens the archive and lists it.
+/// Opens the archive and lists it. Fails too if there is nothing at all, as where its file system is not mounted.
 pub(crate) fn look(global: &Global) -> Result<Looked, Error> {
     let progress = Progress::start("opening the archive", Where::Everywhere);
     let chosen = settings::choose(global, settings::current_data_dir())?;
@@ -67,6 +67,9 @@ pub(crate) fn look(global: &Global) -> Result<Looked, Error> {
     let catalogue = backup::catalogue(&archive, binding.as_ref().map(|it| it.system))?;
     let inventory = Inventory::take(&archive, &mut |files| progress.found(files))?;
     drop(progress);
+    if binding.is_none() && inventory.is_empty() && catalogue.backups.is_empty() {
+        return Err(audit::nothing_there(&archive));
+    }
     if catalogue.foreign > 0 {
         let objects = say::counted(catalogue.foreign, "object");
         let folder = backup::FOLDER;

@@ -1,10 +1,11 @@
 //! `walden verify --backups`: whether base backups are what their manifests say. For people as a report, for programs as one
 //! JSON document.
 //!
-//! Guarantees: success means that every part of every backup that was asked for was read, that every file is there as the
-//! manifest has it, that no page is corrupt, and that the WAL which makes it consistent is in the archive; what could not be
-//! read has an exit status of its own. A backup that is not committed is none, and is only counted. Nothing that is stored is
-//! changed. Left to others: the verifying (`backup`); whether the WAL can be replayed (`verify.rs`).
+//! Guarantees: success means that there is a backup, that every part of every one that was asked for was read, that every file
+//! is there as the manifest has it, that no page is corrupt, that the WAL which makes it consistent is in the archive, and so is
+//! what it is based on; what could not be read has an exit status of its own. A backup that is not committed is none, and is
+//! only counted. Nothing that is stored is changed. Left to others: the verifying (`backup`); whether the WAL can be replayed
+//! (`verify.rs`).
 
 use std::fmt::Write;
 
@@ -108,10 +109,12 @@ fn verify(looked: &Looked, choice: &BackupChoice, flags: &Verify) -> Result<Repo
         return Err(nothing(id, report.uncommitted > 0, &report.archive));
     }
     let has_errors = report.backups.iter().any(|it| !it.errors.is_empty());
-    let has_unknown = report
-        .backups
-        .iter()
-        .any(|it| !it.could_not_tell.is_empty());
+    // Of no backup at all nobody can say that it is sound.
+    let has_unknown = report.backups.is_empty()
+        || report
+            .backups
+            .iter()
+            .any(|it| !it.could_not_tell.is_empty());
     report.outcome = match (has_errors, has_unknown) {
         (true, _) => "errors",
         (false, true) => "could-not-tell",
@@ -242,6 +245,9 @@ fn text(report: &Report) -> String {
                 (errors, _) => say::counted(errors as u64 + backup.more, "error"),
             }
         );
+    }
+    if report.backups.is_empty() {
+        text.push_str("UNKNOWN  there is no committed backup, so nothing was verified\n");
     }
     let uncommitted = match report.uncommitted {
         0 => String::new(),

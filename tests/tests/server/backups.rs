@@ -416,6 +416,30 @@ fn a_backup_waits_for_its_wal_and_damage_is_named() -> Result<()> {
     })
 }
 
+#[test]
+fn without_an_archive_or_a_committed_backup_nothing_is_called_sound() -> Result<()> {
+    scenario(|lab| {
+        let archive = lab.archive("archive")?;
+        for arguments in [&["backups"][..], &["verify", "--backups"]] {
+            let (said, status) = walden(lab, &archive, arguments)?;
+            let expected = if arguments.len() == 1 { 1 } else { 4 };
+            assert_eq!(status, Some(expected), "{said}");
+            assert!(said.contains("is empty and belongs to no system"), "{said}");
+        }
+        let system = wal::SystemIdentifier(7);
+        opened(&archive)?.bind(system, SegmentSize::SMALLEST)?;
+        let (said, status) = walden(lab, &archive, &["backups"])?;
+        assert_eq!(status, Some(0), "{said}");
+        let (said, status) = walden(lab, &archive, &["verify", "--backups"])?;
+        assert_eq!(status, Some(4), "{said}");
+        assert!(said.contains("nothing was verified"), "{said}");
+        let (said, status) = walden(lab, &archive, &["verify", "--backups", "--json"])?;
+        assert_eq!(status, Some(4), "{said}");
+        assert!(said.contains("\"could-not-tell\""), "{said}");
+        Ok(())
+    })
+}
+
 /// Flips a bit of a random page of a file, behind its header.
 fn spoil(path: &Path, random: &mut Rng) -> Result<()> {
     let mut file = fs::OpenOptions::new().read(true).write(true).open(path)?;

@@ -322,7 +322,9 @@ fn cut(scope: Scope, all: &Runs, lineage: &Lineage, size: SegmentSize) -> Result
     within.ok_or_else(|| unusable(format!("there is no such segment, segments are of {size}")))
 }
 
-fn nothing_there(archive: &Archive) -> Error {
+/// What to say of an archive that is not bound and has nothing in it: it may be another place than was meant.
+#[must_use]
+pub fn nothing_there(archive: &Archive) -> Error {
     let message = format!(
         "archive \"{}\" is empty and belongs to no system",
         archive.place()
