@@ -37,7 +37,9 @@ pub use id::{Id, InvalidId};
 pub use pages::PageRule;
 pub use restore::{Target, restore};
 pub use verify::{Complaint, Request, Told, Verified, verify};
-pub use writing::{Begin, End, PART_BYTES_DEFAULT, PART_BYTES_MIN, Writing, confirm};
+pub use writing::{
+    Begin, End, PART_BYTES_DEFAULT, PART_BYTES_MAX, PART_BYTES_MIN, Writing, confirm,
+};
 
 /// What the keys of all backups begin with.
 pub const FOLDER: &str = "base/";

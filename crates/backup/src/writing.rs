@@ -33,6 +33,9 @@ pub const PART_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
 /// The least that may be wanted: below it a backup has more parts than are counted.
 pub const PART_BYTES_MIN: u64 = 1024 * 1024;
 
+/// The most that may be wanted: S3 copies no larger object, and a copy is what gives an object its name there.
+pub const PART_BYTES_MAX: u64 = 5 * 1024 * 1024 * 1024;
+
 /// The most beats of one backup, which at one a minute is nearly two years.
 const BEATS_MAX: u32 = 999_999;
 
@@ -55,7 +58,7 @@ pub struct Begin {
     pub started: SystemTime,
     /// How its pages are checked; `None` if the cluster has no checksums, or they are not to be checked.
     pub pages: Option<PageRule>,
-    /// The most bytes of tar in one part, unless a single member has more; at least [`PART_BYTES_MIN`].
+    /// The most bytes of tar in one part, unless a single member has more; [`PART_BYTES_MIN`] to [`PART_BYTES_MAX`].
     pub part_bytes_max: u64,
 }
 
@@ -109,10 +112,11 @@ impl Writing {
                 "label of a backup is too long: it has {bytes} bytes, and may have {LABEL_BYTES_MAX}"
             )));
         }
-        if begin.part_bytes_max < PART_BYTES_MIN {
+        if !(PART_BYTES_MIN..=PART_BYTES_MAX).contains(&begin.part_bytes_max) {
             let bytes = begin.part_bytes_max;
-            return Err(unusable(format!(
-                "size of a part of a backup is too small: it is {bytes}, and may be {PART_BYTES_MIN} or more"
+            let what = format!("a part of a backup cannot have up to {bytes} bytes");
+            return Err(unusable(what).with_hint(format!(
+                "Set the size of a part to between {PART_BYTES_MIN} and {PART_BYTES_MAX} bytes."
             )));
         }
         archive.bind(begin.system, begin.segment_size)?;
@@ -346,10 +350,14 @@ impl Writing {
         let mut done = self.done.clone();
         mapped.sort_unstable();
         done.sort_unstable();
-        if self.watch.map.is_some() && mapped != done {
-            return Err(self.damaged("its tablespaces are not those of \"tablespace_map\""));
+        if mapped == done {
+            return Ok(found);
         }
-        Ok(found)
+        if self.watch.map.is_none() {
+            let error = self.damaged("it has tablespaces and no \"tablespace_map\"");
+            return Err(error.with_hint("BASE_BACKUP sends it with the option TABLESPACE_MAP."));
+        }
+        Err(self.damaged("its tablespaces are not those of \"tablespace_map\""))
     }
 
     /// Creates an object, which may be there with these bytes by an earlier try whose answer was lost.
