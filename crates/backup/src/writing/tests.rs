@@ -50,8 +50,12 @@ pub(crate) fn end() -> End<'static> {
 }
 
 pub(crate) fn archive_in(store: impl Store + 'static) -> Arc<Archive> {
+    packing(store, Compression::Zstd(1))
+}
+
+fn packing(store: impl Store + 'static, compression: Compression) -> Arc<Archive> {
     let options = Options {
-        compression: Compression::Zstd(1),
+        compression,
         ..Options::default()
     };
     Arc::new(Archive::with_store(Box::new(store), options))
@@ -205,40 +209,34 @@ fn what_was_sent_is_committed_in_parts_and_verifies() {
 
 #[test]
 fn the_parts_unpack_with_stock_programs_to_the_files_that_were_sent() {
-    let dir = tempfile::tempdir().unwrap();
-    let archive = archive_in(DirStore::open(dir.path()).unwrap());
     let files = Files::made();
-    let backup = files.store(&archive);
-    let folder = dir.path().join(format!("base/{}", backup.id));
-    let data = tempfile::tempdir().unwrap();
-    for (stem, target) in [("base", "."), ("16384", "pg_tblspc/16384")] {
-        let target = data.path().join(target);
-        std::fs::create_dir_all(&target).unwrap();
-        let parts = backup
-            .parts
-            .iter()
-            .filter(|part| part.name.starts_with(stem));
-        let parts = parts.map(|part| folder.join(&part.name));
-        let mut zstd = Command::new("zstd")
-            .arg("-dc")
-            .args(parts)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let tar = Command::new("tar")
-            .args(["x", "-i", "-f", "-", "-C"])
-            .arg(&target)
-            .stdin(zstd.stdout.take().unwrap())
-            .status();
-        assert!(tar.unwrap().success() && zstd.wait().unwrap().success());
+    for (compression, unpack) in [
+        (Compression::Zstd(1), "zstd -dc"),
+        (Compression::Lz4, "lz4 -dc"),
+        (Compression::None, "cat"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = packing(DirStore::open(dir.path()).unwrap(), compression);
+        let backup = files.store(&archive);
+        let folder = dir.path().join(format!("base/{}", backup.id));
+        let data = tempfile::tempdir().unwrap();
+        for (stem, target) in [("base", "."), ("16384", "pg_tblspc/16384")] {
+            let target = data.path().join(target);
+            std::fs::create_dir_all(&target).unwrap();
+            let script = format!("set -e; cat {stem}.*.tar | {unpack} | tar xi -C \"$0\"");
+            let mut shell = Command::new("sh");
+            shell
+                .args(["-c", &script])
+                .arg(&target)
+                .current_dir(&folder);
+            assert!(shell.status().unwrap().success(), "{unpack}");
+        }
+        for (path, contents) in &files.0 {
+            let found = std::fs::read(data.path().join(path)).unwrap();
+            assert!(found == *contents, "{unpack}: {path}");
+        }
+        assert!(data.path().join("pg_wal/archive_status").is_dir());
     }
-    for (path, contents) in &files.0 {
-        assert!(
-            std::fs::read(data.path().join(path)).unwrap() == *contents,
-            "{path}"
-        );
-    }
-    assert!(data.path().join("pg_wal/archive_status").is_dir());
 }
 
 #[test]
@@ -583,6 +581,17 @@ fn what_is_no_backup_is_not_committed() {
     ] {
         assert_eq!(commit(&good, &odd).unwrap_err().kind(), ErrorKind::Damaged);
     }
+    let mut unmapped = Writing::begin(Arc::clone(&archive), begin()).unwrap();
+    for (name, tar) in [("16384.tar", whole(&[("x", b"")])), ("base.tar", good)] {
+        unmapped.begin_tar(name).unwrap();
+        unmapped.contents(&tar).unwrap();
+        unmapped.end_tar().unwrap();
+    }
+    let error = unmapped.commit(&end()).unwrap_err();
+    assert!(
+        error.to_string().contains("no \"tablespace_map\""),
+        "{error}"
+    );
     let mut nothing = Writing::begin(Arc::clone(&archive), begin()).unwrap();
     assert!(nothing.commit(&end()).is_err());
     assert!(nothing.contents(b"x").is_err());
@@ -599,7 +608,11 @@ fn what_cannot_begin_is_refused_before_anything_is_written() {
             ..begin()
         },
         Begin {
-            part_bytes_max: 1,
+            part_bytes_max: PART_BYTES_MIN - 1,
+            ..begin()
+        },
+        Begin {
+            part_bytes_max: PART_BYTES_MAX + 1,
             ..begin()
         },
     ] {
