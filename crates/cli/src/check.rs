@@ -189,7 +189,7 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) -> Optio
                 None => "Correct the location, the credentials or the network.".to_owned(),
             };
             lines.push(Line::error(&error, &cure));
-            check_wal::check(chosen, None, lines);
+            check_wal::check(chosen, None, || None, lines);
             return None;
         }
     };
@@ -212,7 +212,11 @@ fn archive(chosen: &Chosen, lines: &mut Vec<Line>, progress: &Progress) -> Optio
     let is_ours = binding(&archive, chosen, lines);
     let archived = listed.as_ref().ok().filter(|_| is_ours);
     let archived = archived.map(|names| names.files.as_slice());
-    check_wal::check(chosen, archived, lines);
+    let list = || {
+        let listed = check_names::list(&archive, progress);
+        Some(listed.ok()?.files)
+    };
+    check_wal::check(chosen, archived, list, lines);
     Some(archive)
 }
 

@@ -6,19 +6,24 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use archive::{Error, Form, Location, Overlap, Stored, open_regular};
+use archive::{Error, Form, Location, Overlap, Stored, histories_in, open_regular};
 use recovery::Own;
-use wal::{SegmentName, WalFileName};
+use wal::{SegmentName, SegmentSize, TimelineHistory, WalFileName};
 
 use crate::check_line::{Line, are, some_of};
 use crate::say;
 use crate::settings::Chosen;
 
 /// Looks at the WAL directory of the cluster at hand, if there is one. `archived`: what its archive holds, in order, looked at
-/// before; `None` if that cannot be told, or is another system's.
-pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Vec<Line>) {
+/// before; `None` if that cannot be told, or is another system's. `list` looks once more.
+pub(crate) fn check(
+    chosen: &Chosen,
+    archived: Option<&[Stored]>,
+    list: impl Fn() -> Option<Vec<Stored>>,
+    lines: &mut Vec<Line>,
+) {
     let Some(data_dir) = chosen.data_dir.as_deref() else {
         return;
     };
@@ -37,12 +42,19 @@ pub(crate) fn check(chosen: &Chosen, archived: Option<&[Stored]>, lines: &mut Ve
     };
     lines.push(packed(&pg_wal, &own));
     if let Some(archived) = archived {
-        lines.push(match holes(data_dir, &own, archived).as_slice() {
+        let mut filled = holes(data_dir, &own, archived);
+        // A server that archives has archived some of them since the archive was looked at.
+        if !filled.is_empty()
+            && let Some(archived) = list()
+        {
+            filled = holes(data_dir, &own, &archived);
+        }
+        lines.push(match filled.as_slice() {
             [] => Line::passed(format!("\"{}\" fills no hole of the archive", pg_wal.display())),
             filled @ [first, ..] => Line::failed(
                 format!(
-                    "the archive lacks {} before later ones: in \"{}\", with neither \".ready\" nor \".done\" in \
-                     \"archive_status\", so that the server does not know of it: {}",
+                    "the archive lacks {} before later ones: in \"{}\", and not noted as \".ready\" in \"archive_status\", so \
+                     that the server does not archive what is there: {}",
                     say::counted(filled.len() as u64, "segment"),
                     pg_wal.display(),
                     some_of(filled)
@@ -145,42 +157,62 @@ fn named_like_wal(pg_wal: &Path) -> io::Result<Vec<WalFileName>> {
     Ok(own)
 }
 
-/// The segments that a server has, that its archive lacks before a later one of the timeline, and that are not noted as files
-/// to be archived or archived: after a crash between a segment's end and that note.
+/// The segments that a server has, that its archive lacks before later WAL of the timeline or of one that left it behind them,
+/// and that the server will not archive by itself: those without a note, after a crash between a segment's end and that note;
+/// and those noted as archived, which a standby without `archive_mode = always` notes of all that it receives, and which may
+/// have been lost from the archive.
 ///
-/// What lies before everything archived is no hole: archiving began later, or has been cleaned up. A running server renames
-/// `.ready` to `.done`, and a file before it removes its `.done`; so one is looked for after the other, and the file last.
+/// What lies before everything archived is no hole: archiving began later, or has been cleaned up.
 fn holes(data_dir: &Path, own: &[WalFileName], archived: &[Stored]) -> Vec<SegmentName> {
-    let stored = |stored: &Stored| match stored.name {
-        WalFileName::Segment(segment) => Some(segment),
+    let segment = |name: &WalFileName| match name {
+        WalFileName::Segment(segment) => Some(*segment),
         _ => None,
     };
-    let segments: Vec<SegmentName> = archived.iter().filter_map(stored).collect();
+    let stored = archived.iter().filter_map(|stored| segment(&stored.name));
+    let segments: Vec<SegmentName> = stored.collect();
     let oldest = segments.iter().map(SegmentName::position).min();
+    let pg_wal = data_dir.join("pg_wal");
+    // Of the server's timelines those that have WAL in the archive.
+    let mut continued = histories_in(&pg_wal);
+    continued.retain(|history| {
+        let mut timelines = segments.iter().map(SegmentName::timeline);
+        timelines.any(|timeline| timeline == history.timeline())
+    });
     let is_hole = |segment: &SegmentName| {
         let at = match segments.binary_search(segment) {
             Ok(_) => return false,
             Err(at) => at,
         };
         let later = segments.get(at);
-        later.is_some_and(|later| later.timeline() == segment.timeline())
+        let goes_on = later.is_some_and(|later| later.timeline() == segment.timeline());
+        (goes_on || is_left_behind(&pg_wal, segment, &continued))
             && oldest.is_some_and(|oldest| oldest < segment.position())
     };
-    let is_noted = |segment: &SegmentName| {
-        ["ready", "done"].iter().any(|status| {
-            let note: PathBuf = ["pg_wal", "archive_status"].iter().collect();
-            let note = data_dir.join(note).join(format!("{segment}.{status}"));
-            note.try_exists().unwrap_or(true)
-        })
+    let is_ready = |segment: &SegmentName| {
+        let note = pg_wal
+            .join("archive_status")
+            .join(format!("{segment}.ready"));
+        note.try_exists().unwrap_or(true)
     };
     own.iter()
-        .filter_map(|name| match name {
-            WalFileName::Segment(segment) => Some(*segment),
-            _ => None,
-        })
-        .filter(|segment| is_hole(segment) && !is_noted(segment))
+        .filter_map(segment)
+        .filter(|segment| is_hole(segment) && !is_ready(segment))
         .filter(|segment| recovery::own(data_dir, *segment) == Own::Whole)
         .collect()
+}
+
+/// Whether a timeline of these histories left the segment's at its end or behind it.
+fn is_left_behind(pg_wal: &Path, segment: &SegmentName, continued: &[TimelineHistory]) -> bool {
+    let file = fs::metadata(pg_wal.join(segment.to_string()));
+    let Some(size) = file.ok().and_then(|file| SegmentSize::new(file.len()).ok()) else {
+        return false;
+    };
+    let left = continued
+        .iter()
+        .filter_map(|history| history.left(segment.timeline()));
+    let number = segment.number(size);
+    left.map(|left| left.segment(size))
+        .any(|left| number.is_some_and(|number| left > number))
 }
 
 /// What archives a file by hand into this archive; its name is left to be added.

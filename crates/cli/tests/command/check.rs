@@ -60,6 +60,33 @@ fn a_hole_that_pg_wal_fills_is_found_and_the_cure_fills_it() {
 }
 
 #[test]
+fn a_segment_noted_as_archived_and_missing_is_found_also_at_the_end_of_a_timeline_that_was_left() {
+    let place = cluster(&[1, 2, 4]);
+    for number in [3, 5] {
+        in_pg_wal(&place, number);
+        let status = format!("data/pg_wal/archive_status/{}.done", name(number));
+        fs::write(place.path(&status), "").unwrap();
+    }
+    let ran = check(&place).exits(1);
+    ran.prints("lacks 1 segment ").prints(&name(3));
+    archive(&place, 3);
+    check(&place).exits(0).prints("fills no hole");
+    // Timeline 2 left in segment 6, and goes on there.
+    fs::write(
+        place.path("data/pg_wal/00000002.history"),
+        "1\t0/600100\tno recovery target specified\n",
+    )
+    .unwrap();
+    let behind = "000000020000000000000006";
+    let size = wal::SegmentSize::SMALLEST;
+    let system = wal::SystemIdentifier(SYSTEM);
+    let bytes = archive::suite::fixtures::segment(&behind.parse().unwrap(), size, system, 6);
+    fs::write(place.path("archive").join(behind), bytes).unwrap();
+    let ran = check(&place).exits(1);
+    ran.prints("lacks 1 segment ").prints(&name(5));
+}
+
+#[test]
 fn a_recycled_file_fills_no_hole_and_another_archive_is_named_in_the_cure() {
     let place = cluster(&[1, 4]);
     let recycled = place.path("data/pg_wal").join(name(2));
