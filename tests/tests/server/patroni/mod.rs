@@ -18,10 +18,7 @@ use rustix::process::Signal;
 use crate::common::{at_full_length, must_recover, recovery_settings};
 use group::Group;
 use node::{Node, REPLICATION_PASSWORD};
-use writer::{LEFT_BEHIND, Writer};
-
-/// The last server that this Patroni knows.
-const LAST_MAJOR: u32 = 18;
+use writer::{LEFT_BEHIND, PROGRESS, Writer};
 
 /// Of the old leader's own segments, how many it archives after it was left behind, and how many of those its disk loses.
 const OWN_SEGMENTS: usize = 6;
@@ -117,7 +114,7 @@ impl Failover {
             }
             Failover::EtcdAway => {
                 group.etcd().pause()?;
-                wait_until("the leader to give up its place", || Ok(!old.is_primary()))?;
+                wait_until("the leader to give up its place", || Ok(old.is_standby()))?;
                 group.etcd().signal(Signal::CONT)?;
             }
         }
@@ -255,9 +252,6 @@ fn no_failover_of_patroni_leaves_a_hole_or_has_a_file_refused() -> Result<()> {
         &ALL[..2]
     };
     scenario(|lab| {
-        if lab.installation().major() > LAST_MAJOR {
-            return Ok(());
-        }
         let group = Group::start(lab, "always")?;
         let (leader, _) = group.whole()?;
         leader.sql("create table noted(n bigint primary key, filler text)")?;
@@ -281,21 +275,17 @@ fn no_failover_of_patroni_leaves_a_hole_or_has_a_file_refused() -> Result<()> {
             anyhow::Ok(())
         })?;
         let acknowledged = writer.check_all_there(&group)?;
-        ensure!(acknowledged > 20, "only {acknowledged} commits");
+        let at_least = failovers.len() * PROGRESS;
+        ensure!(acknowledged >= at_least, "only {acknowledged} commits");
         check_the_archive(lab, &group, &backup)
     })
 }
 
+/// What the first test must be able to see, and why the shipped configuration says "always".
 #[test]
+#[ignore = "at full length: make test-all"]
 fn with_archive_mode_on_a_leader_that_dies_without_its_archive_leaves_a_hole() -> Result<()> {
-    // What the first test must be able to see, and why the shipped configuration says "always".
-    if !at_full_length() {
-        return Ok(());
-    }
     scenario(|lab| {
-        if lab.installation().major() > LAST_MAJOR {
-            return Ok(());
-        }
         let group = Group::start(lab, "on")?;
         let (old, _) = group.whole()?;
         base_backup(lab, old)?;

@@ -259,6 +259,12 @@ impl<'lab> Node<'lab> {
             .is_ok_and(|answer| answer == "f")
     }
 
+    /// Whether the server answers that it is a standby.
+    pub(super) fn is_standby(&self) -> bool {
+        self.sql("select pg_is_in_recovery()")
+            .is_ok_and(|answer| answer == "t")
+    }
+
     /// The files that wait to be archived.
     pub(super) fn ready(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();

@@ -15,7 +15,7 @@ use super::node::psql;
 const COMMIT_MAX: Duration = Duration::from_secs(5);
 
 /// How many commits after a failover count as a cluster that works.
-const PROGRESS: usize = 5;
+pub(super) const PROGRESS: usize = 5;
 
 /// The first number of rows that others write, on a leader that was left behind.
 pub(super) const LEFT_BEHIND: u64 = 1_000_000;
