@@ -1,8 +1,8 @@
 # Walden: build, install, test, show.
 #
 # Everything here is a thin layer over cargo. Servers of the tests run as the user "postgres" when make
-# is run by root, else as the user who runs make. The tests of the conformance suite and of slow storage, and the
-# soak, have to be run by root: they hold a process where it opens a file (CAP_SYS_ADMIN).
+# is run by root, else as the user who runs make. The tests of the conformance suite, of slow storage and of full disks,
+# and the soak, have to be run by root: they hold a process where it opens a file, or mount a small disk (CAP_SYS_ADMIN).
 
 PG_CONFIG ?= /usr/lib/postgresql/15/bin/pg_config
 PREFIX    ?= /usr/local

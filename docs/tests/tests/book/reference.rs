@@ -128,13 +128,21 @@ fn the_parameter_table_is_what_a_server_shows() -> Result<()> {
 
 #[test]
 fn the_commands_and_their_flags_are_those_of_the_help() -> Result<()> {
-    let sections = flags_by_section(&Chapter::read(&source(), "reference/commands.md")?);
+    let chapter = Chapter::read(&source(), "reference/commands.md")?;
+    let sections = flags_by_section(&chapter);
+    let list = chapter.blocks.first().context("no list of commands")?;
+    let listed = list.text.lines().filter_map(|line| {
+        let mut words = line.strip_prefix("walden ")?.split_whitespace();
+        words.next().map(str::to_owned)
+    });
+    let listed: BTreeSet<String> = listed.collect();
     scenario(|lab| {
         let whole = help(lab, &[])?;
         let common = flags_in_help(&whole);
         assert_eq!(sections.get("Flags of every command"), Some(&common));
         let commands = commands_in_help(&whole);
         assert!(commands.len() >= 6, "{commands:?}");
+        assert_eq!(listed, commands, "(left: the list, right: the help)");
         for command in &commands {
             let own: BTreeSet<String> = flags_in_help(&help(lab, &[command])?)
                 .difference(&common)
