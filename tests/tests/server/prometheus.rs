@@ -171,6 +171,8 @@ fn alerts_fire_while_archiving_fails_or_stands_still_and_not_on_an_idle_server()
         primary.archive_everything()?;
         let (scraped, serving) = served(lab, &primary)?;
         let prometheus = Prometheus::start(lab, scraped)?;
+        // Before the first scrape metrics are gone, and no alert waits for minutes here.
+        prometheus.wait_for_silence()?;
         prometheus.wait_for_evaluations(EVALUATIONS)?;
         for state in ["pending", "firing"] {
             assert_eq!(
