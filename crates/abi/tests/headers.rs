@@ -158,6 +158,17 @@ fn number(value: usize) -> i64 {
     value.try_into().expect("fits")
 }
 
+/// Where a field stands in a structure, by its name on both sides.
+macro_rules! field {
+    ($c:literal, $rust:ty, $field:ident) => {
+        Fact(
+            concat!($c, ".", stringify!($field)),
+            concat!("offsetof(", $c, ", ", stringify!($field), ")"),
+            number(offset_of!($rust, $field)),
+        )
+    };
+}
+
 /// Of base backup targets, which no server installs a header for: whether the C face of the interface is Rust's.
 #[rustfmt::skip]
 fn backup_facts() -> Vec<Fact> {
@@ -166,29 +177,29 @@ fn backup_facts() -> Vec<Fact> {
     vec![
         Fact("Oid", "sizeof(Oid)", n(size_of::<abi::process::Oid>())),
         Fact("bbsink_state", "sizeof(bbsink_state)", n(size_of::<BbsinkState>())),
-        Fact("bbsink_state.tablespaces", "offsetof(bbsink_state, tablespaces)", n(offset_of!(BbsinkState, tablespaces))),
-        Fact("bbsink_state.tablespace_num", "offsetof(bbsink_state, tablespace_num)", n(offset_of!(BbsinkState, tablespace_num))),
-        Fact("bbsink_state.bytes_done", "offsetof(bbsink_state, bytes_done)", n(offset_of!(BbsinkState, bytes_done))),
-        Fact("bbsink_state.bytes_total", "offsetof(bbsink_state, bytes_total)", n(offset_of!(BbsinkState, bytes_total))),
-        Fact("bbsink_state.bytes_total_is_valid", "offsetof(bbsink_state, bytes_total_is_valid)", n(offset_of!(BbsinkState, bytes_total_is_valid))),
-        Fact("bbsink_state.startptr", "offsetof(bbsink_state, startptr)", n(offset_of!(BbsinkState, startptr))),
-        Fact("bbsink_state.starttli", "offsetof(bbsink_state, starttli)", n(offset_of!(BbsinkState, starttli))),
+        field!("bbsink_state", BbsinkState, tablespaces),
+        field!("bbsink_state", BbsinkState, tablespace_num),
+        field!("bbsink_state", BbsinkState, bytes_done),
+        field!("bbsink_state", BbsinkState, bytes_total),
+        field!("bbsink_state", BbsinkState, bytes_total_is_valid),
+        field!("bbsink_state", BbsinkState, startptr),
+        field!("bbsink_state", BbsinkState, starttli),
         Fact("bbsink", "sizeof(bbsink)", n(size_of::<Bbsink>())),
-        Fact("bbsink.bbs_ops", "offsetof(bbsink, bbs_ops)", n(offset_of!(Bbsink, bbs_ops))),
-        Fact("bbsink.bbs_buffer", "offsetof(bbsink, bbs_buffer)", n(offset_of!(Bbsink, bbs_buffer))),
-        Fact("bbsink.bbs_buffer_length", "offsetof(bbsink, bbs_buffer_length)", n(offset_of!(Bbsink, bbs_buffer_length))),
-        Fact("bbsink.bbs_next", "offsetof(bbsink, bbs_next)", n(offset_of!(Bbsink, bbs_next))),
-        Fact("bbsink.bbs_state", "offsetof(bbsink, bbs_state)", n(offset_of!(Bbsink, bbs_state))),
+        field!("bbsink", Bbsink, bbs_ops),
+        field!("bbsink", Bbsink, bbs_buffer),
+        field!("bbsink", Bbsink, bbs_buffer_length),
+        field!("bbsink", Bbsink, bbs_next),
+        field!("bbsink", Bbsink, bbs_state),
         Fact("bbsink_ops", "sizeof(bbsink_ops)", n(size_of::<BbsinkOps>())),
-        Fact("bbsink_ops.begin_backup", "offsetof(bbsink_ops, begin_backup)", n(offset_of!(BbsinkOps, begin_backup))),
-        Fact("bbsink_ops.begin_archive", "offsetof(bbsink_ops, begin_archive)", n(offset_of!(BbsinkOps, begin_archive))),
-        Fact("bbsink_ops.archive_contents", "offsetof(bbsink_ops, archive_contents)", n(offset_of!(BbsinkOps, archive_contents))),
-        Fact("bbsink_ops.end_archive", "offsetof(bbsink_ops, end_archive)", n(offset_of!(BbsinkOps, end_archive))),
-        Fact("bbsink_ops.begin_manifest", "offsetof(bbsink_ops, begin_manifest)", n(offset_of!(BbsinkOps, begin_manifest))),
-        Fact("bbsink_ops.manifest_contents", "offsetof(bbsink_ops, manifest_contents)", n(offset_of!(BbsinkOps, manifest_contents))),
-        Fact("bbsink_ops.end_manifest", "offsetof(bbsink_ops, end_manifest)", n(offset_of!(BbsinkOps, end_manifest))),
-        Fact("bbsink_ops.end_backup", "offsetof(bbsink_ops, end_backup)", n(offset_of!(BbsinkOps, end_backup))),
-        Fact("bbsink_ops.cleanup", "offsetof(bbsink_ops, cleanup)", n(offset_of!(BbsinkOps, cleanup))),
+        field!("bbsink_ops", BbsinkOps, begin_backup),
+        field!("bbsink_ops", BbsinkOps, begin_archive),
+        field!("bbsink_ops", BbsinkOps, archive_contents),
+        field!("bbsink_ops", BbsinkOps, end_archive),
+        field!("bbsink_ops", BbsinkOps, begin_manifest),
+        field!("bbsink_ops", BbsinkOps, manifest_contents),
+        field!("bbsink_ops", BbsinkOps, end_manifest),
+        field!("bbsink_ops", BbsinkOps, end_backup),
+        field!("bbsink_ops", BbsinkOps, cleanup),
     ]
 }
 
