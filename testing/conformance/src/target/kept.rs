@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::{Context, Result};
-use lab::{Lab, run};
+use lab::{Lab, Outcome, run};
 
 use super::scene::Scene;
 use crate::promise::{Evidence, Kind, Promise, hold};
@@ -148,14 +148,9 @@ fn storage_away_is_failure(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     scene.must_have_none("after a base backup without storage")?;
     scene.must_take("with the storage back")?;
     scene.must_have(&contents, "with the storage back")?;
-    let said = outcome
-        .stderr
-        .lines()
-        .find(|line| line.contains("ERROR"))
-        .unwrap_or_default();
     Ok(Evidence::Seen(format!(
         "archive of mode 000: {}; then a whole one",
-        said.trim()
+        first_error(&outcome)
     )))
 }
 
@@ -185,13 +180,15 @@ fn refused_role(subject: &Subject, lab: &Lab) -> Result<Evidence> {
     let contents = scene.change()?;
     scene.must_take("as a superuser")?;
     scene.must_have(&contents, "as a superuser")?;
-    let said = outcome
-        .stderr
-        .lines()
-        .find(|line| line.contains("ERROR"))
-        .unwrap_or_default();
     Ok(Evidence::Seen(format!(
         "role \"{role}\" with REPLICATION: {}",
-        said.trim()
+        first_error(&outcome)
     )))
+}
+
+/// The first ERROR that a client has printed; empty without one.
+fn first_error(outcome: &Outcome) -> &str {
+    let mut lines = outcome.stderr.lines();
+    let error = lines.find(|line| line.contains("ERROR"));
+    error.unwrap_or_default().trim()
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use rustix::fs::{self as sys, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Mark};
@@ -87,8 +87,13 @@ pub(crate) fn same_file(dir: &Directory, name: &str, file: &File) -> bool {
     }
 }
 
-/// Staged names are few, one a living or dead writer, so they are collected before any is removed.
-pub(crate) fn names_with_prefix(dir: &Directory, prefix: &str) -> Result<Vec<String>, Error> {
+/// The names in a directory that are wanted by name and kind, those that no key can have left out.
+///
+/// They are collected before anything is done to any of them: staged names and folders are few.
+pub(crate) fn names_of(
+    dir: &Directory,
+    is_wanted: impl Fn(&str, FileType) -> bool,
+) -> Result<Vec<String>, Error> {
     let could_not = |errno: Errno| {
         Error::io(
             format!("could not read directory \"{}\"", dir.path.display()),
@@ -99,7 +104,7 @@ pub(crate) fn names_with_prefix(dir: &Directory, prefix: &str) -> Result<Vec<Str
     for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
         let entry = entry.map_err(could_not)?;
         if let Ok(name) = entry.file_name().to_str()
-            && name.starts_with(prefix)
+            && is_wanted(name, entry.file_type())
         {
             names.push(name.to_owned());
         }

@@ -29,7 +29,7 @@ use rustix::fs::{self as sys, AtFlags, CWD, Gid, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Mark};
-use crate::store::dir::directory::{Directory, names_with_prefix, same_file};
+use crate::store::dir::directory::{Directory, names_of, same_file};
 use new_file::{is_unsupported, named, proc_path, unnamed};
 
 /// How files are staged.
@@ -238,7 +238,7 @@ impl Disk {
     /// published file (a crash between link and unlink) takes nothing from the published one.
     pub(crate) fn remove_dead(&self, dir: &Directory, prefix: &str) -> Result<u64, Error> {
         let mut removed = 0;
-        for name in names_with_prefix(dir, prefix)? {
+        for name in names_of(dir, |name, _| name.starts_with(prefix))? {
             // For writing, because a network file system grants an exclusive lock to writers only. One that is
             // gone, or that we may not open, is not ours.
             let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

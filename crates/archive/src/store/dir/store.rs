@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::cancel::Cancel;
 use crate::error::{Error, Mark};
-use crate::store::dir::directory::Directory;
+use crate::store::dir::directory::{Directory, names_of};
 use crate::store::dir::durable::{self, Disk, Outcome, Staging};
 use crate::store::dir::early_writes::EarlyWrites;
 use crate::store::key::{beside, parse_key};
@@ -411,24 +411,9 @@ enum Walk {
 /// The names in a directory, as far as keys may have them, that may be those of folders: where a file system does not tell,
 /// opening them does.
 fn folders_in(dir: &Directory) -> Result<Vec<String>, Error> {
-    let could_not = |errno: Errno| {
-        Error::io(
-            format!("could not read directory \"{}\"", dir.path.display()),
-            errno.into(),
-        )
-    };
-    let mut names = Vec::new();
-    for entry in sys::Dir::read_from(&dir.fd).map_err(could_not)? {
-        let entry = entry.map_err(could_not)?;
-        let Ok(name) = entry.file_name().to_str() else {
-            continue;
-        };
-        let may_be = matches!(entry.file_type(), FileType::Directory | FileType::Unknown);
-        if may_be && waist::check_key(name).is_ok() {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
+    names_of(dir, |name, kind| {
+        matches!(kind, FileType::Directory | FileType::Unknown) && waist::check_key(name).is_ok()
+    })
 }
 
 /// Whether a name that this happens to is there, and is no file: a link in a circle or through a file, a socket, a device that
